@@ -1,0 +1,1 @@
+"""The Streamlit shell: app, routes, session, theme, shared widgets, and the command line."""

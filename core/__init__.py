@@ -1,0 +1,1 @@
+"""The product: one package a noun. Imports neither streamlit nor aiohttp."""

@@ -1,0 +1,52 @@
+"""Request facts: one row a request, from the gateway to the metrics store.
+
+Each gateway worker appends rows as JSON lines to a segment on disk, in `<data folder>/facts`.
+A segment being written is named `<segment id>.open`; sealed, it is renamed to
+`<segment id>.ndjson` and never changes again. A last line that a crash tore is dropped when
+the segment is sealed. `core.metrics` ingests each sealed segment once, by its id, and deletes
+it. What a full disk or `facts_max_mb` drops is counted in the gateway's metrics.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+FOLDER_NAME = "facts"
+OPEN_SUFFIX = ".open"
+SEALED_SUFFIX = ".ndjson"
+
+
+class RequestFact(msgspec.Struct, kw_only=True, omit_defaults=False):
+    """What happened to one request, as the gateway saw it.
+
+    Durations are in milliseconds on a monotonic clock, from the moment the request's head was
+    read. Token counts are the upstream's own `usage`, else None. `error_class` is "" on
+    success, else one of: invalid_request, authentication, permission, not_found, too_large,
+    context_length, capability, no_replica, connect, upstream_error, upstream_broke, timeout,
+    client_closed, gateway_stopped, internal.
+    """
+
+    request_id: str
+    started_unix_s: float
+    endpoint: str
+    model: str = ""
+    project_id: str = ""
+    deployment_id: str = ""
+    replica_id: str = ""
+    key_id: str = ""
+    user_id: str = ""
+    stream: bool = False
+    status: int = 0
+    error_class: str = ""
+    error_message: str = ""
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    connect_ms: float | None = None
+    ttft_ms: float | None = None
+    duration_ms: float = 0.0
+    attempts: int = 0
+    request_bytes: int = 0
+    response_bytes: int = 0
+    cost_usd: float | None = None
+    worker_id: str = ""

@@ -1,0 +1,95 @@
+"""Every setting of Bud, in one typed class: `BUD_…` variables, or `.env`."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Settings(BaseSettings):
+    """Settings; `.env.sample` and docs/settings.md are generated from this class."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BUD_", env_file=ROOT / ".env", extra="ignore", frozen=True
+    )
+
+    data_dir: Path = Field(
+        ROOT / ".bud",
+        description="Folder for everything Bud keeps: database, keys, models, facts, logs.",
+    )
+    keys_dir: Path | None = Field(
+        None, description="Folder of the encryption keys; empty means keys/ in the data folder."
+    )
+    host: str = Field("127.0.0.1", description="Address the dashboard and the gateway listen on.")
+    app_port: int = Field(8501, ge=1, le=65535, description="Port of the dashboard.")
+    gateway_port: int = Field(8502, ge=1, le=65535, description="Port of the inference gateway.")
+    public_gateway_url: str = Field(
+        "",
+        description="Base URL that callers use for the gateway, shown in examples; "
+        "empty means http://<host>:<gateway port>.",
+    )
+    tls: bool = Field(
+        False, description="Whether a proxy in front terminates TLS; makes cookies Secure."
+    )
+    database_url: str = Field(
+        "", description="SQLAlchemy URL of the database; empty means SQLite in the data folder."
+    )
+    jobs_database_url: str = Field(
+        "", description="SQLAlchemy URL of the job engine's database; empty means SQLite."
+    )
+    admin_email: str = Field(
+        "admin@bud.local", description="E-mail address of the admin made at the first start."
+    )
+    admin_password: SecretStr | None = Field(
+        None,
+        description="Password of the first admin; empty means a one-time password is printed.",
+    )
+    session_hours: int = Field(12, ge=1, le=720, description="Hours until a log-in ends.")
+    max_body_mb: int = Field(
+        32, ge=1, le=1024, description="Largest request body that the gateway accepts, in MB."
+    )
+    facts_max_mb: int = Field(
+        256,
+        ge=1,
+        description="Disk space for request facts that are not yet ingested, in MB; "
+        "what is over it is dropped and counted.",
+    )
+    huggingface_token: SecretStr | None = Field(
+        None, description="Token for gated models on Hugging Face."
+    )
+
+    @property
+    def keys_folder(self) -> Path:
+        """Where the encryption keys are."""
+        return self.keys_dir or self.data_dir / "keys"
+
+    @property
+    def gateway_url(self) -> str:
+        """The gateway as callers see it, without `/v1`."""
+        return self.public_gateway_url.rstrip("/") or f"http://{self._local}:{self.gateway_port}"
+
+    @property
+    def local_gateway_url(self) -> str:
+        """The gateway as this machine reaches it, without `/v1`."""
+        return f"http://{self._local}:{self.gateway_port}"
+
+    @property
+    def local_app_url(self) -> str:
+        """The dashboard as this machine reaches it."""
+        return f"http://{self._local}:{self.app_port}"
+
+    @property
+    def _local(self) -> str:
+        everywhere = ("0.0.0.0", "::", "")  # noqa: S104 (compared, not bound)
+        return "127.0.0.1" if self.host in everywhere else self.host
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process; read once."""
+    return Settings()

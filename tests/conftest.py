@@ -1,0 +1,62 @@
+"""Fixtures every test may use: a fresh data folder, a migrated database, a keyring."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.kernel import database, keys
+from core.kernel.actor import Actor
+from core.kernel.crypto import Keyring
+from core.kernel.settings import settings
+
+
+@pytest.fixture(scope="session")
+def _made_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One keyring a test run: making an RSA-4096 key costs seconds."""
+    folder = tmp_path_factory.mktemp("keyring") / "keys"
+    Keyring.open_or_create(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One migrated SQLite file a test run, copied by each test that needs a database."""
+    folder = tmp_path_factory.mktemp("database")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BUD_DATA_DIR", str(folder))
+        _forget()
+        database.migrate()
+        database.dispose()
+    _forget()
+    return folder / "bud.db"
+
+
+def _forget() -> None:
+    database.dispose()
+    settings.cache_clear()
+    keys.keyring.cache_clear()
+
+
+@pytest.fixture
+def data_dir(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _made_keys: Path, _migrated_database: Path
+) -> Iterator[Path]:
+    """A fresh data folder with keys and a migrated database; settings point at it."""
+    folder = tmp_path / "bud"
+    folder.mkdir()
+    shutil.copytree(_made_keys, folder / "keys")
+    shutil.copy(_migrated_database, folder / "bud.db")
+    monkeypatch.setenv("BUD_DATA_DIR", str(folder))
+    _forget()
+    yield folder
+    _forget()
+
+
+@pytest.fixture
+def admin() -> Actor:
+    """Bud itself: allowed everything in the default tenant."""
+    return Actor.system()
