@@ -6,7 +6,7 @@ Revises: ${down_revision | comma,n}
 
 import sqlalchemy as sa
 from alembic import op
-from core.kernel.database import UtcDateTime
+import core.kernel.database
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}

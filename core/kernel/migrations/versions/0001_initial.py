@@ -6,7 +6,7 @@ Revises:
 
 import sqlalchemy as sa
 from alembic import op
-from core.kernel.database import UtcDateTime
+import core.kernel.database
 
 revision = '0001'
 down_revision = None
