@@ -1,0 +1,1 @@
+"""Stand-ins for the edge of the world, written from public wire formats."""
