@@ -1,0 +1,1 @@
+"""People: tenants, users, memberships, log-in sessions and API keys."""

@@ -1,0 +1,129 @@
+"""Use cases of API keys: `bud-…`, shown once, stored as SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+
+from core.accounts import crud
+from core.accounts.models import ApiKeyRow
+from core.accounts.schemas import ActiveKey, ApiKeyView, NewKey
+from core.kernel import audit, clock, database, events, ids
+from core.kernel.actor import Actor
+from core.kernel.crypto import Secret
+from core.kernel.errors import Conflict, InvalidInput, NotFound
+from core.kernel.keys import keyring
+
+PREFIX = "bud-"
+_RANDOM_BYTES = 30
+
+
+def create_key(
+    actor: Actor,
+    project_id: str,
+    name: str,
+    *,
+    expires_at: datetime | None = None,
+    models: Sequence[str] = (),
+) -> NewKey:
+    """Make a key for a project; its text is in the result and nowhere else.
+
+    Args:
+        actor: Who makes it.
+        project_id: The project whose models it opens.
+        name: What it is for.
+        expires_at: When it ends; None means never.
+        models: The model names it may call; empty means every model of the project.
+
+    Raises:
+        InvalidInput: No name, or an end in the past.
+    """
+    actor.require("key:create", project_id)
+    if not name.strip():
+        raise InvalidInput("The key has no name.", remedy="Say what it is for, such as 'ci'.")
+    if expires_at is not None and expires_at <= clock.now():
+        raise InvalidInput(
+            "The key would have expired already.", value=expires_at, remedy="Choose a later day."
+        )
+    return _add(actor, project_id, name.strip(), "user", expires_at, list(models))
+
+
+def _add(
+    actor: Actor,
+    project_id: str,
+    name: str,
+    kind: str,
+    expires_at: datetime | None,
+    models: list[str],
+) -> NewKey:
+    secret = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+    row = ApiKeyRow(
+        id=ids.new_id("key"),
+        tenant_id=actor.tenant_id,
+        project_id=project_id,
+        user_id=actor.user_id,
+        name=name[:120],
+        kind=kind,
+        sha256=hashlib.sha256(secret.encode()).hexdigest(),
+        last_four=secret[-4:],
+        models=models,
+        created_at=clock.now(),
+        expires_at=expires_at,
+    )
+    if kind != "user":
+        row.sealed = keyring().seal(Secret(secret), context=f"api_key:{row.id}")
+    with database.transaction() as tx:
+        tx.add(row)
+        audit.record(
+            tx, actor, "key.created", f"key:{row.id}", project_id=project_id, name=row.name
+        )
+    events.publish("keys.changed")
+    return NewKey(ApiKeyView.model_validate(row), Secret(secret))
+
+
+def list_keys(actor: Actor, project_id: str) -> list[ApiKeyView]:
+    """The keys of a project, newest first, with the revoked ones."""
+    actor.require("key:read", project_id)
+    with database.reading() as session:
+        found = crud.keys(session, actor.tenant_id, project_id)
+    return [ApiKeyView.model_validate(row) for row in found]
+
+
+def revoke_key(actor: Actor, key_id: str) -> None:
+    """End a key; the gateway refuses it within a second."""
+    with database.transaction() as tx:
+        row = crud.key(tx, key_id)
+        if (
+            row is None
+            or row.tenant_id != actor.tenant_id
+            or not actor.may("key:read", row.project_id)
+        ):
+            raise NotFound(f"There is no API key {key_id}.", remedy="See the API keys page.")
+        actor.require("key:delete", row.project_id)
+        if row.revoked_at is not None:
+            raise Conflict(f"API key {row.name!r} is revoked already.")
+        row.revoked_at = clock.now()
+        audit.record(
+            tx, actor, "key.revoked", f"key:{key_id}", project_id=row.project_id, name=row.name
+        )
+    events.publish("keys.changed")
+
+
+def playground_key(actor: Actor, project_id: str) -> Secret:
+    """The key that Bud itself uses for this person in the Playground and `bud chat`."""
+    actor.require("playground:use", project_id)
+    with database.reading() as session:
+        found = crud.keys_of_user(session, actor.user_id, project_id, "playground")
+    for row in found:
+        if row.sealed is not None:
+            return keyring().open(row.sealed, context=f"api_key:{row.id}")
+    name = f"Playground of {actor.name}"
+    return _add(actor, project_id, name, "playground", None, []).secret
+
+
+def active_keys() -> list[ActiveKey]:
+    """Every key that opens something now, for the route table."""
+    with database.reading() as session:
+        return [ActiveKey.model_validate(row) for row in crud.active_keys(session, clock.now())]

@@ -1,0 +1,333 @@
+"""Use cases of people: bootstrap, log-in, users. Keys stand in `api_keys`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import re
+import secrets
+from datetime import timedelta
+
+from sqlalchemy.orm import Session
+
+from core.accounts import crud, identity
+from core.accounts.models import LogInFailure, LogInSession, Tenant, User
+from core.accounts.schemas import Bootstrap, LoggedIn, LogIn, NewUser, UserView
+from core.kernel import audit, clock, database, events, ids
+from core.kernel.actor import Actor, Role
+from core.kernel.crypto import Secret
+from core.kernel.errors import Conflict, InvalidInput, NotAuthenticated, NotFound, RateLimited
+from core.kernel.settings import settings
+
+TENANT_ID = "ten_default"
+DEFAULT_PROJECT_ID = "prj_default"
+
+_MAX_FAILURES = 10
+_FAILURE_WINDOW = timedelta(minutes=5)
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+
+
+def bootstrap(email: str, password: Secret | None) -> Bootstrap:
+    """Make the default tenant and the first admin; does nothing when they exist.
+
+    Without a password a one-time password is made, which must be changed at the first log-in.
+    """
+    with database.transaction() as tx:
+        if crud.tenant(tx, TENANT_ID) is not None:
+            return Bootstrap(email, None)
+        tx.add(Tenant(id=TENANT_ID, name="Default", created_at=clock.now()))
+        tx.flush()
+        one_time = None if password is not None else _one_time_password()
+        user = _new_user(email, "Admin", "admin", must_change_password=password is None)
+        identity.provider().set_password(user, password or one_time or Secret(""))
+        tx.add(user)
+        tx.flush()
+        crud.set_membership(tx, user.id, DEFAULT_PROJECT_ID, "admin")
+        audit.record(tx, Actor.system(), "tenant.created", f"tenant:{TENANT_ID}", email=email)
+    return Bootstrap(email, one_time)
+
+
+def operator() -> Actor:
+    """The person at the command line: who can read the data folder administers the tenant."""
+    return Actor("cli", f"{pwd.getpwuid(os.getuid()).pw_name} (command line)", TENANT_ID, "admin")
+
+
+def log_in(email: str, password: Secret, client: str) -> LogIn:
+    """Check a password and open a session.
+
+    Args:
+        email: The user's address; case does not matter.
+        password: What the person typed.
+        client: Where it came from, such as an IP address; limited on its own.
+
+    Raises:
+        RateLimited: Ten failures within five minutes, for the account or the client.
+        NotAuthenticated: Unknown user, wrong password or disabled: the same answer for each.
+    """
+    subjects = [f"user:{email.strip().lower()}", f"client:{client}"]
+    with database.reading() as session:
+        for subject in subjects:
+            _refuse_when_limited(session, subject)
+        user = crud.user_by_email(session, email)
+    # Outside a transaction: Argon2id takes tens of ms on purpose.
+    verified = identity.provider().verify(user, password)
+    with database.transaction() as tx:
+        row = crud.user(tx, user.id) if user is not None else None
+        if verified and row is not None and row.enabled:
+            crud.forget_failures(tx, subjects[:1], clock.now() - _FAILURE_WINDOW)
+            return _open_session(tx, row, client)
+        for subject in subjects:
+            tx.add(LogInFailure(id=ids.new_id("lif"), subject=subject, at=clock.now()))
+    raise NotAuthenticated(
+        "The e-mail address or the password is wrong.",
+        remedy="Try again, or ask an admin to reset your password.",
+    )
+
+
+def _refuse_when_limited(session: Session, subject: str) -> None:
+    recent = crud.failures(session, subject, clock.now() - _FAILURE_WINDOW)
+    if len(recent) < _MAX_FAILURES:
+        return
+    wait_s = (recent[-_MAX_FAILURES] + _FAILURE_WINDOW - clock.now()).total_seconds()
+    raise RateLimited(
+        "Too many failed log-ins.",
+        retry_after_s=max(wait_s, 1.0),
+        remedy=f"Wait {max(wait_s, 1.0):.0f} s, then try again.",
+    )
+
+
+def _open_session(tx: Session, user: User, client: str) -> LogIn:
+    token = secrets.token_urlsafe(32)
+    now = clock.now()
+    tx.add(
+        LogInSession(
+            token_sha256=_sha256(token),
+            user_id=user.id,
+            client=client[:100],
+            created_at=now,
+            expires_at=now + timedelta(hours=settings().session_hours),
+        )
+    )
+    user.last_log_in_at = now
+    audit.record(tx, _actor(user, {}), "user.logged_in", f"user:{user.id}", client=client[:100])
+    return LogIn(Secret(token), user.must_change_password)
+
+
+def logged_in(token: str) -> LoggedIn | None:
+    """Who the token of a session belongs to; None when it has ended."""
+    if not token:
+        return None
+    with database.reading() as session:
+        row = crud.session(session, _sha256(token))
+        if row is None or row.revoked_at is not None or row.expires_at <= clock.now():
+            return None
+        user = crud.user(session, row.user_id)
+        if user is None or not user.enabled:
+            return None
+        projects = crud.memberships(session, [user.id])[user.id]
+        return LoggedIn(_actor(user, projects), _view(user, projects), row.expires_at)
+
+
+def log_out(token: str) -> None:
+    """End one session."""
+    with database.transaction() as tx:
+        row = crud.session(tx, _sha256(token))
+        if row is None or row.revoked_at is not None:
+            return
+        row.revoked_at = clock.now()
+        user = crud.user(tx, row.user_id)
+        assert user is not None
+        audit.record(tx, _actor(user, {}), "user.logged_out", f"user:{user.id}")
+
+
+def change_password(token: str, old: Secret, new: Secret) -> None:
+    """Change one's own password; every other session of the user ends.
+
+    Raises:
+        NotAuthenticated: The session has ended, or the old password is wrong.
+        InvalidInput: The new password is too short, or the old one again.
+    """
+    who = logged_in(token)
+    if who is None:
+        raise NotAuthenticated("You are not logged in.", remedy="Log in again.")
+    if old == new:
+        raise InvalidInput("The new password is the old one.", remedy="Choose another one.")
+    with database.reading() as session:
+        user = crud.user(session, who.user.id)
+    if not identity.provider().verify(user, old):
+        raise NotAuthenticated("The old password is wrong.", remedy="Type it again.")
+    with database.transaction() as tx:
+        row = _user(tx, who.actor, who.user.id)
+        identity.provider().set_password(row, new)
+        row.must_change_password = False
+        crud.end_sessions(tx, row.id, clock.now(), keep=_sha256(token))
+        audit.record(tx, who.actor, "user.password_changed", f"user:{row.id}")
+
+
+def list_users(actor: Actor) -> list[UserView]:
+    """Every user of the tenant. Admins only."""
+    actor.require("user:read")
+    with database.reading() as session:
+        found = crud.users(session, actor.tenant_id)
+        projects = crud.memberships(session, [user.id for user in found])
+    return [_view(user, projects[user.id]) for user in found]
+
+
+def get_user(actor: Actor, user_id: str) -> UserView:
+    """One user. Admins only."""
+    actor.require("user:read")
+    with database.reading() as session:
+        user = _user(session, actor, user_id)
+        return _view(user, crud.memberships(session, [user_id])[user_id])
+
+
+def add_user(
+    actor: Actor,
+    email: str,
+    name: str = "",
+    role: Role = "member",
+    project_id: str | None = DEFAULT_PROJECT_ID,
+    *,
+    demo: bool = False,
+) -> NewUser:
+    """Add a person, with a one-time password and a membership in one project.
+
+    Raises:
+        InvalidInput: Not an e-mail address.
+        Conflict: The address is taken.
+    """
+    actor.require("user:create")
+    email = email.strip().lower()
+    if not _EMAIL.fullmatch(email):
+        raise InvalidInput(
+            "This is not an e-mail address.", value=email, remedy="Use name@example.org."
+        )
+    one_time = _one_time_password()
+    user = _new_user(email, name.strip() or email.split("@")[0], role, must_change_password=True)
+    user.tenant_id, user.demo = actor.tenant_id, demo
+    identity.provider().set_password(user, one_time)
+    with database.transaction() as tx:
+        if crud.user_by_email(tx, email) is not None:
+            raise Conflict(f"There is already a user {email}.", remedy="Reset their password.")
+        tx.add(user)
+        tx.flush()
+        if project_id is not None:
+            crud.set_membership(tx, user.id, project_id, role)
+        audit.record(tx, actor, "user.created", f"user:{user.id}", email=email, role=role)
+        view = _view(user, crud.memberships(tx, [user.id])[user.id])
+    return NewUser(view, one_time)
+
+
+def set_user_enabled(actor: Actor, user_id: str, enabled: bool) -> None:
+    """Enable a user, or disable them: their sessions and API keys end at once.
+
+    Raises:
+        Conflict: They are the last enabled admin.
+    """
+    actor.require("user:update")
+    with database.transaction() as tx:
+        user = _user(tx, actor, user_id)
+        if not enabled:
+            _keep_an_admin(tx, user)
+            crud.end_sessions(tx, user_id, clock.now())
+            crud.revoke_keys_of_user(tx, user_id, clock.now())
+        user.enabled = enabled
+        action = "user.enabled" if enabled else "user.disabled"
+        audit.record(tx, actor, action, f"user:{user_id}")
+    events.publish("keys.changed")
+
+
+def set_role(actor: Actor, user_id: str, role: Role) -> None:
+    """Make a user an admin of the tenant, or a member. Conflict for the last admin."""
+    actor.require("user:update")
+    with database.transaction() as tx:
+        user = _user(tx, actor, user_id)
+        if role != "admin":
+            _keep_an_admin(tx, user)
+        user.role = role
+        audit.record(tx, actor, "user.role_changed", f"user:{user_id}", role=role)
+
+
+def reset_password(actor: Actor, user_id: str) -> Secret:
+    """Give a user a new one-time password and end their sessions."""
+    actor.require("user:update")
+    one_time = _one_time_password()
+    with database.transaction() as tx:
+        user = _user(tx, actor, user_id)
+        identity.provider().set_password(user, one_time)
+        user.must_change_password = True
+        crud.end_sessions(tx, user_id, clock.now())
+        audit.record(tx, actor, "user.password_reset", f"user:{user_id}")
+    return one_time
+
+
+def revoke_sessions(actor: Actor, user_id: str) -> None:
+    """End every session of a user."""
+    actor.require("user:update")
+    with database.transaction() as tx:
+        _user(tx, actor, user_id)
+        crud.end_sessions(tx, user_id, clock.now())
+        audit.record(tx, actor, "user.sessions_revoked", f"user:{user_id}")
+
+
+def set_membership(actor: Actor, project_id: str, user_id: str, role: Role | None) -> None:
+    """Give a user a role in a project, or take it away with None."""
+    actor.require("project:update", project_id)
+    with database.transaction() as tx:
+        _user(tx, actor, user_id)
+        crud.set_membership(tx, user_id, project_id, role)
+        audit.record(
+            tx,
+            actor,
+            "project.member_changed",
+            f"user:{user_id}",
+            project_id=project_id,
+            role=role or "none",
+        )
+
+
+def _keep_an_admin(tx: Session, user: User) -> None:
+    is_admin = user.role == "admin" and user.enabled
+    if is_admin and crud.other_enabled_admins(tx, user.tenant_id, user.id) == 0:
+        raise Conflict(
+            f"{user.email} is the last admin.", remedy="Make somebody else an admin first."
+        )
+
+
+def _user(tx: Session, actor: Actor, user_id: str) -> User:
+    user = crud.user(tx, user_id)
+    if user is None or user.tenant_id != actor.tenant_id:
+        raise NotFound(f"There is no user {user_id}.", remedy="See the Users page for who exists.")
+    return user
+
+
+def _new_user(email: str, name: str, role: Role, *, must_change_password: bool) -> User:
+    return User(
+        id=ids.new_id("usr"),
+        tenant_id=TENANT_ID,
+        email=email.strip().lower(),
+        name=name,
+        role=role,
+        must_change_password=must_change_password,
+        enabled=True,
+        demo=False,
+        created_at=clock.now(),
+    )
+
+
+def _actor(user: User, projects: dict[str, str]) -> Actor:
+    # Roles are checked where they are written, so what the table holds is a Role.
+    return Actor(user.id, user.email, user.tenant_id, user.role, projects)  # type: ignore[arg-type]
+
+
+def _view(user: User, projects: dict[str, str]) -> UserView:
+    return UserView.model_validate(user).model_copy(update={"projects": dict(projects)})
+
+
+def _one_time_password() -> Secret:
+    return Secret("-".join(secrets.token_hex(2) for _ in range(4)))
+
+
+def _sha256(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

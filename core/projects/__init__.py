@@ -1,0 +1,1 @@
+"""Projects: what keeps the work of one team from that of another."""

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from core.accounts import api_keys
+from core.accounts import services as accounts
+from core.accounts.schemas import NewUser
+from core.kernel import audit, clock
+from core.kernel.actor import Actor
+from core.kernel.crypto import Secret
+from core.kernel.errors import (
+    Conflict,
+    InvalidInput,
+    NotAuthenticated,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+)
+from core.projects import services as projects
+
+PASSWORD = Secret("correct-horse-battery")
+EMAIL = "admin@example.org"
+
+
+@pytest.fixture
+def tenant(data_dir: Path) -> Path:
+    accounts.bootstrap(EMAIL, PASSWORD)
+    projects.bootstrap()
+    return data_dir
+
+
+def _log_in(email: str = EMAIL, password: Secret = PASSWORD) -> str:
+    return accounts.log_in(email, password, "127.0.0.1").token.reveal()
+
+
+def _member(admin: Actor, email: str, project_id: str | None) -> Actor:
+    new: NewUser = accounts.add_user(admin, email, project_id=project_id)
+    found = accounts.logged_in(_log_in(email, new.one_time_password))
+    assert found is not None
+    return found.actor
+
+
+def test_the_first_start_makes_an_admin_once(data_dir: Path) -> None:
+    first = accounts.bootstrap(EMAIL, None)
+    assert first.one_time_password is not None
+    assert accounts.bootstrap(EMAIL, None).one_time_password is None
+    assert accounts.log_in(EMAIL, first.one_time_password, "x").must_change_password
+
+
+def test_log_in_log_out(tenant: Path) -> None:
+    token = _log_in("ADMIN@example.org ")
+    found = accounts.logged_in(token)
+    assert found is not None
+    assert found.actor.is_admin
+    accounts.log_out(token)
+    assert accounts.logged_in(token) is None
+    assert accounts.logged_in("") is None
+
+
+def test_wrong_password_and_unknown_user_read_the_same_and_are_limited(tenant: Path) -> None:
+    messages = set()
+    for email in (EMAIL, "nobody@example.org") * 5:
+        with pytest.raises(NotAuthenticated) as caught:
+            accounts.log_in(email, Secret("wrong"), "10.0.0.1")
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+    with pytest.raises(RateLimited) as limited:
+        accounts.log_in(EMAIL, PASSWORD, "10.0.0.1")
+    assert 0 < limited.value.retry_after_s <= 300
+    assert _log_in()  # another client is not locked out
+
+
+def test_changing_the_password_ends_the_other_sessions(tenant: Path) -> None:
+    mine, other = _log_in(), _log_in()
+    with pytest.raises(NotAuthenticated):
+        accounts.change_password(mine, Secret("wrong"), Secret("a new password"))
+    with pytest.raises(InvalidInput, match="fewer than 10"):
+        accounts.change_password(mine, PASSWORD, Secret("short"))
+    accounts.change_password(mine, PASSWORD, Secret("a new password"))
+    assert accounts.logged_in(mine) is not None
+    assert accounts.logged_in(other) is None
+
+
+def test_a_disabled_user_loses_sessions_and_keys_at_once(tenant: Path, admin: Actor) -> None:
+    new = accounts.add_user(admin, "ana@example.org")
+    token = _log_in("ana@example.org", new.one_time_password)
+    found = accounts.logged_in(token)
+    assert found is not None
+    api_keys.create_key(found.actor, "prj_default", "mine")
+    accounts.set_user_enabled(admin, new.user.id, False)
+    assert accounts.logged_in(token) is None
+    assert api_keys.active_keys() == []
+    with pytest.raises(NotAuthenticated):
+        _log_in("ana@example.org", new.one_time_password)
+
+
+def test_the_last_admin_stays(tenant: Path, admin: Actor) -> None:
+    only = accounts.list_users(admin)[0]
+    with pytest.raises(Conflict, match="last admin"):
+        accounts.set_user_enabled(admin, only.id, False)
+    with pytest.raises(Conflict, match="last admin"):
+        accounts.set_role(admin, only.id, "member")
+
+
+def test_members_cannot_manage_people(tenant: Path, admin: Actor) -> None:
+    member = _member(admin, "ana@example.org", "prj_default")
+    for act in (
+        lambda: accounts.list_users(member),
+        lambda: accounts.add_user(member, "b@example.org"),
+        lambda: projects.create_project(member, "Mine"),
+        lambda: accounts.set_membership(member, "prj_default", member.user_id, "admin"),
+    ):
+        with pytest.raises(PermissionDenied):
+            act()
+
+
+def test_project_b_sees_nothing_of_a(tenant: Path, admin: Actor) -> None:
+    project_b = projects.create_project(admin, "B")
+    key = api_keys.create_key(admin, "prj_default", "of A").key
+    stranger = _member(admin, "b@example.org", project_b.id)
+    assert [project.name for project in projects.list_projects(stranger)] == ["B"]
+    assert api_keys.list_keys(stranger, project_b.id) == []
+    with pytest.raises(PermissionDenied):
+        api_keys.list_keys(stranger, "prj_default")
+    with pytest.raises(NotFound):
+        api_keys.revoke_key(stranger, key.id)
+    with pytest.raises(PermissionDenied):
+        audit.entries(stranger, "prj_default")
+
+
+def test_a_key_is_shown_once_and_stored_as_a_hash(tenant: Path, admin: Actor) -> None:
+    new = api_keys.create_key(admin, "prj_default", "ci", models=["smol"])
+    assert new.secret.reveal().startswith("bud-")
+    assert new.key.last_four == new.secret.reveal()[-4:]
+    stored = (tenant / "bud.db").read_bytes() + (tenant / "bud.db-wal").read_bytes()
+    assert new.secret.reveal().encode() not in stored
+    assert [key.models for key in api_keys.active_keys()] == [["smol"]]
+    api_keys.revoke_key(admin, new.key.id)
+    assert api_keys.active_keys() == []
+    assert api_keys.list_keys(admin, "prj_default")[0].revoked_at is not None
+
+
+def test_an_expired_key_is_not_active(tenant: Path, admin: Actor) -> None:
+    soon = clock.now() + timedelta(seconds=0.05)
+    api_keys.create_key(admin, "prj_default", "short", expires_at=soon)
+    assert len(api_keys.active_keys()) == 1
+    while clock.now() < soon:
+        pass
+    assert api_keys.active_keys() == []
+    with pytest.raises(InvalidInput):
+        api_keys.create_key(admin, "prj_default", "late", expires_at=soon)
+
+
+def test_the_playground_key_is_one_a_person_and_project(tenant: Path, admin: Actor) -> None:
+    first = api_keys.playground_key(admin, "prj_default")
+    assert api_keys.playground_key(admin, "prj_default") == first
+    listed = api_keys.list_keys(admin, "prj_default")
+    assert [key.kind for key in listed] == ["playground"]
+    api_keys.revoke_key(admin, listed[0].id)
+    assert api_keys.playground_key(admin, "prj_default") != first
+
+
+def test_every_change_leaves_one_audit_row(tenant: Path, admin: Actor) -> None:
+    before = len(audit.entries(admin, None))
+    new = accounts.add_user(admin, "ana@example.org")
+    accounts.reset_password(admin, new.user.id)
+    accounts.set_role(admin, new.user.id, "admin")
+    actions = [entry.action for entry in audit.entries(admin, None)]
+    assert len(actions) - before == 3
+    assert set(actions[:3]) == {"user.created", "user.password_reset", "user.role_changed"}
