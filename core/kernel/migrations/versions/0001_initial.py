@@ -88,6 +88,39 @@ def upgrade() -> None:
     with op.batch_alter_table('log_in_failures', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_log_in_failures_subject_at'), ['subject', 'at'], unique=False)
 
+    op.create_table('models',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=True),
+    sa.Column('name', sa.String(length=120), nullable=False),
+    sa.Column('state', sa.String(length=20), nullable=False),
+    sa.Column('source', sa.Text(), nullable=False),
+    sa.Column('error', sa.Text(), nullable=True),
+    sa.Column('path', sa.Text(), nullable=True),
+    sa.Column('managed', sa.Boolean(), nullable=False),
+    sa.Column('size_bytes', sa.BigInteger(), nullable=True),
+    sa.Column('sha256', sa.String(length=64), nullable=True),
+    sa.Column('architecture', sa.String(length=60), nullable=True),
+    sa.Column('parameters', sa.BigInteger(), nullable=True),
+    sa.Column('quantization', sa.String(length=20), nullable=True),
+    sa.Column('context_tokens', sa.Integer(), nullable=True),
+    sa.Column('layers', sa.Integer(), nullable=True),
+    sa.Column('heads', sa.Integer(), nullable=True),
+    sa.Column('kv_heads', sa.Integer(), nullable=True),
+    sa.Column('key_length', sa.Integer(), nullable=True),
+    sa.Column('value_length', sa.Integer(), nullable=True),
+    sa.Column('embedding_length', sa.Integer(), nullable=True),
+    sa.Column('vocabulary', sa.Integer(), nullable=True),
+    sa.Column('chat_template', sa.Boolean(), nullable=True),
+    sa.Column('licence', sa.String(length=120), nullable=True),
+    sa.Column('capabilities', sa.JSON(), nullable=False),
+    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_models'))
+    )
+    with op.batch_alter_table('models', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_models_project_id_name'), ['project_id', 'name'], unique=False)
+        batch_op.create_index(batch_op.f('ix_models_sha256'), ['sha256'], unique=False)
+
     op.create_table('tenants',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('name', sa.String(length=200), nullable=False),
@@ -199,6 +232,11 @@ def downgrade() -> None:
 
     op.drop_table('job_logs')
     op.drop_table('tenants')
+    with op.batch_alter_table('models', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_models_sha256'))
+        batch_op.drop_index(batch_op.f('ix_models_project_id_name'))
+
+    op.drop_table('models')
     with op.batch_alter_table('log_in_failures', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_log_in_failures_subject_at'))
 

@@ -1,0 +1,74 @@
+"""Turns a GGUF header into the columns of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from core.kernel.errors import InvalidInput
+from core.registry.gguf import GgufHeader, read_header
+
+# Architectures that only embed: they have no head that predicts a next token.
+_EMBEDDING_ARCHITECTURES = frozenset(
+    {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert",
+     "neo-bert", "eurobert", "gemma-embedding", "t5encoder"}
+)  # fmt: skip
+
+
+def describe(parts: list[Path]) -> dict[str, Any]:
+    """The metadata columns of a model in one or more GGUF parts, the first of them first.
+
+    Raises:
+        InvalidInput: A part is no readable GGUF, or the file holds no model.
+    """
+    headers = [read_header(part) for part in parts]
+    first = headers[0]
+    if first.of_architecture("block_count") is None:
+        raise InvalidInput(
+            f"{parts[0].name} says neither its architecture nor its number of layers.",
+            remedy="Use a GGUF file of a language or embedding model "
+            "(not a LoRA, projector or vocabulary).",
+        )
+    return {
+        "architecture": first.architecture,
+        "parameters": sum(header.parameters for header in headers),
+        "quantization": first.quantization,
+        "context_tokens": first.of_architecture("context_length"),
+        "layers": first.of_architecture("block_count"),
+        "heads": first.of_architecture("attention.head_count"),
+        "kv_heads": first.of_architecture("attention.head_count_kv")
+        or first.of_architecture("attention.head_count"),
+        "key_length": first.of_architecture("attention.key_length") or _head_dimension(first),
+        "value_length": first.of_architecture("attention.value_length") or _head_dimension(first),
+        "embedding_length": first.of_architecture("embedding_length"),
+        "vocabulary": first.array_lengths.get("tokenizer.ggml.tokens"),
+        "chat_template": "tokenizer.chat_template" in first.metadata,
+        "licence": _text(first, "general.license"),
+        "capabilities": _capabilities(first),
+        "size_bytes": sum(part.stat().st_size for part in parts),
+    }
+
+
+def display_name(path: Path) -> str:
+    """A name for the model, from the file's name: `SmolLM2-135M-Instruct.Q4_1`."""
+    return path.name.removesuffix(".gguf").split("-00001-of-")[0]
+
+
+def _head_dimension(header: GgufHeader) -> int | None:
+    width = header.of_architecture("embedding_length")
+    heads = header.of_architecture("attention.head_count")
+    return width // heads if width and heads else None
+
+
+def _capabilities(header: GgufHeader) -> list[str]:
+    pooled = header.of_architecture("pooling_type")
+    if header.architecture in _EMBEDDING_ARCHITECTURES or pooled not in (None, 0):
+        return ["embedding"]
+    # llama.cpp can pool the hidden states of any decoder, so it can embed too.
+    chat = ["chat"] if "tokenizer.chat_template" in header.metadata else []
+    return [*chat, "completion", "embedding"]
+
+
+def _text(header: GgufHeader, key: str) -> str | None:
+    value = header.metadata.get(key)
+    return value[:120] if isinstance(value, str) and value else None
