@@ -53,6 +53,33 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_audit_entries_project_id_at'), ['project_id', 'at'], unique=False)
         batch_op.create_index(batch_op.f('ix_audit_entries_subject'), ['subject'], unique=False)
 
+    op.create_table('deployments',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('cluster_id', sa.String(length=40), nullable=False),
+    sa.Column('name', sa.String(length=63), nullable=False),
+    sa.Column('model_id', sa.String(length=40), nullable=False),
+    sa.Column('model_name', sa.String(length=120), nullable=False),
+    sa.Column('model_path', sa.Text(), nullable=False),
+    sa.Column('task', sa.String(length=20), nullable=False),
+    sa.Column('context_tokens', sa.Integer(), nullable=False),
+    sa.Column('slots', sa.Integer(), nullable=False),
+    sa.Column('threads', sa.Integer(), nullable=False),
+    sa.Column('replicas', sa.Integer(), nullable=False),
+    sa.Column('memory_bytes', sa.BigInteger(), nullable=False),
+    sa.Column('desired_state', sa.String(length=20), nullable=False),
+    sa.Column('state', sa.String(length=20), nullable=False),
+    sa.Column('reason', sa.Text(), nullable=False),
+    sa.Column('generation', sa.Integer(), nullable=False),
+    sa.Column('created_by', sa.String(length=200), nullable=False),
+    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_deployments')),
+    sa.UniqueConstraint('project_id', 'name', name=op.f('uq_deployments_project_id_name'))
+    )
+    with op.batch_alter_table('deployments', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_deployments_model_id'), ['model_id'], unique=False)
+
     op.create_table('jobs',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('tenant_id', sa.String(length=40), nullable=False),
@@ -87,6 +114,22 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('log_in_failures', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_log_in_failures_subject_at'), ['subject', 'at'], unique=False)
+
+    op.create_table('machine_prices',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('cluster_id', sa.String(length=40), nullable=False),
+    sa.Column('usd_per_hour', sa.Double(), nullable=True),
+    sa.Column('watts', sa.Double(), nullable=True),
+    sa.Column('usd_per_kwh', sa.Double(), nullable=True),
+    sa.Column('purchase_usd', sa.Double(), nullable=True),
+    sa.Column('lifetime_hours', sa.Double(), nullable=True),
+    sa.Column('valid_from', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('set_by_name', sa.String(length=200), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_machine_prices'))
+    )
+    with op.batch_alter_table('machine_prices', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_machine_prices_tenant_id_cluster_id_valid_from'), ['tenant_id', 'cluster_id', 'valid_from'], unique=False)
 
     op.create_table('models',
     sa.Column('id', sa.String(length=40), nullable=False),
@@ -127,6 +170,21 @@ def upgrade() -> None:
     sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_tenants'))
     )
+    op.create_table('token_prices',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('model', sa.String(length=200), nullable=False),
+    sa.Column('input_usd_per_million_tokens', sa.Double(), nullable=True),
+    sa.Column('output_usd_per_million_tokens', sa.Double(), nullable=True),
+    sa.Column('cached_usd_per_million_tokens', sa.Double(), nullable=True),
+    sa.Column('valid_from', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('set_by_name', sa.String(length=200), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_token_prices'))
+    )
+    with op.batch_alter_table('token_prices', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_token_prices_project_id_model_valid_from'), ['project_id', 'model', 'valid_from'], unique=False)
+
     op.create_table('job_logs',
     sa.Column('id', sa.Integer(), autoincrement=True, nullable=False),
     sa.Column('job_id', sa.String(length=40), nullable=False),
@@ -168,6 +226,26 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_projects')),
     sa.UniqueConstraint('tenant_id', 'name', name=op.f('uq_projects_tenant_id_name'))
     )
+    op.create_table('replicas',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('deployment_id', sa.String(length=40), nullable=False),
+    sa.Column('position', sa.Integer(), nullable=False),
+    sa.Column('generation', sa.Integer(), nullable=False),
+    sa.Column('state', sa.String(length=20), nullable=False),
+    sa.Column('pid', sa.Integer(), nullable=True),
+    sa.Column('port', sa.Integer(), nullable=True),
+    sa.Column('credential', sa.String(length=500), nullable=False),
+    sa.Column('restarts', sa.Integer(), nullable=False),
+    sa.Column('failures_in_a_row', sa.Integer(), nullable=False),
+    sa.Column('last_error', sa.Text(), nullable=False),
+    sa.Column('start_after', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('ready_at', core.kernel.database.UtcDateTime(timezone=True), nullable=True),
+    sa.ForeignKeyConstraint(['deployment_id'], ['deployments.id'], name=op.f('fk_replicas_deployment_id_deployments')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_replicas'))
+    )
+    with op.batch_alter_table('replicas', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_replicas_deployment_id'), ['deployment_id'], unique=False)
+
     op.create_table('users',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('tenant_id', sa.String(length=40), nullable=False),
@@ -222,6 +300,10 @@ def downgrade() -> None:
 
     op.drop_table('log_in_sessions')
     op.drop_table('users')
+    with op.batch_alter_table('replicas', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_replicas_deployment_id'))
+
+    op.drop_table('replicas')
     op.drop_table('projects')
     with op.batch_alter_table('job_steps', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_job_steps_kind'))
@@ -231,12 +313,20 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_job_logs_job_id_id'))
 
     op.drop_table('job_logs')
+    with op.batch_alter_table('token_prices', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_token_prices_project_id_model_valid_from'))
+
+    op.drop_table('token_prices')
     op.drop_table('tenants')
     with op.batch_alter_table('models', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_models_sha256'))
         batch_op.drop_index(batch_op.f('ix_models_project_id_name'))
 
     op.drop_table('models')
+    with op.batch_alter_table('machine_prices', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_machine_prices_tenant_id_cluster_id_valid_from'))
+
+    op.drop_table('machine_prices')
     with op.batch_alter_table('log_in_failures', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_log_in_failures_subject_at'))
 
@@ -247,6 +337,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_jobs_project_id_created_at'))
 
     op.drop_table('jobs')
+    with op.batch_alter_table('deployments', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_deployments_model_id'))
+
+    op.drop_table('deployments')
     with op.batch_alter_table('audit_entries', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_audit_entries_subject'))
         batch_op.drop_index(batch_op.f('ix_audit_entries_project_id_at'))

@@ -1,0 +1,112 @@
+"""What a metrics store must do, and which one this process uses."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Protocol
+
+from core.metrics.schemas import (
+    ErrorCount,
+    ErrorPoint,
+    GroupBy,
+    GroupNumbers,
+    MachineTime,
+    Numbers,
+    RequestRow,
+    Scope,
+    Segment,
+    SeriesPoint,
+    Window,
+)
+from core.prices.schemas import PriceSpan
+
+
+class MetricsStore(Protocol):
+    """The questions a store answers; every one about requests is about one project."""
+
+    def summary(self, scope: Scope) -> Numbers:
+        """The numbers of the whole window."""
+
+    def series(
+        self, scope: Scope, group_by: GroupBy, bucket_s: int, groups: list[str]
+    ) -> list[SeriesPoint]:
+        """The numbers by time bucket and group; groups not in `groups` come as "other"."""
+
+    def groups(self, scope: Scope, group_by: GroupBy, limit: int) -> list[GroupNumbers]:
+        """The groups with the most requests."""
+
+    def errors(self, scope: Scope) -> list[ErrorCount]:
+        """Errors by class, the most frequent first."""
+
+    def errors_over_time(self, scope: Scope, bucket_s: int) -> list[ErrorPoint]:
+        """Errors by time bucket and class; buckets without errors are left out."""
+
+    def requests(self, scope: Scope, limit: int) -> list[RequestRow]:
+        """The newest requests."""
+
+    def request(
+        self, project_id: str, request_id: str, prices: list[PriceSpan]
+    ) -> RequestRow | None:
+        """One request."""
+
+    def machines(self, window: Window, prices: list[PriceSpan]) -> list[MachineTime]:
+        """The time of every machine, over all projects."""
+
+    def last_ingested_at(self) -> datetime | None:
+        """When the newest segment was ingested."""
+
+    def forget_project(self, project_id: str) -> int:
+        """Delete the requests of a project; how many there were."""
+
+
+class WritableStore(MetricsStore, Protocol):
+    """A store that this process writes."""
+
+    def known_segments(self, segment_ids: Sequence[str]) -> dict[str, int]:
+        """Which of these are ingested already, with their number of damaged lines."""
+
+    def add_segments(self, segments: Sequence[Segment]) -> int:
+        """Add the rows and ids of several segments in one transaction; the number of rows."""
+
+    def add_uptime(self, cluster_id: str, seconds_by_minute: Mapping[int, float]) -> None:
+        """Add seconds of uptime to minutes (given as Unix time by 60)."""
+
+    def close(self) -> None:
+        """Give the file free for other processes."""
+
+
+_writer: WritableStore | None = None
+_lock = threading.Lock()
+
+
+def set_writer(store: WritableStore | None) -> None:
+    """Make `store` the one this process uses; the ingester does, for as long as it runs."""
+    global _writer
+    with _lock:
+        _writer = store
+
+
+@contextmanager
+def remote_or_local() -> Iterator[MetricsStore]:
+    """The store to ask: this process's own, else the running app's, else the file itself.
+
+    In a process without an ingester and with no app running, the file is opened for the time of
+    the call, and what lies on disk is ingested first.
+    """
+    if _writer is not None:
+        yield _writer
+        return
+    # Imported here: these import this module's protocols, and DuckDB is heavy for a CLI.
+    from core.metrics.adapters import app_store
+
+    remote = app_store.connect()
+    if remote is not None:
+        yield remote
+        return
+    from core.metrics import ingest
+
+    with ingest.opened_for_a_call() as local:
+        yield local

@@ -1,0 +1,1 @@
+"""Prices: what tokens and machine hours cost, dated, and "not set" until somebody says so."""
