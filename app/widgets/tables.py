@@ -1,0 +1,74 @@
+"""Tables that can be downloaded."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+
+def table_with_downloads(
+    rows: Sequence[Mapping[str, Any]] | pd.DataFrame,
+    *,
+    name: str,
+    columns: Mapping[str, Any] | None = None,
+    selectable: bool = False,
+    height: int | None = None,
+) -> int | None:
+    """A table with its downloads as CSV and Parquet.
+
+    Args:
+        rows: The rows, in the order shown.
+        name: The file name of the downloads, and what tells tables of one page apart.
+        columns: Streamlit's `column_config`; a column set to None is only in the downloads.
+        selectable: Whether a row can be selected.
+        height: The height in pixels; None fits the rows.
+
+    Returns:
+        The position of the selected row, or None.
+    """
+    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    chosen: Any = st.dataframe(
+        frame,
+        hide_index=True,
+        column_config=dict(columns) if columns else None,
+        key=f"table-{name}",
+        height=height if height is not None else "auto",
+        on_select="rerun" if selectable else "ignore",
+        selection_mode="single-row",
+    )
+    with st.container(horizontal=True, horizontal_alignment="right", gap="small"):
+        st.caption(f"{len(frame):,} row{'' if len(frame) == 1 else 's'}", width="stretch")
+        st.download_button(
+            "CSV",
+            data=lambda: frame.to_csv(index=False).encode(),
+            file_name=f"{name}.csv",
+            mime="text/csv",
+            key=f"csv-{name}",
+            type="tertiary",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        st.download_button(
+            "Parquet",
+            data=lambda: _parquet(frame),
+            file_name=f"{name}.parquet",
+            mime="application/vnd.apache.parquet",
+            key=f"parquet-{name}",
+            type="tertiary",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+    if not selectable:
+        return None
+    selected = chosen.selection.rows
+    return int(selected[0]) if selected else None
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()
