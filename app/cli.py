@@ -1,0 +1,56 @@
+"""`bud`: the command line. Commands are thin; heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from app.commands import output, up
+from core.kernel.errors import BudError, InvalidInput
+
+_EXIT_CODES = """Exit codes: 0 done · 1 failed · 2 wrong usage or input · 3 not allowed ·
+4 not found · 5 not possible in this state, or no room · 6 too many requests ·
+7 something Bud needs does not answer · 130 interrupted"""
+
+app = typer.Typer(
+    name="bud",
+    help="Run AI models as a service on machines you own or rent.",
+    epilog=_EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(up.up)
+app.command()(up.logs)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line; the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in arguments
+    try:
+        status = app(arguments, prog_name="bud", standalone_mode=False)
+    except BudError as error:
+        output.show_error(error, as_json=as_json)
+        return error.exit_code
+    except typer.TyperException as error:
+        return _show_usage_error(error, as_json)
+    except (typer.Abort, KeyboardInterrupt):
+        output.note("Interrupted.")
+        return 130
+    return status if isinstance(status, int) else 0
+
+
+def _show_usage_error(error: typer.TyperException, as_json: bool) -> int:
+    if as_json:
+        wrong = InvalidInput(error.format_message(), remedy="See: bud COMMAND --help")
+        output.show_error(wrong, as_json=True)
+    else:
+        error.show()
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The commands of `bud`: one file a noun, thin over the same services that the pages call."""

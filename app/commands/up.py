@@ -1,0 +1,91 @@
+"""`bud up` and `bud logs`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.commands.output import Json, show_line
+from core.kernel.errors import NotFound
+
+_DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder for everything Bud keeps.")
+]
+
+
+def up(
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Also load the demo project (30 days of requests).")
+    ] = False,
+    port: Annotated[int | None, typer.Option("--port", help="Port of the dashboard.")] = None,
+    gateway_port: Annotated[
+        int | None, typer.Option("--gateway-port", help="Port of the gateway.")
+    ] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
+    data_dir: _DataDir = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Also print the logs as they are written.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Start the dashboard and the gateway; Ctrl-C stops them and every model server."""
+    from app import supervisor
+    from core.kernel.settings import settings
+
+    given = {
+        "BUD_DATA_DIR": data_dir.resolve() if data_dir else None,
+        "BUD_APP_PORT": port,
+        "BUD_GATEWAY_PORT": gateway_port,
+        "BUD_HOST": host,
+    }
+    os.environ.update({name: str(value) for name, value in given.items() if value is not None})
+    chosen = settings()
+    plan = supervisor.plan(
+        data_dir=chosen.data_dir,
+        keys_dir=chosen.keys_folder,
+        host=chosen.host,
+        app_port=chosen.app_port,
+        gateway_port=chosen.gateway_port,
+        max_body_mb=chosen.max_body_mb,
+        facts_max_mb=chosen.facts_max_mb,
+        gateway_url=chosen.gateway_url,
+        demo=demo,
+    )
+
+    def say(text: str) -> None:
+        show_line({"message": text.strip()}, as_json=as_json, text=text)
+
+    raise typer.Exit(supervisor.Supervisor(plan, say=say).run(verbose=verbose))
+
+
+def logs(
+    name: Annotated[str, typer.Argument(help="app, gateway, setup or install.")] = "",
+    lines: Annotated[int, typer.Option("--lines", "-n", help="How many lines to begin with.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the logs of Bud itself; a deployment's are at `bud deployments logs`."""
+    from app import logs as log_files
+    from core.kernel.settings import settings
+
+    folder = settings().data_dir / "logs"
+    chosen = {path.stem: path for path in sorted(folder.glob("*.log"))}
+    if name and name not in chosen:
+        raise NotFound(
+            f"There is no log {name!r}.", remedy=f"There are: {', '.join(chosen) or 'none yet'}."
+        )
+    if name:
+        chosen = {name: chosen[name]}
+    for key, path in chosen.items():
+        for line in log_files.tail(path, lines).splitlines():
+            _show_log_line(key, line, as_json)
+    if follow:
+        for key, line in log_files.follow(chosen):
+            _show_log_line(key, line, as_json)
+
+
+def _show_log_line(name: str, line: str, as_json: bool) -> None:
+    show_line({"log": name, "line": line}, as_json=as_json, text=f"{name:<7} | {line}")

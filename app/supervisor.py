@@ -1,0 +1,504 @@
+"""`bud up`: one process that keeps the dashboard and the gateway running on a data folder.
+
+It holds the folder's lock, runs the set-up once, starts both parts, restarts the one that dies
+and stops everything in order. It must stay light: no SQLAlchemy, no streamlit. The parts write
+straight into their log files, so they never wait for this process, and they end by themselves
+when it is killed (they watch `BUD_SUPERVISOR_PID`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO, cast
+
+from app import logs, ports
+from core.kernel.errors import Conflict, InvalidInput, Unavailable
+
+ROOT = Path(__file__).resolve().parents[1]
+
+_POLL_S = 0.1
+_STOP_WAIT_S = 15.0
+_LEFTOVER_WAIT_S = 10.0
+_START_WAIT_S = 180.0
+_HEALTHY_RUN_S = 10.0
+_RESTART_DELAYS_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+_START_ATTEMPTS = 3
+_LOG_CHECK_S = 5.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process to keep running.
+
+    Attributes:
+        name: Short name; also that of its log file.
+        title: What a person calls it.
+        command: Its command line.
+        port: The port it listens on.
+        health_path: The path that answers 200 when it is ready.
+        waits_for_setup: Whether it may only start after the set-up.
+    """
+
+    name: str
+    title: str
+    command: tuple[str, ...]
+    port: int
+    health_path: str
+    waits_for_setup: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run. `plan()` makes the real one; tests make plans with tiny parts.
+
+    Attributes:
+        data_dir: The data folder; one supervisor a folder.
+        host: The address the parts listen on.
+        parts: What to keep running, in the order of starting.
+        setup: The command that prepares the folder, or None.
+        environment: Variables for every process, over those of this one.
+        stop_servers: Called after the parts have ended, to stop the model servers.
+        report: Lines for the end of the start-up report.
+    """
+
+    data_dir: Path
+    host: str
+    parts: tuple[Part, ...]
+    setup: tuple[str, ...] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    stop_servers: Callable[[Path], object] | None = None
+    report: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class _Running:
+    """A part's present process."""
+
+    part: Part
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    started_s: float = 0.0
+    healthy: bool = False
+    failures: int = 0
+    start_at_s: float = 0.0
+
+
+def plan(
+    *,
+    data_dir: Path,
+    keys_dir: Path,
+    host: str,
+    app_port: int,
+    gateway_port: int,
+    max_body_mb: int,
+    facts_max_mb: int,
+    gateway_url: str,
+    demo: bool = False,
+) -> Plan:
+    """The real plan: set-up, gateway and dashboard."""
+    data_dir, keys_dir = data_dir.resolve(), keys_dir.resolve()
+    if app_port == gateway_port:
+        raise InvalidInput(
+            "The dashboard and the gateway cannot share a port.",
+            value=app_port,
+            remedy="Give two ports: bud up --port 8501 --gateway-port 8502.",
+        )
+    python = sys.executable
+    gateway = (
+        *(python, "-m", "gateway", "--host", host, "--port", str(gateway_port)),
+        *("--data-dir", str(data_dir), "--keys-dir", str(keys_dir)),
+        *("--max-body-mb", str(max_body_mb), "--facts-max-mb", str(facts_max_mb)),
+    )
+    first_start = not (keys_dir / "current.json").exists()
+    setup = (python, "-m", "app.setup", *(("--demo",) if demo else ()))
+    return Plan(
+        data_dir=data_dir,
+        host=host,
+        parts=(
+            Part("gateway", "Gateway", gateway, gateway_port, "/health", first_start),
+            Part(
+                "app", "Dashboard", (python, "-m", "app.serve"), app_port, "/_stcore/health", True
+            ),
+        ),
+        setup=setup,
+        environment={
+            "BUD_DATA_DIR": str(data_dir),
+            "BUD_KEYS_DIR": str(keys_dir),
+            "BUD_HOST": host,
+            "BUD_APP_PORT": str(app_port),
+            "BUD_GATEWAY_PORT": str(gateway_port),
+        },
+        stop_servers=_stop_model_servers,
+        report=(
+            ("Dashboard", f"http://{ports.reachable(host)}:{app_port}"),
+            ("Gateway", f"{gateway_url}/v1"),
+            ("Data", str(data_dir)),
+            ("Logs", f"{data_dir / 'logs'}  (or: bud logs --follow)"),
+            ("Stop", "Ctrl-C"),
+        ),
+    )
+
+
+def running(data_dir: Path) -> dict[str, object] | None:
+    """What run/supervisor.json says about the live supervisor of `data_dir`; None without one."""
+    run = data_dir / "run"
+    try:
+        with (run / "supervisor.lock").open("r") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _read_json(run / "supervisor.json")
+    except FileNotFoundError:
+        return None
+    return None
+
+
+class Supervisor:
+    """Runs a plan until it is told to stop."""
+
+    def __init__(self, plan: Plan, *, say: Callable[[str], None] | None = None) -> None:
+        self._plan = plan
+        self._say = _unbreakable(say or _print)
+        self._run_dir = plan.data_dir / "run"
+        self._logs_dir = plan.data_dir / "logs"
+        self._parts = [_Running(part, self._logs_dir / f"{part.name}.log") for part in plan.parts]
+        self._stop = threading.Event()
+        self._signals = 0
+        self._started_s = time.monotonic()
+
+    def run(self, *, verbose: bool = False) -> int:
+        """Start, keep running, stop; the exit status of `bud up`.
+
+        Raises:
+            Conflict: Another instance has the folder, or a port is taken.
+            Unavailable: The set-up or a part does not start.
+        """
+        self._run_dir.mkdir(parents=True, exist_ok=True)
+        self._logs_dir.mkdir(parents=True, exist_ok=True)
+        with self._lock():
+            self._handle_signals()
+            self._end_leftovers()
+            self._check_ports()
+            logs.rotate(self._logs_dir)
+            if verbose:
+                threading.Thread(target=self._tee, daemon=True).start()
+            try:
+                self._start_all()
+                if not self._stop.is_set():
+                    self._report()
+                self._keep_running()
+            finally:
+                self._stop_all()
+        return 0
+
+    # -- one instance a folder ---------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        path = self._run_dir / "supervisor.lock"
+        with path.open("a+") as lock:
+            if not _locked(lock):
+                raise self._second_instance()
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+            yield
+
+    def _second_instance(self) -> Conflict:
+        state = _read_json(self._run_dir / "supervisor.json") or {}
+        pid = state.get("pid", "unknown")
+        where = f", dashboard {state['app_url']}" if state.get("app_url") else ""
+        return Conflict(
+            f"Bud already runs on {self._plan.data_dir} (process {pid}{where}).",
+            remedy=f"Use that one, stop it with: kill {pid} — or start this one on another "
+            "folder and ports: bud up --data-dir … --port … --gateway-port …",
+        )
+
+    def _end_leftovers(self) -> None:
+        """Wait for parts of a supervisor that was killed; end those that do not end."""
+        state = _read_json(self._run_dir / "supervisor.json") or {}
+        parts = cast("dict[str, tuple[int, float]]", state.get("parts", {}))
+        left = [pid for pid, born in parts.values() if _is_alive(pid, born)]
+        deadline_s = time.monotonic() + _LEFTOVER_WAIT_S
+        if left:
+            self._say(f"Waiting for what is left of an earlier start (processes {left}) …")
+        while left and time.monotonic() < deadline_s and not self._stop.is_set():
+            time.sleep(_POLL_S)
+            left = [pid for pid in left if _exists(pid)]
+        for pid in left:
+            _signal_group(pid, signal.SIGKILL)
+
+    def _check_ports(self) -> None:
+        for part in self._plan.parts:
+            problem = ports.problem(self._plan.host, part.port)
+            if problem is None:
+                continue
+            option = "--port" if part.name == "app" else "--gateway-port"
+            raise Conflict(
+                f"The {part.title.lower()} cannot listen on port {part.port} of "
+                f"{self._plan.host}: {problem}.",
+                remedy=f"Free the port, or choose another: bud up {option} {part.port + 10}.",
+            )
+
+    # -- starting ----------------------------------------------------------------------------
+
+    def _start_all(self) -> None:
+        for running in self._parts:
+            if not running.part.waits_for_setup:
+                self._start(running)
+        self._write_state()
+        self._set_up()
+        for running in self._parts:
+            if running.process is None and not self._stop.is_set():
+                self._start(running)
+        self._write_state()
+        self._wait_until_healthy()
+
+    def _set_up(self) -> None:
+        if self._plan.setup is None or self._stop.is_set():
+            return
+        started_s = time.monotonic()
+        log = self._logs_dir / "setup.log"
+        with log.open("ab") as output:
+            # Standard output goes to the terminal: it holds the one-time password, which must
+            # not stand in a log.
+            process = subprocess.Popen(
+                self._plan.setup, cwd=ROOT, env=self._environment(), stderr=output,
+                start_new_session=True,
+            )  # fmt: skip
+            while process.poll() is None and not self._stop.is_set():
+                time.sleep(_POLL_S / 4)
+        if process.poll() is None:
+            _signal_group(process.pid, signal.SIGTERM)
+            process.wait()
+            return
+        if process.returncode != 0:
+            raise Unavailable(
+                f"The set-up of {self._plan.data_dir} failed:\n{logs.tail(log, 12)}",
+                remedy=f"Mend what the last line says and run bud up again; all of it: {log}",
+            )
+        self._say(_timed("Database, accounts and starter model are ready", started_s))
+
+    def _start(self, running: _Running) -> None:
+        with running.log.open("ab") as log:
+            running.process = subprocess.Popen(
+                running.part.command, cwd=ROOT, env=self._environment(),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        running.started_s, running.healthy = time.monotonic(), False
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            **self._plan.environment,
+            "BUD_SUPERVISOR_PID": str(os.getpid()),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _wait_until_healthy(self) -> None:
+        deadline_s = time.monotonic() + _START_WAIT_S
+        while not self._stop.is_set() and not all(running.healthy for running in self._parts):
+            for running in self._parts:
+                self._look_at(running)
+                if running.failures >= _START_ATTEMPTS or time.monotonic() > deadline_s:
+                    raise Unavailable(
+                        f"The {running.part.title.lower()} does not start. The end of its log:\n"
+                        f"{logs.tail(running.log, 12)}",
+                        remedy=f"All of it is in {running.log}; bud doctor checks the machine.",
+                    )
+            self._stop.wait(_POLL_S)
+
+    def _look_at(self, running: _Running) -> None:
+        """Notice that a part has ended or has become healthy; start it when it is due."""
+        if running.process is None:
+            if time.monotonic() >= running.start_at_s:
+                self._start(running)
+                self._write_state()
+        elif running.process.poll() is not None:
+            self._note_end(running, running.process.returncode)
+        elif not running.healthy and self._answers(running.part):
+            running.healthy = True
+            self._say(_timed(f"{running.part.title} answers", running.started_s))
+
+    def _note_end(self, running: _Running, status: int) -> None:
+        assert running.process is not None
+        _signal_group(running.process.pid, signal.SIGKILL)
+        ran_s = time.monotonic() - running.started_s
+        running.failures = 1 if ran_s >= _HEALTHY_RUN_S else running.failures + 1
+        delay_s = _RESTART_DELAYS_S[min(running.failures, len(_RESTART_DELAYS_S)) - 1]
+        running.process, running.start_at_s = None, time.monotonic() + delay_s
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        when = f"in {delay_s:g} s" if delay_s else "now"
+        self._say(f"{running.part.title} ended ({how}); starting it again {when}.")
+        if running.failures >= _START_ATTEMPTS:
+            self._say(
+                f"  It has ended {running.failures} times in a row. The end of {running.log}:\n"
+                f"{logs.tail(running.log, 6)}"
+            )
+
+    def _answers(self, part: Part) -> bool:
+        return ports.answers(
+            f"http://{ports.reachable(self._plan.host)}:{part.port}{part.health_path}"
+        )
+
+    def _report(self) -> None:
+        lines = [f"  {name:<10} {value}" for name, value in self._plan.report]
+        ready = f"Bud is ready after {time.monotonic() - self._started_s:.1f} s."
+        self._say("\n".join(["", *lines, "", ready]))
+
+    def _write_state(self) -> None:
+        urls = {
+            f"{running.part.name}_url": f"http://{ports.reachable(self._plan.host)}:{running.part.port}"
+            for running in self._parts
+        }
+        parts = {
+            running.part.name: (running.process.pid, _born(running.process.pid))
+            for running in self._parts
+            if running.process is not None
+        }
+        state = {
+            "pid": os.getpid(),
+            "host": self._plan.host,
+            "ports": {running.part.name: running.part.port for running in self._parts},
+            **urls,
+            "parts": parts,
+        }
+        partial = self._run_dir / ".supervisor.json.partial"
+        partial.write_text(json.dumps(state, indent=1))
+        partial.replace(self._run_dir / "supervisor.json")
+
+    # -- running and stopping ----------------------------------------------------------------
+
+    def _keep_running(self) -> None:
+        logs_at_s = time.monotonic()
+        while not self._stop.is_set():
+            for running in self._parts:
+                self._look_at(running)
+            if time.monotonic() - logs_at_s > _LOG_CHECK_S:
+                logs.rotate(self._logs_dir)
+                logs_at_s = time.monotonic()
+            self._stop.wait(_POLL_S)
+
+    def _handle_signals(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        self._signals += 1
+        self._stop.set()
+
+    def _stop_all(self) -> None:
+        live = [running for running in self._parts if running.process is not None]
+        if live:
+            self._say("\nStopping … (Ctrl-C again to end at once)")
+        for running in live:
+            if running.process is not None:
+                running.process.terminate()
+        deadline_s = time.monotonic() + _STOP_WAIT_S
+        for running in live:
+            self._wait_for_end(running, deadline_s)
+        if self._plan.stop_servers is not None:
+            self._plan.stop_servers(self._plan.data_dir)
+        (self._run_dir / "supervisor.json").unlink(missing_ok=True)
+        if live:
+            self._say("Bud has stopped.")
+
+    def _wait_for_end(self, running: _Running, deadline_s: float) -> None:
+        assert running.process is not None
+        while running.process.poll() is None:
+            if time.monotonic() > deadline_s or self._signals > 1:
+                self._say(f"{running.part.title} did not stop in time; killed it.")
+                break
+            time.sleep(_POLL_S / 2)
+        _signal_group(running.process.pid, signal.SIGKILL)
+        running.process.wait()
+
+    def _tee(self) -> None:
+        for name, line in logs.follow({running.part.name: running.log for running in self._parts}):
+            self._say(f"{name:<7} | {line}")
+
+
+def _locked(lock: TextIO) -> bool:
+    # `running()` holds the lock for a moment to look at it, so one failure is no proof.
+    for _ in range(5):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_POLL_S)
+        else:
+            return True
+    return False
+
+
+def _stop_model_servers(data_dir: Path) -> object:
+    from core.deployments import server_records
+
+    return server_records.stop_all(data_dir)
+
+
+def _read_json(path: Path) -> dict[str, object] | None:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _born(pid: int) -> float:
+    """When a process was made, in seconds since the epoch: tells it from a later one's pid."""
+    import psutil
+
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return 0.0
+
+
+def _is_alive(pid: int, born: float) -> bool:
+    return _exists(pid) and abs(_born(pid) - born) < 1.0
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    """Signal the process group that a part leads: what it started, too."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _timed(what: str, since_s: float) -> str:
+    return f"  {what:<52}{time.monotonic() - since_s:6.1f} s"
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 this is what a person reads
+
+
+def _unbreakable(say: Callable[[str], None]) -> Callable[[str], None]:
+    """The terminal may be gone while Bud goes on."""
+
+    def safely(text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            say(text)
+
+    return safely
