@@ -1,6 +1,6 @@
 """Widgets that every page shares; none of them reads or writes the database but `job_steps`."""
 
-from app.widgets import formats
+from app import formats
 from app.widgets.dialogs import confirm_by_name
 from app.widgets.jobs import job_steps, retried_as
 from app.widgets.layout import (

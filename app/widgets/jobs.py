@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app.widgets import formats
+from app import formats
 from app.widgets.layout import errors_shown, escape
 from app.widgets.states import badge_markdown, look
 from core import jobs

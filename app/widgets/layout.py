@@ -11,7 +11,7 @@ from typing import NoReturn
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app.widgets.formats import NONE
+from app.formats import NONE
 from core.kernel.errors import BudError
 from core.kernel.settings import ROOT
 

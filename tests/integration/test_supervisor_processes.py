@@ -18,6 +18,7 @@ import pytest
 from app import ports
 
 ROOT = Path(__file__).resolve().parents[2]
+MODULE = (sys.executable, "-m", "tests.doubles.tiny_supervisor")
 
 
 def free_port() -> int:
@@ -43,8 +44,7 @@ class Bud:
         self.output_path = folder.parent / f"{folder.name}-{time.monotonic_ns()}.out"
         with self.output_path.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.doubles.tiny_supervisor", str(folder)]
-                + [str(self.app_port), str(self.gateway_port), *options],
+                [*MODULE, str(folder), str(self.app_port), str(self.gateway_port), *options],
                 cwd=ROOT,
                 stdout=output,
                 stderr=output,

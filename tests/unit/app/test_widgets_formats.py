@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.widgets import formats
+from app import formats
 from core.kernel import clock
 
 
