@@ -132,6 +132,11 @@ class Progress:
         if self._control.cancelled.is_set():
             raise JobCancelled
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody asked to cancel."""
+        return self._control.cancelled.is_set()
+
     def sleep(self, seconds: float) -> None:
         """Wait, but not longer than until the job is cancelled."""
         self._control.cancelled.wait(seconds)

@@ -59,6 +59,11 @@ class Settings(BaseSettings):
         description="Disk space for request facts that are not yet ingested, in MB; "
         "what is over it is dropped and counted.",
     )
+    model_server_module: str = Field(
+        "core.deployments.model_server",
+        description="Python module that serves one model as a process; the tests put a double "
+        "here to make load without a model.",
+    )
     huggingface_token: SecretStr | None = Field(
         None, description="Token for gated models on Hugging Face."
     )
