@@ -16,6 +16,9 @@ from core.metrics.schemas import Segment, StoredFact
 DAMAGED_FOLDER = "damaged"
 DROPPED_FILE = "dropped.json"
 
+_MAX_UNIX_S = 7_258_118_400.0  # the year 2200
+_MAX_DURATION_MS = 24 * 3600 * 1000.0
+
 _decoder = msgspec.json.Decoder(StoredFact)
 
 
@@ -57,11 +60,22 @@ def read(segment: SealedFile) -> Segment:
     for line in segment.path.read_bytes().splitlines():
         if not line.strip():
             continue
-        try:
-            facts.append(_decoder.decode(line))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        fact = _decoded(line)
+        if fact is None:
             damaged_lines += 1
+        else:
+            facts.append(fact)
     return Segment(segment.id, facts, damaged_lines)
+
+
+def _decoded(line: bytes) -> StoredFact | None:
+    try:
+        fact = _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    # A moment or a duration out of all bounds would spread one request over years of minutes.
+    plausible = 0 <= fact.started_unix_s < _MAX_UNIX_S and 0 <= fact.duration_ms < _MAX_DURATION_MS
+    return fact if plausible else None
 
 
 def write(data_dir: Path, segment_id: str, facts: Iterable[StoredFact]) -> Path:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Protocol
 
+from core.kernel.errors import Unavailable
 from core.metrics.schemas import (
     ErrorCount,
     ErrorPoint,
@@ -87,6 +88,13 @@ def set_writer(store: WritableStore | None) -> None:
     global _writer
     with _lock:
         _writer = store
+
+
+def own() -> WritableStore:
+    """The store that this process writes. Unavailable before the ingester has started."""
+    if _writer is None:
+        raise Unavailable("Metrics are not ready yet.", remedy="Try again in a few seconds.")
+    return _writer
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime
+from datetime import UTC, datetime
 
 from core.kernel import audit, clock, database, events, ids
 from core.kernel.actor import Actor
@@ -30,6 +30,7 @@ __all__ = [
 # Far above any real price; catches a figure typed into the wrong field.
 _MAX_USD_PER_HOUR = 1_000_000.0
 _MAX_USD_PER_MILLION_TOKENS = 1_000_000.0
+_NO_END = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 def set_token_price(
@@ -248,20 +249,22 @@ def machine_price_history(actor: Actor, cluster_id: str = THIS_MACHINE) -> list[
 
 
 def machine_price_spans(actor: Actor, start: datetime, end: datetime) -> list[PriceSpan]:
-    """The prices of every machine between two moments; times without a price are left out."""
+    """The prices of every machine that held at some time between two moments.
+
+    Spans are whole, also where they reach out of that time; one without a price is left out.
+    """
     with database.reading() as session:
         rows = crud.machine_prices(session, actor.tenant_id, None)
     spans: list[PriceSpan] = []
-    until: dict[str, datetime] = {}
+    replaced_at: dict[str, datetime] = {}
     for row in rows:  # newest first: each row holds until the next newer one of its machine
-        span_end = min(until.get(row.cluster_id, end), end)
-        span_start = max(row.valid_from, start)
-        until[row.cluster_id] = row.valid_from
-        if row.usd_per_hour is not None and span_start < span_end:
+        span_end = replaced_at.get(row.cluster_id, _NO_END)
+        replaced_at[row.cluster_id] = row.valid_from
+        if row.usd_per_hour is not None and row.valid_from < end and span_end > start:
             spans.append(
                 PriceSpan(
                     cluster_id=row.cluster_id,
-                    start_unix_s=span_start.timestamp(),
+                    start_unix_s=row.valid_from.timestamp(),
                     end_unix_s=span_end.timestamp(),
                     usd_per_hour=row.usd_per_hour,
                 )

@@ -1,0 +1,1 @@
+"""Stores of metrics: DuckDB in the data folder, and the running app asked over loopback."""
