@@ -1,0 +1,49 @@
+"""What the app does beside showing pages: jobs, deployments, routes and metrics."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from core.deployments import workflows as _deployment_workflows  # noqa: F401 (registers kinds)
+from core.deployments.reconciler import Reconciler
+from core.jobs import engine
+from core.metrics.ingest import Ingester
+from core.registry import workflows as _registry_workflows  # noqa: F401 (registers kinds)
+from core.routing import services as routing
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Running:
+    reconciler: Reconciler
+    ingester: Ingester
+
+
+_running: _Running | None = None
+
+
+def start() -> None:
+    """Start everything; called once, when the app starts."""
+    global _running
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for noisy in ("httpx", "httpcore", "dbos", "watchdog"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    routing.subscribe()
+    routing.publish()
+    _running = _Running(Reconciler(), Ingester())
+    _running.ingester.start()
+    _running.reconciler.start()
+    engine.launch()
+
+
+def stop() -> None:
+    """Stop everything; model servers go on, and are adopted by the next app."""
+    global _running
+    if _running is None:
+        return
+    engine.shutdown()
+    _running.reconciler.stop()
+    _running.ingester.stop()
+    _running = None

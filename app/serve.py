@@ -1,0 +1,66 @@
+"""Runs the dashboard: `python -m app.serve`, as the supervisor does."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+
+import uvicorn
+
+from core.kernel.settings import settings
+
+_STREAMLIT_OPTIONS = {
+    "STREAMLIT_SERVER_FILE_WATCHER_TYPE": "none",
+    "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false",
+    "STREAMLIT_SERVER_HEADLESS": "true",
+    "STREAMLIT_CLIENT_TOOLBAR_MODE": "minimal",
+    "STREAMLIT_CLIENT_SHOW_SIDEBAR_NAVIGATION": "true",
+}
+_PR_SET_PDEATHSIG = 1
+_GRACE_S = 3
+
+
+def main() -> None:
+    """Serve until SIGTERM, or until the supervisor is gone."""
+    os.environ.update(_STREAMLIT_OPTIONS)
+    _end_with_parent()
+    # Pages wait for these imports otherwise; they are loaded while nobody looks yet.
+    threading.Thread(target=_import_heavy, daemon=True).start()
+    uvicorn.run(
+        "app.main:app",
+        host=settings().host,
+        port=settings().app_port,
+        log_level="warning",
+        timeout_graceful_shutdown=_GRACE_S,
+        ws_ping_interval=30,
+    )
+
+
+def _import_heavy() -> None:
+    import pandas  # noqa: F401
+    import plotly.graph_objects  # noqa: F401
+
+
+def _end_with_parent() -> None:
+    """End this process when its supervisor does, however that ends."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+    # A page that hangs must not keep the port.
+    time.sleep(_GRACE_S + 2)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Who looks at the page, and which project they have chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from app.auth import SESSION_COOKIE
+from core.accounts import services as accounts
+from core.accounts.schemas import UserView
+from core.kernel.actor import Actor
+from core.projects import services as projects
+from core.projects.schemas import ProjectView
+
+_KEY = "bud_session_context"
+
+
+@dataclass(frozen=True)
+class SessionContext:
+    """What a page needs to call services."""
+
+    actor: Actor
+    user: UserView
+    project: ProjectView
+    token: str
+
+    @property
+    def project_id(self) -> str:
+        """The chosen project."""
+        return self.project.id
+
+    @property
+    def project_name(self) -> str:
+        """The chosen project's name."""
+        return self.project.name
+
+
+def current() -> SessionContext:
+    """The session of this page; the page script has opened it, or has stopped."""
+    context: SessionContext = st.session_state[_KEY]
+    return context
+
+
+def open_session() -> SessionContext | None:
+    """Read the cookie and choose the project; None when nobody is logged in."""
+    token = st.context.cookies.get(SESSION_COOKIE, "")
+    who = accounts.logged_in(token)
+    if who is None:
+        return None
+    known = projects.list_projects(who.actor)
+    if not known:
+        st.error("You are not a member of any project. Ask an admin to add you to one.")
+        st.stop()
+    context = SessionContext(who.actor, who.user, _chosen(known), token)
+    st.session_state[_KEY] = context
+    return context
+
+
+def _chosen(known: list[ProjectView]) -> ProjectView:
+    names = [project.name for project in known]
+    if len(known) == 1:
+        return known[0]
+    with st.sidebar:
+        name = st.selectbox("Project", names, key="project", bind="query-params")
+    return known[names.index(name)] if name in names else known[0]
+
+
+def is_alive(token: str) -> bool:
+    """Whether the session still lives; cheap enough to ask every few seconds."""
+    return accounts.logged_in(token) is not None

@@ -1,0 +1,41 @@
+"""The look of Bud, beyond what `.streamlit/config.toml` can say."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+LOGO_SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32" role="img" aria-label="Bud">'
+    '<path d="M16 29V15" stroke="#0b7a55" stroke-width="2.6" stroke-linecap="round" fill="none"/>'
+    '<path d="M16 17C7 17 4.5 11 4 4c8 .4 12 4.600 12 13z" fill="#18a673"/>'
+    '<path d="M16 21c0-7 3.800-11 12-11.500C27.500 16.500 24 21 16 21z" fill="#7ed957"/></svg>'
+)
+
+_WORDMARK_SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 86 32" role="img" aria-label="Bud">'
+    '<path d="M16 29V15" stroke="#0b7a55" stroke-width="2.6" stroke-linecap="round" fill="none"/>'
+    '<path d="M16 17C7 17 4.5 11 4 4c8 .4 12 4.600 12 13z" fill="#18a673"/>'
+    '<path d="M16 21c0-7 3.800-11 12-11.500C27.500 16.500 24 21 16 21z" fill="#7ed957"/>'
+    '<text x="37" y="24" font-family="Inter,system-ui,sans-serif" font-size="24" '
+    'font-weight="700" fill="#18a673">Bud</text></svg>'
+)
+
+_CSS = """<style>
+[data-testid="stMainBlockContainer"] { padding-top: 3.2rem; max-width: 1320px; }
+[data-testid="stMetric"] { border-radius: 12px; }
+[data-testid="stMetricValue"], [data-testid="stDataFrame"], .tabular {
+  font-variant-numeric: tabular-nums; }
+[data-testid="stMetricValue"] { font-size: 1.55rem; font-weight: 650; }
+[data-testid="stHeading"] h1 { letter-spacing: -0.02em; padding-bottom: .1rem; }
+@media (max-width: 640px) {
+  [data-testid="stMainBlockContainer"] { padding: 3.4rem 1rem 4rem; }
+  [data-testid="stMetricValue"] { font-size: 1.25rem; }
+}
+@media (prefers-reduced-motion: reduce) { * { transition: none !important; } }
+</style>"""
+
+
+def apply() -> None:
+    """Set the logo and the few rules of style; call once a run."""
+    st.logo(_WORDMARK_SVG, icon_image=LOGO_SVG, size="large")
+    st.html(_CSS)

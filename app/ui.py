@@ -1,0 +1,96 @@
+"""The page script: who is there, the navigation, then the page itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from app import session, theme
+from core.accounts import services as accounts
+
+ROOT = Path(__file__).resolve().parents[1]
+_SESSION_CHECK_S = 4
+
+# Section → (file, title, icon); the first of all is the start page.
+_SECTIONS: dict[str, list[tuple[str, str, str]]] = {
+    "": [("home", "Home", ":material/home:")],
+    "Models": [
+        ("models", "Models", ":material/deployed_code:"),
+        ("deployments", "Deployments", ":material/rocket_launch:"),
+        ("playground", "Playground", ":material/forum:"),
+    ],
+    "Operate": [
+        ("metrics", "Metrics", ":material/monitoring:"),
+        ("jobs", "Jobs", ":material/task:"),
+    ],
+    "Access": [
+        ("api_keys", "API keys", ":material/key:"),
+        ("users", "Users", ":material/group:"),
+        ("projects", "Projects", ":material/folder:"),
+    ],
+    "System": [("settings", "Settings", ":material/settings:")],
+}
+_HIDDEN = [("deployment", "Deployment", ":material/rocket_launch:")]
+
+
+def main() -> None:
+    """Show the page, or the way to the log-in."""
+    st.set_page_config(page_title="Bud", page_icon=":material/potted_plant:", layout="wide")
+    theme.apply()
+    context = session.open_session()
+    if context is None:
+        _logged_out()
+        return
+    page = st.navigation(_pages())
+    st.set_page_config(page_title=f"{page.title} · Bud")
+    with st.sidebar:
+        _account(context)
+    page.run()
+    _watch(context.token)
+
+
+def _pages() -> dict[str, list[st.Page]]:
+    pages = {
+        section: [_page(*entry, visible=True) for entry in entries]
+        for section, entries in _SECTIONS.items()
+    }
+    pages["System"] += [_page(*entry, visible=False) for entry in _HIDDEN]
+    return pages
+
+
+def _page(name: str, title: str, icon: str, *, visible: bool) -> st.Page:
+    return st.Page(
+        ROOT / "pages" / f"{name}.py",
+        title=title,
+        icon=icon,
+        url_path=name,
+        default=name == "home",
+        visibility="visible" if visible else "hidden",
+    )
+
+
+def _account(context: session.SessionContext) -> None:
+    with st.popover(context.user.name, icon=":material/account_circle:", width="stretch"):
+        st.markdown(f"**{context.user.email}**  \n{context.user.role} · {context.project_name}")
+        st.link_button("Change password", "/auth/password", width="stretch")
+        if st.button("Log out", icon=":material/logout:", width="stretch"):
+            accounts.log_out(context.token)
+            st.rerun()
+
+
+def _logged_out() -> None:
+    st.title("You are logged out")
+    st.write("Your session has ended: you logged out, it expired, or an admin ended it.")
+    st.html('<a href="/auth/login" target="_self">Log in again</a>')
+    st.html("<script>window.location.replace('/auth/login')</script>", unsafe_allow_javascript=True)
+
+
+@st.fragment(run_every=_SESSION_CHECK_S)
+def _watch(token: str) -> None:
+    """End an open tab within five seconds of the session's end."""
+    if not session.is_alive(token):
+        st.rerun()
+
+
+main()
