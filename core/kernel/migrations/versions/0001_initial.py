@@ -53,6 +53,20 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_audit_entries_project_id_at'), ['project_id', 'at'], unique=False)
         batch_op.create_index(batch_op.f('ix_audit_entries_subject'), ['subject'], unique=False)
 
+    op.create_table('chat_sessions',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('user_id', sa.String(length=40), nullable=False),
+    sa.Column('title', sa.String(length=120), nullable=False),
+    sa.Column('settings', sa.JSON(), nullable=False),
+    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_chat_sessions'))
+    )
+    with op.batch_alter_table('chat_sessions', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_chat_sessions_project_id_user_id_updated_at'), ['project_id', 'user_id', 'updated_at'], unique=False)
+
     op.create_table('deployments',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('tenant_id', sa.String(length=40), nullable=False),
@@ -61,24 +75,29 @@ def upgrade() -> None:
     sa.Column('name', sa.String(length=63), nullable=False),
     sa.Column('model_id', sa.String(length=40), nullable=False),
     sa.Column('model_name', sa.String(length=120), nullable=False),
-    sa.Column('model_path', sa.Text(), nullable=False),
     sa.Column('task', sa.String(length=20), nullable=False),
     sa.Column('context_tokens', sa.Integer(), nullable=False),
     sa.Column('slots', sa.Integer(), nullable=False),
     sa.Column('threads', sa.Integer(), nullable=False),
-    sa.Column('replicas', sa.Integer(), nullable=False),
-    sa.Column('memory_bytes', sa.BigInteger(), nullable=False),
+    sa.Column('requested', sa.JSON(), nullable=False),
+    sa.Column('replica_bytes', sa.BigInteger(), nullable=False),
     sa.Column('desired_state', sa.String(length=20), nullable=False),
-    sa.Column('state', sa.String(length=20), nullable=False),
-    sa.Column('reason', sa.Text(), nullable=False),
+    sa.Column('desired_replicas', sa.Integer(), nullable=False),
     sa.Column('generation', sa.Integer(), nullable=False),
-    sa.Column('created_by', sa.String(length=200), nullable=False),
+    sa.Column('state', sa.String(length=20), nullable=False),
+    sa.Column('reason', sa.Text(), nullable=True),
+    sa.Column('failure', sa.Text(), nullable=True),
+    sa.Column('job_id', sa.String(length=40), nullable=True),
+    sa.Column('demo', sa.Boolean(), nullable=False),
+    sa.Column('created_by_name', sa.String(length=200), nullable=False),
     sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_deployments')),
     sa.UniqueConstraint('project_id', 'name', name=op.f('uq_deployments_project_id_name'))
     )
     with op.batch_alter_table('deployments', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_deployments_model_id'), ['model_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_deployments_project_id'), ['project_id'], unique=False)
 
     op.create_table('jobs',
     sa.Column('id', sa.String(length=40), nullable=False),
@@ -90,6 +109,7 @@ def upgrade() -> None:
     sa.Column('arguments', sa.JSON(), nullable=False),
     sa.Column('state', sa.String(length=20), nullable=False),
     sa.Column('cancel_requested', sa.Boolean(), nullable=False),
+    sa.Column('cleanup_due', sa.Boolean(), nullable=False),
     sa.Column('attempt', sa.Integer(), nullable=False),
     sa.Column('retry_of', sa.String(length=40), nullable=True),
     sa.Column('created_by', sa.String(length=40), nullable=False),
@@ -164,6 +184,13 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_models_project_id_name'), ['project_id', 'name'], unique=False)
         batch_op.create_index(batch_op.f('ix_models_sha256'), ['sha256'], unique=False)
 
+    op.create_table('route_table_publications',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('version', sa.Integer(), nullable=False),
+    sa.Column('content_sha256', sa.String(length=64), nullable=False),
+    sa.Column('published_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_route_table_publications'))
+    )
     op.create_table('tenants',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('name', sa.String(length=200), nullable=False),
@@ -184,6 +211,34 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('token_prices', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_token_prices_project_id_model_valid_from'), ['project_id', 'model', 'valid_from'], unique=False)
+
+    op.create_table('chat_messages',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('session_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('turn', sa.Integer(), nullable=False),
+    sa.Column('lane', sa.Integer(), nullable=False),
+    sa.Column('role', sa.String(length=20), nullable=False),
+    sa.Column('model', sa.String(length=120), nullable=False),
+    sa.Column('content', sa.Text(), nullable=False),
+    sa.Column('reasoning', sa.Text(), nullable=False),
+    sa.Column('state', sa.String(length=20), nullable=False),
+    sa.Column('finish_reason', sa.String(length=40), nullable=False),
+    sa.Column('request_id', sa.String(length=80), nullable=False),
+    sa.Column('ttft_ms', sa.Double(), nullable=True),
+    sa.Column('tokens_per_s', sa.Double(), nullable=True),
+    sa.Column('input_tokens', sa.Integer(), nullable=True),
+    sa.Column('output_tokens', sa.Integer(), nullable=True),
+    sa.Column('cost_usd', sa.Double(), nullable=True),
+    sa.Column('error', sa.Text(), nullable=False),
+    sa.Column('remedy', sa.Text(), nullable=False),
+    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['session_id'], ['chat_sessions.id'], name=op.f('fk_chat_messages_session_id_chat_sessions')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_chat_messages'))
+    )
+    with op.batch_alter_table('chat_messages', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_chat_messages_project_id'), ['project_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_chat_messages_session_id_turn'), ['session_id', 'turn'], unique=False)
 
     op.create_table('job_logs',
     sa.Column('id', sa.Integer(), autoincrement=True, nullable=False),
@@ -208,6 +263,7 @@ def upgrade() -> None:
     sa.Column('fraction', sa.Double(), nullable=True),
     sa.Column('detail', sa.Text(), nullable=False),
     sa.Column('expected_s', sa.Double(), nullable=False),
+    sa.Column('process_groups', sa.JSON(), nullable=False),
     sa.Column('started_at', core.kernel.database.UtcDateTime(timezone=True), nullable=True),
     sa.Column('ended_at', core.kernel.database.UtcDateTime(timezone=True), nullable=True),
     sa.ForeignKeyConstraint(['job_id'], ['jobs.id'], name=op.f('fk_job_steps_job_id_jobs')),
@@ -229,22 +285,26 @@ def upgrade() -> None:
     op.create_table('replicas',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('deployment_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=False),
     sa.Column('position', sa.Integer(), nullable=False),
     sa.Column('generation', sa.Integer(), nullable=False),
     sa.Column('state', sa.String(length=20), nullable=False),
+    sa.Column('sealed_key', sa.Text(), nullable=False),
     sa.Column('pid', sa.Integer(), nullable=True),
     sa.Column('port', sa.Integer(), nullable=True),
-    sa.Column('credential', sa.String(length=500), nullable=False),
     sa.Column('restarts', sa.Integer(), nullable=False),
-    sa.Column('failures_in_a_row', sa.Integer(), nullable=False),
-    sa.Column('last_error', sa.Text(), nullable=False),
-    sa.Column('start_after', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('crashes', sa.Integer(), nullable=False),
+    sa.Column('started_at', core.kernel.database.UtcDateTime(timezone=True), nullable=True),
     sa.Column('ready_at', core.kernel.database.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('next_start_at', core.kernel.database.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('stop_at', core.kernel.database.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('last_error', sa.Text(), nullable=True),
     sa.ForeignKeyConstraint(['deployment_id'], ['deployments.id'], name=op.f('fk_replicas_deployment_id_deployments')),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_replicas'))
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_replicas')),
+    sa.UniqueConstraint('deployment_id', 'position', name=op.f('uq_replicas_deployment_id_position'))
     )
     with op.batch_alter_table('replicas', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_replicas_deployment_id'), ['deployment_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_replicas_project_id'), ['project_id'], unique=False)
 
     op.create_table('users',
     sa.Column('id', sa.String(length=40), nullable=False),
@@ -262,6 +322,23 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_users')),
     sa.UniqueConstraint('email', name=op.f('uq_users_email'))
     )
+    op.create_table('votes',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('session_id', sa.String(length=40), nullable=False),
+    sa.Column('turn', sa.Integer(), nullable=False),
+    sa.Column('user_id', sa.String(length=40), nullable=False),
+    sa.Column('model_a', sa.String(length=120), nullable=False),
+    sa.Column('model_b', sa.String(length=120), nullable=False),
+    sa.Column('winner', sa.String(length=10), nullable=False),
+    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['session_id'], ['chat_sessions.id'], name=op.f('fk_votes_session_id_chat_sessions')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_votes')),
+    sa.UniqueConstraint('session_id', 'turn', name=op.f('uq_votes_session_id_turn'))
+    )
+    with op.batch_alter_table('votes', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_votes_project_id'), ['project_id'], unique=False)
+
     op.create_table('log_in_sessions',
     sa.Column('token_sha256', sa.String(length=64), nullable=False),
     sa.Column('user_id', sa.String(length=40), nullable=False),
@@ -299,9 +376,13 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_log_in_sessions_user_id'))
 
     op.drop_table('log_in_sessions')
+    with op.batch_alter_table('votes', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_votes_project_id'))
+
+    op.drop_table('votes')
     op.drop_table('users')
     with op.batch_alter_table('replicas', schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f('ix_replicas_deployment_id'))
+        batch_op.drop_index(batch_op.f('ix_replicas_project_id'))
 
     op.drop_table('replicas')
     op.drop_table('projects')
@@ -313,11 +394,17 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_job_logs_job_id_id'))
 
     op.drop_table('job_logs')
+    with op.batch_alter_table('chat_messages', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_chat_messages_session_id_turn'))
+        batch_op.drop_index(batch_op.f('ix_chat_messages_project_id'))
+
+    op.drop_table('chat_messages')
     with op.batch_alter_table('token_prices', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_token_prices_project_id_model_valid_from'))
 
     op.drop_table('token_prices')
     op.drop_table('tenants')
+    op.drop_table('route_table_publications')
     with op.batch_alter_table('models', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_models_sha256'))
         batch_op.drop_index(batch_op.f('ix_models_project_id_name'))
@@ -338,9 +425,14 @@ def downgrade() -> None:
 
     op.drop_table('jobs')
     with op.batch_alter_table('deployments', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_deployments_project_id'))
         batch_op.drop_index(batch_op.f('ix_deployments_model_id'))
 
     op.drop_table('deployments')
+    with op.batch_alter_table('chat_sessions', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_chat_sessions_project_id_user_id_updated_at'))
+
+    op.drop_table('chat_sessions')
     with op.batch_alter_table('audit_entries', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_audit_entries_subject'))
         batch_op.drop_index(batch_op.f('ix_audit_entries_project_id_at'))

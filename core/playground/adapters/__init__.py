@@ -1,0 +1,1 @@
+"""Adapters of the Playground: the gateway's OpenAI API."""
