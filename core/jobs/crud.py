@@ -13,6 +13,7 @@ from core.jobs.schemas import ACTIVE
 from core.kernel import clock
 
 MAX_LOG_LINES = 5000
+_MAX_LINE = 4000
 _HISTORY = 10
 
 
@@ -55,6 +56,32 @@ def waiting(tx: Session) -> list[str]:
     return list(tx.scalars(query))
 
 
+def running(tx: Session) -> list[str]:
+    """The ids of the jobs that run, or were running when the app was killed."""
+    return list(tx.scalars(select(Job.id).where(Job.state == "running")))
+
+
+def requeue(tx: Session, job_id: str) -> None:
+    """Put a job that counts as running back into the queue."""
+    tx.execute(update(Job).where(Job.id == job_id, Job.state == "running").values(state="queued"))
+
+
+def to_clean_up(tx: Session) -> list[Job]:
+    """Jobs that were cancelled before they ran, and whose `on_cancel` has yet to be called."""
+    return list(tx.scalars(select(Job).where(Job.state == "cancelled", Job.cleanup_due)))
+
+
+def active_twin(tx: Session, job: Job) -> Job | None:
+    """Another queued or running job of the same kind on the same subject."""
+    query = select(Job).where(
+        Job.tenant_id == job.tenant_id,
+        Job.kind == job.kind,
+        Job.subject == job.subject,
+        Job.state.in_(ACTIVE),
+    )
+    return tx.scalar(query.limit(1))
+
+
 def asked_to_cancel(tx: Session, job_ids: Sequence[str]) -> list[str]:
     """Which of these jobs somebody asked to cancel."""
     query = select(Job.id).where(Job.id.in_(job_ids), Job.cancel_requested)
@@ -72,7 +99,7 @@ def expected_s(tx: Session, kind: str, name: str, typical_s: float) -> float:
     durations = [
         (ended - started).total_seconds()
         for started, ended in tx.execute(query)
-        if started and ended and ended
+        if started and ended
     ]
     return median(durations) if durations else typical_s
 
@@ -85,7 +112,7 @@ def logs(tx: Session, job_id: str, after: int, limit: int) -> list[JobLog]:
 
 def add_log(tx: Session, job_id: str, level: str, line: str) -> None:
     """Append a line; the oldest go when there are too many."""
-    tx.add(JobLog(job_id=job_id, at=clock.now(), level=level, line=line))
+    tx.add(JobLog(job_id=job_id, at=clock.now(), level=level, line=line[:_MAX_LINE]))
     tx.flush()
     query = select(func.count()).select_from(JobLog).where(JobLog.job_id == job_id)
     surplus = (tx.scalar(query) or 0) - MAX_LOG_LINES
@@ -99,6 +126,28 @@ def set_step(tx: Session, job_id: str, name: str, **values: object) -> None:
     tx.execute(
         update(JobStep).where(JobStep.job_id == job_id, JobStep.name == name).values(**values)
     )
+
+
+def begin_step(tx: Session, job_id: str, name: str) -> None:
+    """A step begins, for the first time or again after a kill."""
+    set_step(
+        tx,
+        job_id,
+        name,
+        state="running",
+        runs=JobStep.runs + 1,
+        fraction=None,
+        detail="",
+        started_at=clock.now(),
+        ended_at=None,
+        process_groups=[],
+    )
+
+
+def process_groups(tx: Session, job_id: str) -> list[tuple[int, float | None]]:
+    """The process groups that steps noted, each with the start of its leader in Unix seconds."""
+    query = select(JobStep.process_groups).where(JobStep.job_id == job_id)
+    return [(group, started_s) for groups in tx.scalars(query) for group, started_s in groups]
 
 
 def end_open_steps(tx: Session, job_id: str, state: str) -> None:

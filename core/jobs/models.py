@@ -26,6 +26,7 @@ class Job(Base):
     arguments: Mapped[dict[str, Any]] = mapped_column(JSON)
     state: Mapped[str] = mapped_column(String(20))
     cancel_requested: Mapped[bool] = mapped_column(default=False)
+    cleanup_due: Mapped[bool] = mapped_column(default=False)
     attempt: Mapped[int] = mapped_column(Integer, default=1)
     retry_of: Mapped[str | None] = mapped_column(String(40))
     created_by: Mapped[str] = mapped_column(String(40))
@@ -38,7 +39,11 @@ class Job(Base):
 
 
 class JobStep(Base):
-    """One step of a job; `runs` counts how often it was begun (2 after a kill in the middle)."""
+    """One step of a job.
+
+    `runs` counts how often it was begun (2 after a kill in the middle); `process_groups` holds
+    [number, start of the leader in Unix seconds] of what it started and has not seen end.
+    """
 
     __tablename__ = "job_steps"
 
@@ -52,6 +57,7 @@ class JobStep(Base):
     fraction: Mapped[float | None]
     detail: Mapped[str] = mapped_column(Text, default="")
     expected_s: Mapped[float]
+    process_groups: Mapped[list[Any]] = mapped_column(JSON, default=list)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from core.jobs import crud, workflows
+from sqlalchemy.orm import Session
+
+from core.jobs import crud
 from core.jobs.models import Job, JobStep
 from core.jobs.schemas import ACTIVE, JobView, LogLine, StepView
-from core.jobs.workflows import Workflow
+from core.jobs.workflows import Step, Workflow
 from core.kernel import audit, clock, database, events, ids
 from core.kernel.actor import Actor
 from core.kernel.errors import Conflict, NotFound
@@ -28,54 +30,55 @@ def start(
     The caller has already checked that `actor` may do what the job does. Any process may call
     this; the app's dispatcher picks the row up.
     """
-    job_id = _add(actor, workflow, project_id, title, subject, arguments, attempt=1, retry_of=None)
+    job = _new(actor, workflow.kind, project_id, title, subject, arguments)
+    with database.transaction() as tx:
+        _add(tx, actor, job, workflow.steps)
     events.publish("jobs.changed")
-    return job_id
+    return job.id
 
 
-def _add(
+def _new(
     actor: Actor,
-    workflow: Workflow,
+    kind: str,
     project_id: str,
     title: str,
     subject: str,
     arguments: dict[str, Any],
-    *,
-    attempt: int,
-    retry_of: str | None,
-) -> str:
-    job = Job(
+) -> Job:
+    return Job(
         id=ids.new_id("job"),
         tenant_id=actor.tenant_id,
         project_id=project_id,
-        kind=workflow.kind,
+        kind=kind,
         title=title,
         subject=subject,
         arguments=arguments,
         state="queued",
-        attempt=attempt,
-        retry_of=retry_of,
+        attempt=1,
         created_by=actor.user_id,
         created_by_name=actor.name,
         created_at=clock.now(),
     )
-    with database.transaction() as tx:
-        tx.add(job)
-        tx.flush()
-        for position, step in enumerate(workflow.steps):
-            tx.add(
-                JobStep(
-                    job_id=job.id,
-                    position=position,
-                    kind=workflow.kind,
-                    name=step.name,
-                    title=step.title,
-                    state="pending",
-                    expected_s=crud.expected_s(tx, workflow.kind, step.name, step.typical_s),
-                )
+
+
+def _add(tx: Session, actor: Actor, job: Job, steps: Sequence[Step]) -> None:
+    tx.add(job)
+    tx.flush()
+    for position, step in enumerate(steps):
+        tx.add(
+            JobStep(
+                job_id=job.id,
+                position=position,
+                kind=job.kind,
+                name=step.name,
+                title=step.title,
+                state="pending",
+                expected_s=crud.expected_s(tx, job.kind, step.name, step.typical_s),
             )
-        audit.record(tx, actor, "job.started", f"job:{job.id}", project_id=project_id, title=title)
-    return job.id
+        )
+    audit.record(
+        tx, actor, "job.started", f"job:{job.id}", project_id=job.project_id, title=job.title
+    )
 
 
 def get(actor: Actor, job_id: str) -> JobView:
@@ -124,32 +127,39 @@ def cancel(actor: Actor, job_id: str) -> None:
             raise Conflict(f"Job {job_id} has already ended ({job.state}).")
         job.cancel_requested = True
         if job.state == "queued":
-            job.state, job.ended_at = "cancelled", clock.now()
+            job.state, job.ended_at, job.cleanup_due = "cancelled", clock.now(), True
         audit.record(tx, actor, "job.cancelled", f"job:{job_id}", project_id=job.project_id)
     events.publish("jobs.changed")
 
 
 def retry(actor: Actor, job_id: str) -> str:
-    """Start the same work again; the new job's id."""
-    with database.reading() as session:
-        job = _readable(actor, crud.job(session, job_id), job_id)
-    actor.require("job:cancel", job.project_id)
-    if job.state not in ("failed", "cancelled"):
-        raise Conflict(
-            f"Job {job_id} is {job.state}; only a failed or cancelled job can be retried."
-        )
-    new_id = _add(
-        actor,
-        workflows.registered(job.kind),
-        job.project_id,
-        job.title,
-        job.subject,
-        job.arguments,
-        attempt=job.attempt + 1,
-        retry_of=job.id,
-    )
+    """Start the same work again, with the same arguments; the new job's id.
+
+    Any process may call this: the steps come from the first attempt, not from the workflow.
+
+    Raises:
+        Conflict: The job did not fail, or the same work is already being done again.
+    """
+    with database.transaction() as tx:
+        old = _readable(actor, crud.job(tx, job_id), job_id)
+        actor.require("job:cancel", old.project_id)
+        if old.state not in ("failed", "cancelled"):
+            raise Conflict(
+                f"Job {job_id} is {old.state}; only a failed or cancelled job can be retried.",
+                remedy="Wait for its end, or cancel it.",
+            )
+        twin = crud.active_twin(tx, old)
+        if twin is not None:
+            raise Conflict(
+                f"This work is already being done by job {twin.id}.",
+                remedy="Wait for its end, or cancel it.",
+            )
+        new = _new(actor, old.kind, old.project_id, old.title, old.subject, old.arguments)
+        new.attempt, new.retry_of = old.attempt + 1, old.id
+        steps = crud.steps(tx, [job_id])[job_id]
+        _add(tx, actor, new, [Step(step.name, step.title, step.expected_s) for step in steps])
     events.publish("jobs.changed")
-    return new_id
+    return new.id
 
 
 def _readable(actor: Actor, job: Job | None, job_id: str) -> Job:

@@ -12,16 +12,14 @@ run twice: after a kill it starts again, while the steps before it are not repea
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from core.jobs import crud
+from core.jobs import crud, processes
 from core.kernel import clock, database
 from core.kernel.errors import BudError, InvalidInput
 
@@ -31,6 +29,13 @@ _TERM_GRACE_S = 1.0
 
 class JobCancelled(Exception):
     """Somebody cancelled the job; raised inside the running step."""
+
+
+class JobInterrupted(BaseException):
+    """The app stops; the job goes on at this step when it is back.
+
+    Not an Exception: neither the step nor DBOS may take it for the step's outcome.
+    """
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ def workflow(
     Args:
         kind: `domain.verb`, unique; stored with each job, so it must not change.
         steps: The steps in order; the function runs each of them at most once.
-        on_cancel: Called with the same arguments after a cancelled job has stopped.
+        on_cancel: Called with the same arguments once a cancelled job has stopped, before it
+            counts as cancelled. It may run twice, and before the first step ever ran.
     """
 
     def register(function: Callable[..., None]) -> Workflow:
@@ -89,18 +95,29 @@ def registered(kind: str) -> Workflow:
 class Control:
     """The live side of a running job: whether it shall stop, and which processes it started."""
 
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    groups: set[int] = field(default_factory=set)
+    stop: threading.Event = field(default_factory=threading.Event)
+    cancelled: bool = False
+    interrupted: bool = False
+    groups: dict[int, float | None] = field(default_factory=dict)
 
     def cancel(self) -> None:
-        """Tell the step to stop, and end the process groups it started."""
-        self.cancelled.set()
-        for send in (signal.SIGTERM, signal.SIGKILL):
-            for group in list(self.groups):
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(group, send)
-            if self.groups and send == signal.SIGTERM:
-                time.sleep(_TERM_GRACE_S)
+        """Tell the step that somebody cancelled, and end the processes it started."""
+        self.cancelled = True
+        self.stop.set()
+        processes.end(list(self.groups), _TERM_GRACE_S)
+
+    def interrupt(self) -> None:
+        """Tell the step that the app stops, and end the processes it started."""
+        self.interrupted = True
+        self.stop.set()
+        processes.end(list(self.groups), _TERM_GRACE_S)
+
+    def check(self) -> None:
+        """Raise when the job shall stop."""
+        if self.cancelled:
+            raise JobCancelled
+        if self.interrupted:
+            raise JobInterrupted
 
 
 class Progress:
@@ -111,14 +128,18 @@ class Progress:
         self._step = step
         self._control = control
         self._written_s = 0.0
+        self._written_fraction: float | None = None
 
     def update(self, fraction: float | None, detail: str = "") -> None:
         """Say how far it is (0 to 1, None when unknown); writes at most four times a second."""
         self.check()
+        if fraction is not None:
+            fraction = min(max(fraction, 0.0), 1.0)
         now_s = time.monotonic()
-        if now_s - self._written_s < _WRITE_INTERVAL_S and fraction != 1:
+        ends = fraction == 1 and self._written_fraction != 1
+        if now_s - self._written_s < _WRITE_INTERVAL_S and not ends:
             return
-        self._written_s = now_s
+        self._written_s, self._written_fraction = now_s, fraction
         with database.transaction() as tx:
             crud.set_step(tx, self.job_id, self._step, fraction=fraction, detail=detail)
 
@@ -129,26 +150,41 @@ class Progress:
 
     def check(self) -> None:
         """Raise JobCancelled when somebody asked to cancel; call it often."""
-        if self._control.cancelled.is_set():
-            raise JobCancelled
+        self._control.check()
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody asked to cancel."""
-        return self._control.cancelled.is_set()
+        """Whether the step shall stop, because somebody cancelled or the app stops."""
+        return self._control.stop.is_set()
 
     def sleep(self, seconds: float) -> None:
         """Wait, but not longer than until the job is cancelled."""
-        self._control.cancelled.wait(seconds)
+        self._control.stop.wait(seconds)
         self.check()
 
     def track(self, process_group: int) -> None:
-        """Register a process group of this step; a cancel ends it."""
-        self._control.groups.add(process_group)
+        """Register a process group of this step: a cancel ends it, with all it started.
+
+        It is also ended before the step runs again after the app was killed.
+        """
+        if process_group in self._control.groups:
+            return
+        self._control.groups[process_group] = processes.leader_started_s(process_group)
+        self._save_groups()
+        if self._control.stop.is_set():
+            # It started while the others were being ended.
+            processes.end([process_group], grace_s=0)
 
     def untrack(self, process_group: int) -> None:
         """Forget a process group that has ended."""
-        self._control.groups.discard(process_group)
+        if process_group in self._control.groups:
+            del self._control.groups[process_group]
+            self._save_groups()
+
+    def _save_groups(self) -> None:
+        groups = list(self._control.groups.items())
+        with database.transaction() as tx:
+            crud.set_step(tx, self.job_id, self._step, process_groups=groups)
 
 
 class StepRunner(Protocol):
@@ -172,9 +208,9 @@ class Run:
         Raises:
             BudError: What the step raised.
             JobCancelled: The job was cancelled.
+            JobInterrupted: The app stops.
         """
-        if self._control.cancelled.is_set():
-            raise JobCancelled
+        self._control.check()
         outcome = self._run_once(name, lambda: self._attempt(name, function, arguments))
         if outcome["state"] == "cancelled":
             raise JobCancelled
@@ -196,31 +232,22 @@ class Run:
             outcome = failure(error)
         except Exception as error:  # noqa: BLE001 (a step's fault must end its job, not the app)
             outcome = failure(error)
-            _log_traceback(self.job_id, error)
-        # A step whose processes a cancel ended may look failed, or even done.
-        if self._control.cancelled.is_set():
+            log_traceback(self.job_id, error)
+        # A step whose processes were ended may look failed, or even done.
+        if self._control.cancelled:
             outcome = {"state": "cancelled"}
+        elif self._control.interrupted:
+            raise JobInterrupted
         self._end(name, outcome["state"])
         return outcome
 
     def _begin(self, name: str) -> None:
-        from core.jobs.models import JobStep
-
+        self._control.groups.clear()
         with database.transaction() as tx:
-            crud.set_step(
-                tx,
-                self.job_id,
-                name,
-                state="running",
-                runs=JobStep.runs + 1,
-                fraction=None,
-                detail="",
-                started_at=clock.now(),
-                ended_at=None,
-            )
+            crud.begin_step(tx, self.job_id, name)
 
     def _end(self, name: str, state: str) -> None:
-        values: dict[str, object] = {"state": state, "ended_at": clock.now()}
+        values: dict[str, object] = {"state": state, "ended_at": clock.now(), "process_groups": []}
         if state == "succeeded":
             values["fraction"] = 1.0
         with database.transaction() as tx:
@@ -241,9 +268,8 @@ def failure(error: Exception) -> dict[str, Any]:
     }
 
 
-def _log_traceback(job_id: str, error: Exception) -> None:
-    import traceback
-
+def log_traceback(job_id: str, error: Exception) -> None:
+    """Write where an unexpected error came from into the job's log."""
     with database.transaction() as tx:
         for line in "".join(traceback.format_exception(error)).splitlines():
             crud.add_log(tx, job_id, "error", line)
