@@ -7,6 +7,8 @@ from typing import Literal
 
 import streamlit as st
 
+from core.deployments.states import STATES
+
 Color = Literal["red", "orange", "yellow", "blue", "green", "violet", "gray"]
 
 
@@ -21,17 +23,22 @@ class StateLook:
 
 _UNKNOWN = StateLook("gray", "help", "Bud does not know this state.")
 
+
+def _deployment(state: str, color: Color, icon: str) -> StateLook:
+    return StateLook(color, icon, STATES[state].meaning)
+
+
 _LOOKS = {
-    # deployments and replicas
-    "planned": StateLook("gray", "schedule", "Accepted; nothing runs yet."),
-    "starting": StateLook("blue", "hourglass_top", "Coming up; it does not answer yet."),
-    "ready": StateLook("green", "check_circle", "Answers requests."),
-    "degraded": StateLook("orange", "warning", "Answers, but with fewer replicas than wanted."),
-    "restarting": StateLook("orange", "autorenew", "It ended by itself and is being restarted."),
-    "stopping": StateLook("gray", "hourglass_bottom", "Finishes its requests, then stops."),
-    "stopped": StateLook("gray", "stop_circle", "Stopped on request; start it to use it."),
-    "failed": StateLook("red", "error", "Gave up; see the error and what to do about it."),
-    "deleting": StateLook("gray", "delete", "Is being removed."),
+    # deployments
+    "planned": _deployment("planned", "gray", "schedule"),
+    "starting": _deployment("starting", "blue", "hourglass_top"),
+    "ready": _deployment("ready", "green", "check_circle"),
+    "degraded": _deployment("degraded", "orange", "warning"),
+    "restarting": _deployment("restarting", "orange", "autorenew"),
+    "stopping": _deployment("stopping", "gray", "hourglass_bottom"),
+    "stopped": _deployment("stopped", "gray", "stop_circle"),
+    "failed": _deployment("failed", "red", "error"),
+    "deleting": _deployment("deleting", "gray", "delete"),
     # jobs and steps
     "queued": StateLook("gray", "schedule", "Waits for its turn."),
     "pending": StateLook("gray", "radio_button_unchecked", "Not begun yet."),

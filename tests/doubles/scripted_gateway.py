@@ -30,7 +30,7 @@ class ScriptedGateway:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 owner.requests.append(body)
                 owner.keys.append(self.headers["Authorization"].removeprefix("Bearer "))
-                owner.behave(Exchange(owner, self))
+                owner.behave(Exchange(owner, self, body))
 
             def log_message(self, *_arguments: object) -> None:
                 pass
@@ -56,9 +56,12 @@ class ScriptedGateway:
 class Exchange:
     """One request being answered."""
 
-    def __init__(self, owner: ScriptedGateway, handler: BaseHTTPRequestHandler) -> None:
+    def __init__(
+        self, owner: ScriptedGateway, handler: BaseHTTPRequestHandler, body: dict[str, Any]
+    ) -> None:
         self._owner = owner
         self._handler = handler
+        self.body = body
 
     def head(self, status: int, content_type: str) -> None:
         self._handler.send_response(status)

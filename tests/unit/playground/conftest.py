@@ -32,4 +32,4 @@ def person(
     accounts.bootstrap("admin@example.org", None)
     projects.bootstrap()
     user = accounts.add_user(admin, "ann@example.org", project_id=accounts.DEFAULT_PROJECT_ID).user
-    return Actor(user.id, user.email, user.tenant_id, "member", dict(user.projects))
+    return Actor(user.id, user.email, accounts.TENANT_ID, "member", dict(user.projects))

@@ -62,25 +62,16 @@ def test_the_next_question_carries_what_was_said(person: Actor, gateway: Scripte
 
 
 def test_each_of_two_models_sees_its_own_answers(person: Actor, gateway: ScriptedGateway) -> None:
-    gateway.behave = lambda exchange: exchange.stream(gateway.requests[-1]["model"])
-    # One after the other, so that the double's "last request" is the one being answered.
-    lock = threading.Lock()
-
-    def behave(exchange: Exchange) -> None:
-        with lock:
-            body = gateway.requests[-1]
-            exchange.stream("from ", body["model"])
-
-    gateway.behave = behave
+    gateway.behave = lambda exchange: exchange.stream("from ", exchange.body["model"])
     chat = asked(person, "One", TWO)
-    answers_given = {answer.lane: answer.model for answer in chat.turns[0].answers}
-    assert answers_given == {0: "tiny", 1: "small"}
-    request = services.request_of(chat, TWO, lane=1)
-    assert [message["role"] for message in request.messages] == ["user"]
+    given = [(answer.lane, answer.content) for answer in chat.turns[0].answers]
+    assert given == [(0, "from tiny"), (1, "from small")]
     services.ask(person, PROJECT, "Two", TWO, session_id=chat.session.id)
     chat = settled(person, chat.session.id)
-    said = services.request_of(chat, TWO, lane=1).messages
-    assert said[1]["content"] == chat.turns[0].answers[1].content
+    seen = {request["model"]: request["messages"][1]["content"] for request in gateway.requests[2:]}
+    assert seen == {"tiny": "from tiny", "small": "from small"}
+    shown = services.request_of(chat, TWO, lane=1).messages
+    assert [message["content"] for message in shown] == ["One", "from small", "Two"]
 
 
 def test_both_models_answer_at_the_same_time(person: Actor, gateway: ScriptedGateway) -> None:
