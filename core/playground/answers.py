@@ -10,20 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from core.kernel import clock, database
 from core.kernel.errors import BudError
+from core.metrics.schemas import RequestCost
 from core.playground import crud
 from core.playground.adapters.gateway import ChatStream, Finished
 from core.playground.schemas import ChatRequest, Endpoint, MessageState
-from core.prices.schemas import TokenPrice
 
 log = logging.getLogger(__name__)
 
 _SAVE_INTERVAL_S = 1.0
-_MILLION = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class Answer:
         lane: int,
         endpoint: Endpoint,
         request: ChatRequest,
-        price: TokenPrice | None,
+        cost: Callable[[Finished], RequestCost],
     ) -> None:
         self.session_id = session_id
         self.message_id = message_id
         self.lane = lane
         self.model = request.model
         self._stream = ChatStream(endpoint, request)
-        self._price = price
+        self._cost = cost
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._state: MessageState = "streaming"
@@ -144,6 +144,7 @@ class Answer:
     def _finish(self, state: MessageState) -> None:
         finished = self._stream.finished()
         try:
+            cost = self._cost(finished)
             with database.transaction() as tx:
                 crud.set_message(
                     tx,
@@ -157,7 +158,8 @@ class Answer:
                     tokens_per_s=finished.tokens_per_s,
                     input_tokens=finished.input_tokens,
                     output_tokens=finished.output_tokens,
-                    cost_usd=cost_usd(self._price, finished),
+                    cost_usd=cost.cost_usd,
+                    cost_basis=cost.basis,
                     error=self._error.what if self._error else "",
                     remedy=self._error.remedy if self._error else "",
                 )
@@ -166,25 +168,6 @@ class Answer:
             with _lock:
                 _live.pop(self.message_id, None)
             self._ended.set()
-
-
-def cost_usd(price: TokenPrice | None, finished: Finished) -> float | None:
-    """What an answer cost in USD by the price of its tokens; None where that is not set.
-
-    `(input − cached) × input price + cached × cached price + output × output price`, prices in
-    USD per million tokens; without a price of their own, cached tokens cost what input costs.
-    """
-    if price is None or finished.input_tokens is None or finished.output_tokens is None:
-        return None
-    input_usd = price.input_usd_per_million_tokens
-    output_usd = price.output_usd_per_million_tokens
-    if input_usd is None or output_usd is None:
-        return None
-    cached_usd = price.cached_usd_per_million_tokens
-    cached = finished.cached_tokens or 0
-    total = (finished.input_tokens - cached) * input_usd + finished.output_tokens * output_usd
-    total += cached * (input_usd if cached_usd is None else cached_usd)
-    return total / _MILLION
 
 
 _live: dict[str, Answer] = {}

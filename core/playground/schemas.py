@@ -45,7 +45,11 @@ class SessionView(BaseModel):
 
 
 class MessageView(BaseModel):
-    """A message; times in ms, cost in USD (None where no price is set)."""
+    """A message; times in ms, cost in USD (None where no price is set).
+
+    With `cost_basis` "machine time" the cost is an upper bound: requests at the same time share
+    the machine.
+    """
 
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
@@ -64,6 +68,7 @@ class MessageView(BaseModel):
     input_tokens: int | None
     output_tokens: int | None
     cost_usd: float | None
+    cost_basis: str
     error: str
     remedy: str
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 from sqlalchemy.orm import Session
 
@@ -12,7 +13,10 @@ from core.kernel import audit, clock, database, ids
 from core.kernel.actor import Actor
 from core.kernel.errors import Conflict, InvalidInput, NotFound
 from core.kernel.settings import settings
+from core.metrics import services as metrics
+from core.metrics.schemas import RequestCost
 from core.playground import answers, crud
+from core.playground.adapters.gateway import ChatStream, Finished
 from core.playground.answers import Answer
 from core.playground.models import ChatMessage, ChatSession, Vote
 from core.playground.schemas import (
@@ -26,7 +30,6 @@ from core.playground.schemas import (
     Turn,
     Winner,
 )
-from core.prices import services as prices
 
 _TITLE_CHARACTERS = 60
 
@@ -297,6 +300,12 @@ def _require_quiet(session_id: str) -> None:
         raise Conflict("The last question is still being answered.", remedy="Stop it, or wait.")
 
 
+def chat_stream(actor: Actor, project_id: str, request: ChatRequest) -> ChatStream:
+    """One streamed answer that is not saved, with the actor's Playground key (`bud chat`)."""
+    key = api_keys.playground_key(actor, project_id)
+    return ChatStream(Endpoint(base_url=settings().local_gateway_url, key=key), request)
+
+
 def _answer(actor: Actor, session_id: str, turn: int, chat_settings: ChatSettings) -> None:
     """Begin the answers to the question of a turn, one a model."""
     chat = get_session(actor, session_id)
@@ -305,12 +314,23 @@ def _answer(actor: Actor, session_id: str, turn: int, chat_settings: ChatSetting
     endpoint = Endpoint(base_url=settings().local_gateway_url, key=key)
     for lane, model in enumerate(chat_settings.models):
         request = _request(chat.turns, turn, lane, model, chat_settings)
-        price = prices.token_price(actor, project_id, model)
         with database.transaction() as tx:
             row = _own(actor, tx, session_id)
             message = _message(row, turn, "assistant", "", lane=lane, model=model)
             tx.add(message)
-        answers.begin(Answer(session_id, message.id, lane, endpoint, request, price))
+        cost = partial(_cost, actor, project_id, model)
+        answers.begin(Answer(session_id, message.id, lane, endpoint, request, cost))
+
+
+def _cost(actor: Actor, project_id: str, model: str, finished: Finished) -> RequestCost:
+    return metrics.estimate_cost(
+        actor,
+        project_id,
+        model,
+        duration_ms=finished.duration_ms,
+        input_tokens=finished.input_tokens,
+        output_tokens=finished.output_tokens,
+    )
 
 
 def _request(

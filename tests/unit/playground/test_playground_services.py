@@ -155,18 +155,19 @@ def test_what_came_is_saved_while_it_comes(
 
 
 def test_a_price_makes_a_cost(person: Actor, admin: Actor, gateway: ScriptedGateway) -> None:
-    prices.set_token_price(
-        admin,
-        PROJECT,
-        "tiny",
-        input_usd_per_million_tokens=1.0,
-        output_usd_per_million_tokens=2.0,
-        cached_usd_per_million_tokens=0.5,
-    )
-    gateway.behave = lambda exchange: exchange.stream("a", "b", "c", cached=4)
+    gateway.behave = lambda exchange: exchange.stream("a", "b", "c")
+    prices.set_machine_price(admin, usd_per_hour=3.6)
     (answer,) = asked(person).turns[0].answers
-    # 6 new and 4 cached input tokens, 3 output tokens.
-    assert answer.cost_usd == pytest.approx((6 * 1.0 + 4 * 0.5 + 3 * 2.0) / 1e6)
+    assert answer.cost_basis == "machine time"
+    assert answer.cost_usd is not None
+    assert answer.ttft_ms is not None
+    assert answer.cost_usd > answer.ttft_ms / 1000 * 0.001
+    prices.set_token_price(
+        admin, PROJECT, "tiny", input_usd_per_million_tokens=1.0, output_usd_per_million_tokens=2.0
+    )
+    (answer,) = asked(person).turns[0].answers
+    assert answer.cost_basis == "token price"
+    assert answer.cost_usd == pytest.approx((10 * 1.0 + 3 * 2.0) / 1e6)
 
 
 def test_regenerate_replaces_the_last_answers(person: Actor, gateway: ScriptedGateway) -> None:

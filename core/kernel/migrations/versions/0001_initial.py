@@ -230,6 +230,7 @@ def upgrade() -> None:
     sa.Column('input_tokens', sa.Integer(), nullable=True),
     sa.Column('output_tokens', sa.Integer(), nullable=True),
     sa.Column('cost_usd', sa.Double(), nullable=True),
+    sa.Column('cost_basis', sa.String(length=20), nullable=False),
     sa.Column('error', sa.Text(), nullable=False),
     sa.Column('remedy', sa.Text(), nullable=False),
     sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
