@@ -1,0 +1,1 @@
+"""Clusters: the machines that deployments run on."""

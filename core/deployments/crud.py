@@ -1,0 +1,54 @@
+"""Every query of the deployments domain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from core.deployments.models import Deployment, Replica
+
+
+def deployment(tx: Session, deployment_id: str) -> Deployment | None:
+    """One deployment."""
+    return tx.get(Deployment, deployment_id)
+
+
+def by_name(tx: Session, project_id: str, name: str) -> Deployment | None:
+    """The deployment of a project with this name."""
+    return tx.scalar(
+        select(Deployment).where(Deployment.project_id == project_id, Deployment.name == name)
+    )
+
+
+def deployments(tx: Session, project_id: str | None = None) -> list[Deployment]:
+    """The deployments of a project, or every one when None; by name."""
+    query = select(Deployment).order_by(Deployment.name)
+    if project_id is not None:
+        query = query.where(Deployment.project_id == project_id)
+    return list(tx.scalars(query))
+
+
+def of_model(tx: Session, model_id: str) -> list[Deployment]:
+    """The deployments that use a model."""
+    return list(tx.scalars(select(Deployment).where(Deployment.model_id == model_id)))
+
+
+def replicas(tx: Session, deployment_ids: Sequence[str]) -> dict[str, list[Replica]]:
+    """The replicas of several deployments, in order."""
+    found: dict[str, list[Replica]] = {deployment_id: [] for deployment_id in deployment_ids}
+    query = select(Replica).where(Replica.deployment_id.in_(deployment_ids))
+    for row in tx.scalars(query.order_by(Replica.position, Replica.id)):
+        found[row.deployment_id].append(row)
+    return found
+
+
+def replica(tx: Session, replica_id: str) -> Replica | None:
+    """One replica."""
+    return tx.get(Replica, replica_id)
+
+
+def delete_replica(tx: Session, replica_id: str) -> None:
+    """Forget a replica."""
+    tx.execute(delete(Replica).where(Replica.id == replica_id))

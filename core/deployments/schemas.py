@@ -1,0 +1,176 @@
+"""What callers give and see of deployments."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from core.deployments.states import DeploymentState, DesiredState, ReplicaState
+
+Task = Literal["chat", "embedding"]
+
+
+class DeploymentRequest(BaseModel):
+    """What to deploy; None lets Bud choose from the machine and the model.
+
+    `name` is the model name callers use. `context_tokens` is the length of one conversation;
+    each of `slots` requests that a replica works on at once gets that much. `threads` is per
+    replica. `task` None means chat, or embedding for a model that can only embed.
+    """
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    project_id: str
+    name: str
+    model_id: str
+    task: Task | None = None
+    context_tokens: int | None = None
+    slots: int | None = None
+    threads: int | None = None
+    replicas: int = 1
+
+
+class DeploymentChange(BaseModel):
+    """New settings of a deployment; every field replaces the old one.
+
+    Make it with `services.change_of(deployment)` and `model_copy(update={…})`.
+    """
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    name: str
+    model_id: str
+    context_tokens: int | None = None
+    slots: int | None = None
+    threads: int | None = None
+    replicas: int = 1
+
+
+class Fit(BaseModel):
+    """Whether a deployment fits into the memory that is free, with the numbers in bytes.
+
+    The four parts are of one replica; `needed_bytes` is of all. `free_bytes` already leaves out
+    `reserved_bytes`, which other deployments were promised but do not use yet, and what stays
+    free for the system. `largest_context_tokens` is the longest that would fit, None when none
+    would. `problem` and `remedy` are empty when it fits.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    fits: bool
+    context_tokens: int
+    slots: int
+    threads: int
+    replicas: int
+    weights_bytes: int
+    kv_cache_bytes: int
+    compute_bytes: int
+    overhead_bytes: int
+    needed_bytes: int
+    free_bytes: int
+    reserved_bytes: int
+    largest_context_tokens: int | None
+    problem: str = ""
+    remedy: str = ""
+
+    @property
+    def replica_bytes(self) -> int:
+        """What one replica needs."""
+        return self.weights_bytes + self.kv_cache_bytes + self.compute_bytes + self.overhead_bytes
+
+
+class ReplicaView(BaseModel):
+    """One replica; `memory_bytes` is what its process holds now, None when there is none."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    id: str
+    index: int
+    state: ReplicaState
+    pid: int | None
+    port: int | None
+    restarts: int
+    started_at: datetime | None
+    ready_at: datetime | None
+    memory_bytes: int | None = None
+    last_error: str | None
+
+
+class DeploymentView(BaseModel):
+    """A deployment with its replicas.
+
+    `requested` holds what was asked for (None: chosen by Bud); `context_tokens`, `slots` and
+    `threads` are what it runs with. `reason` says why it is not ready. `job_id` is its newest
+    job. `planned_bytes` is the memory of all its replicas.
+    """
+
+    model_config = ConfigDict(frozen=True, from_attributes=True, protected_namespaces=())
+
+    id: str
+    project_id: str
+    cluster_id: str
+    name: str
+    model_id: str
+    model_name: str
+    task: Task
+    state: DeploymentState
+    reason: str | None
+    desired_state: DesiredState
+    desired_replicas: int
+    ready_replicas: int = 0
+    context_tokens: int
+    slots: int
+    threads: int
+    requested: dict[str, int | None]
+    planned_bytes: int
+    generation: int
+    job_id: str | None
+    demo: bool
+    created_by_name: str
+    created_at: datetime
+    updated_at: datetime
+    replicas: list[ReplicaView] = []
+
+    @property
+    def capabilities(self) -> list[Literal["chat", "completion", "embedding"]]:
+        """What callers can ask of it."""
+        return ["embedding"] if self.task == "embedding" else ["chat", "completion"]
+
+
+class LogChunk(BaseModel):
+    """Lines of a replica's log; give `next_offset` (bytes) back to read on from there."""
+
+    model_config = ConfigDict(frozen=True)
+
+    replica_index: int
+    lines: list[str]
+    next_offset: int
+
+
+class ReadyReplica(BaseModel):
+    """A replica that answers, for the route table; `sealed_key` opens with `replica:<id>`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    port: int
+    slots: int
+    sealed_key: str
+
+
+class DeploymentRoute(BaseModel):
+    """A deployment as the route table needs it; without replicas when none answers."""
+
+    model_config = ConfigDict(frozen=True)
+
+    deployment_id: str
+    tenant_id: str
+    project_id: str
+    name: str
+    capabilities: list[Literal["chat", "completion", "embedding"]]
+    context_tokens: int
+    state: DeploymentState
+    created_at: datetime
+    replicas: list[ReadyReplica]

@@ -1,0 +1,468 @@
+"""Use cases of deployments."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import psutil
+from sqlalchemy.orm import Session
+
+from core import jobs
+from core.clusters import services as clusters
+from core.clusters.schemas import THIS_MACHINE
+from core.deployments import crud, planning, workflows
+from core.deployments.adapters import local
+from core.deployments.models import Deployment, Replica
+from core.deployments.schemas import (
+    DeploymentRequest,
+    DeploymentRoute,
+    DeploymentView,
+    Fit,
+    LogChunk,
+    ReadyReplica,
+    ReplicaView,
+    Task,
+)
+from core.kernel import audit, clock, database, events, ids
+from core.kernel.actor import Actor
+from core.kernel.errors import Conflict, InvalidInput, NotFound
+from core.registry import services as registry
+from core.registry.schemas import ModelView
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+
+
+def suggest_name(actor: Actor, project_id: str, model: ModelView) -> str:
+    """A free name for a deployment of `model`: `smollm2-135m-instruct`, `…-2`."""
+    base = re.sub(r"[^a-z0-9.]+", "-", model.name.lower()).strip("-.")[:50] or "model"
+    taken = {deployment.name for deployment in list_deployments(actor, project_id)}
+    number, name = 2, base
+    while name in taken:
+        name, number = f"{base}-{number}", number + 1
+    return name
+
+
+def check_fit(actor: Actor, request: DeploymentRequest, *, replacing: str | None = None) -> Fit:
+    """What the request becomes on this machine, and whether that fits now.
+
+    Args:
+        actor: Who asks.
+        request: What to deploy.
+        replacing: A deployment whose own memory counts as free (for edit and scale).
+
+    Raises:
+        InvalidInput: A number is out of its range, or the model cannot do the task.
+    """
+    actor.require("deployment:read", request.project_id)
+    model = _usable_model(actor, request)
+    reserved = _promised_bytes(replacing) - _own_bytes(replacing)
+    return planning.plan(request, model, clusters.this_machine(), reserved)
+
+
+def deploy(actor: Actor, request: DeploymentRequest) -> DeploymentView:
+    """Place a model on this machine and start it; the job `deployment.bring_up` does the work.
+
+    Raises:
+        InvalidInput: A bad name or number, or the model cannot do the task.
+        Conflict: The name is taken.
+        NoCapacity: It does not fit; carries the numbers and the nearest fit.
+    """
+    actor.require("deployment:create", request.project_id)
+    if not _NAME.fullmatch(request.name):
+        raise InvalidInput(
+            "A deployment's name has 1 to 63 small letters, digits, dots and dashes, "
+            "and begins and ends with a letter or digit.",
+            value=request.name,
+            remedy="It is the model name that callers use, such as smollm2-135m.",
+        )
+    model = _usable_model(actor, request)
+    fit = check_fit(actor, request)
+    planning.require_fit(fit)
+    row = _new(actor, request, model, fit)
+    with database.transaction() as tx:
+        if crud.by_name(tx, request.project_id, request.name) is not None:
+            raise Conflict(
+                f"There is already a deployment {request.name!r} in this project.",
+                remedy=f"Choose another name, such as {request.name}-2.",
+            )
+        tx.add(row)
+        _record(tx, actor, "created", row, model=model.name, replicas=fit.replicas)
+    events.publish("deployments.changed")
+    _bring_up(actor, row)
+    return get_deployment(actor, row.id)
+
+
+def _new(actor: Actor, request: DeploymentRequest, model: ModelView, fit: Fit) -> Deployment:
+    return Deployment(
+        id=ids.new_id("dep"),
+        tenant_id=actor.tenant_id,
+        project_id=request.project_id,
+        cluster_id=THIS_MACHINE,
+        name=request.name,
+        model_id=model.id,
+        model_name=model.name,
+        model_path=model.path,
+        task=_task(request, model),
+        context_tokens=fit.context_tokens,
+        slots=fit.slots,
+        threads=fit.threads,
+        requested=request.model_dump(include={"context_tokens", "slots", "threads"}),
+        replica_bytes=fit.replica_bytes,
+        desired_state="planned",
+        desired_replicas=fit.replicas,
+        generation=1,
+        state="planned",
+        demo=False,
+        created_by_name=actor.name,
+        created_at=clock.now(),
+        updated_at=clock.now(),
+    )
+
+
+def _task(request: DeploymentRequest, model: ModelView) -> Task:
+    if request.task is not None:
+        return request.task
+    return "embedding" if model.capabilities == ["embedding"] else "chat"
+
+
+def _usable_model(actor: Actor, request: DeploymentRequest) -> ModelView:
+    model = registry.get_model(actor, request.model_id)
+    if model.project_id not in (None, request.project_id):
+        raise NotFound(f"There is no model {request.model_id} in this project.")
+    if model.state != "ready" or model.path is None:
+        raise Conflict(
+            f"{model.name} is not ready: {model.error or model.state}.",
+            remedy="Wait until it has been added, or add it again.",
+        )
+    task = _task(request, model)
+    wanted = {"embedding"} if task == "embedding" else {"chat", "completion"}
+    if not wanted & set(model.capabilities):
+        raise InvalidInput(
+            f"{model.name} cannot do {task}: it can do {', '.join(model.capabilities)}.",
+            remedy="Choose another model, or another task.",
+        )
+    return model
+
+
+def _bring_up(actor: Actor, row: Deployment) -> str:
+    job_id = jobs.start(
+        actor,
+        workflows.bring_up,
+        project_id=row.project_id,
+        title=f"Deploy {row.name}",
+        subject=f"deployment:{row.id}",
+        arguments={"deployment_id": row.id},
+    )
+    with database.transaction() as tx:
+        stored = crud.deployment(tx, row.id)
+        if stored is not None:
+            stored.job_id = job_id
+    return job_id
+
+
+def start(actor: Actor, deployment_id: str) -> str:
+    """Start a stopped or failed deployment; the id of its job. NoCapacity when it cannot fit."""
+    view = _changeable(actor, deployment_id, "deployment:update")
+    if view.desired_state == "running" and view.state != "failed":
+        raise Conflict(f"{view.name} is {view.state} already.")
+    planning.require_fit(check_fit(actor, _request_of(view), replacing=deployment_id))
+    with database.transaction() as tx:
+        row = _row(actor, tx, deployment_id)
+        # A failed one may still be tried again by the reconciler: this starts afresh.
+        row.desired_state, row.state, row.reason, row.failure = "planned", "planned", None, None
+        _record(tx, actor, "started", row)
+    return _bring_up(actor, row)
+
+
+def stop(actor: Actor, deployment_id: str) -> None:
+    """Stop a deployment: no new requests, those in flight are finished."""
+    view = _changeable(actor, deployment_id, "deployment:update", busy_ok=True)
+    job = jobs.find_active(actor, view.project_id, f"deployment:{deployment_id}")
+    if job is not None:
+        jobs.cancel(actor, job.id)
+    with database.transaction() as tx:
+        row = _row(actor, tx, deployment_id)
+        row.desired_state, row.reason, row.failure = "stopped", None, None
+        row.state = "stopping" if view.replicas else "stopped"
+        _record(tx, actor, "stopped", row)
+    _wanted()
+
+
+def restart(actor: Actor, deployment_id: str) -> None:
+    """Replace every replica, one after the other."""
+    view = _changeable(actor, deployment_id, "deployment:update")
+    if view.desired_state != "running":
+        raise Conflict(f"{view.name} is {view.state}.", remedy="Start it instead.")
+    with database.transaction() as tx:
+        row = _row(actor, tx, deployment_id)
+        row.generation += 1
+        _record(tx, actor, "restarted", row)
+    _wanted()
+
+
+def scale(actor: Actor, deployment_id: str, replicas: int) -> None:
+    """Change the number of replicas, without touching those that stay."""
+    view = _changeable(actor, deployment_id, "deployment:update")
+    request = _request_of(view).model_copy(update={"replicas": replicas})
+    fit = check_fit(actor, request, replacing=deployment_id)
+    planning.require_fit(fit)
+    with database.transaction() as tx:
+        row = _row(actor, tx, deployment_id)
+        _record(tx, actor, "scaled", row, before=row.desired_replicas, after=replicas)
+        row.desired_replicas = fit.replicas
+    _wanted()
+
+
+def edit(
+    actor: Actor,
+    deployment_id: str,
+    *,
+    context_tokens: int | None = None,
+    slots: int | None = None,
+    threads: int | None = None,
+) -> None:
+    """Change the engine's settings; a running deployment restarts, one replica at a time."""
+    view = _changeable(actor, deployment_id, "deployment:update")
+    changes = {
+        name: value
+        for name, value in (
+            ("context_tokens", context_tokens),
+            ("slots", slots),
+            ("threads", threads),
+        )
+        if value is not None and value != getattr(view, name)
+    }
+    if not changes:
+        return
+    request = _request_of(view).model_copy(update=changes)
+    fit = check_fit(actor, request, replacing=deployment_id)
+    planning.require_fit(fit)
+    with database.transaction() as tx:
+        row = _row(actor, tx, deployment_id)
+        row.context_tokens, row.slots, row.threads = fit.context_tokens, fit.slots, fit.threads
+        row.replica_bytes = fit.replica_bytes
+        row.generation += 1
+        _record(tx, actor, "edited", row, **changes)
+    _wanted()
+
+
+def copy(actor: Actor, deployment_id: str, name: str) -> DeploymentView:
+    """Deploy the same again under another name."""
+    view = get_deployment(actor, deployment_id)
+    return deploy(actor, _request_of(view).model_copy(update={"name": name}))
+
+
+def delete(actor: Actor, deployment_id: str) -> None:
+    """Stop a deployment and forget it; its requests stay in the metrics."""
+    view = _changeable(actor, deployment_id, "deployment:delete", busy_ok=True)
+    job = jobs.find_active(actor, view.project_id, f"deployment:{deployment_id}")
+    if job is not None:
+        jobs.cancel(actor, job.id)
+    with database.transaction() as tx:
+        row = _row(actor, tx, deployment_id)
+        row.desired_state, row.state = "deleted", "deleting"
+        _record(tx, actor, "deleted", row)
+    _wanted()
+
+
+def list_deployments(actor: Actor, project_id: str) -> list[DeploymentView]:
+    """The deployments of a project, by name."""
+    actor.require("deployment:read", project_id)
+    with database.reading() as session:
+        rows = crud.deployments(session, project_id)
+        rows = [row for row in rows if row.tenant_id == actor.tenant_id]
+        replicas = crud.replicas(session, [row.id for row in rows])
+    return [_view(row, replicas[row.id]) for row in rows]
+
+
+def get_deployment(actor: Actor, deployment_id: str) -> DeploymentView:
+    """One deployment. NotFound when the actor cannot see it."""
+    with database.reading() as session:
+        row = _row(actor, session, deployment_id)
+        return _view(row, crud.replicas(session, [deployment_id])[deployment_id])
+
+
+def find_deployment(actor: Actor, project_id: str, name: str) -> DeploymentView:
+    """A deployment of the project, by id or name."""
+    known = list_deployments(actor, project_id)
+    for view in known:
+        if name in (view.id, view.name):
+            return view
+    names = ", ".join(view.name for view in known) or "none yet"
+    raise NotFound(f"There is no deployment {name!r}.", remedy=f"There are: {names}.")
+
+
+def logs(
+    actor: Actor, deployment_id: str, replica_index: int, *, offset: int = -1, limit: int = 64_000
+) -> LogChunk:
+    """Lines of a replica's log from byte `offset` on; -1 gives the end of it."""
+    view = get_deployment(actor, deployment_id)
+    path = local.log_path(view.id, replica_index)
+    if not path.exists():
+        return LogChunk(replica_index=replica_index, lines=[], next_offset=0)
+    size = path.stat().st_size
+    if offset < 0 or offset > size:
+        offset = max(size - limit, 0)
+    with path.open("rb") as file:
+        file.seek(offset)
+        content = file.read(limit)
+    # A line that is still being written is given with the next piece.
+    whole = content[: content.rfind(b"\n") + 1]
+    return LogChunk(
+        replica_index=replica_index,
+        lines=whole.decode("utf-8", "replace").splitlines(),
+        next_offset=offset + len(whole),
+    )
+
+
+def routes() -> list[DeploymentRoute]:
+    """Every deployment as the route table needs it."""
+    with database.reading() as session:
+        rows = [row for row in crud.deployments(session) if row.desired_state != "deleted"]
+        replicas = crud.replicas(session, [row.id for row in rows])
+    return [_route(row, replicas[row.id]) for row in rows]
+
+
+def _route(row: Deployment, replicas: list[Replica]) -> DeploymentRoute:
+    view = _view(row, [])
+    return DeploymentRoute(
+        deployment_id=row.id,
+        tenant_id=row.tenant_id,
+        project_id=row.project_id,
+        name=row.name,
+        capabilities=view.capabilities,
+        context_tokens=row.context_tokens,
+        state=view.state,
+        created_at=row.created_at,
+        replicas=[
+            ReadyReplica(
+                id=replica.id, port=replica.port, slots=row.slots, sealed_key=replica.sealed_key
+            )
+            for replica in replicas
+            if replica.state == "ready" and replica.port is not None
+        ],
+    )
+
+
+def _changeable(
+    actor: Actor, deployment_id: str, permission: str, *, busy_ok: bool = False
+) -> DeploymentView:
+    view = get_deployment(actor, deployment_id)
+    actor.require(permission, view.project_id)
+    if view.desired_state == "deleted":
+        raise Conflict(f"{view.name} is being deleted.")
+    if not busy_ok and jobs.find_active(actor, view.project_id, f"deployment:{deployment_id}"):
+        raise Conflict(
+            f"{view.name} is being brought up.", remedy="Wait for its job, or cancel it."
+        )
+    return view
+
+
+def _row(actor: Actor, tx: Session, deployment_id: str) -> Deployment:
+    row = crud.deployment(tx, deployment_id)
+    visible = (
+        row is not None
+        and row.tenant_id == actor.tenant_id
+        and actor.may("deployment:read", row.project_id)
+    )
+    if row is None or not visible:
+        raise NotFound(
+            f"There is no deployment {deployment_id}.", remedy="See the Deployments page."
+        )
+    return row
+
+
+def _request_of(view: DeploymentView) -> DeploymentRequest:
+    return DeploymentRequest(
+        project_id=view.project_id,
+        name=view.name,
+        model_id=view.model_id,
+        task=view.task,
+        context_tokens=view.context_tokens,
+        slots=view.slots,
+        threads=view.threads,
+        replicas=view.desired_replicas,
+    )
+
+
+def _view(row: Deployment, replicas: list[Replica]) -> DeploymentView:
+    names = set(DeploymentView.model_fields) - {"replicas", "ready_replicas", "planned_bytes"}
+    columns: dict[str, Any] = {name: getattr(row, name) for name in names}
+    return DeploymentView.model_validate(
+        {
+            **columns,
+            "planned_bytes": row.replica_bytes * row.desired_replicas,
+            "ready_replicas": sum(replica.state == "ready" for replica in replicas),
+            "replicas": [_replica_view(replica) for replica in replicas],
+        }
+    )
+
+
+def _replica_view(replica: Replica) -> ReplicaView:
+    names = set(ReplicaView.model_fields) - {"index", "memory_bytes"}
+    columns: dict[str, Any] = {name: getattr(replica, name) for name in names}
+    return ReplicaView.model_validate(
+        {
+            **columns,
+            "index": replica.position,
+            "memory_bytes": _resident_bytes(replica.pid),
+        }
+    )
+
+
+def _resident_bytes(pid: int | None) -> int | None:
+    if pid is None:
+        return None
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None
+
+
+def _promised_bytes(but_for: str | None) -> int:
+    """Memory that running deployments may still take: planned, but not yet resident."""
+    with database.reading() as session:
+        rows = [row for row in crud.deployments(session) if row.id != but_for]
+        replicas = crud.replicas(session, [row.id for row in rows])
+    return sum(
+        max(row.replica_bytes - (_resident_bytes(replica.pid) or 0), 0)
+        for row in rows
+        if row.desired_state == "running"
+        for replica in replicas[row.id]
+    )
+
+
+def _own_bytes(deployment_id: str | None) -> int:
+    """Memory that a deployment's servers hold now, which its successor can use."""
+    if deployment_id is None:
+        return 0
+    with database.reading() as session:
+        replicas = crud.replicas(session, [deployment_id])[deployment_id]
+    return sum(_resident_bytes(replica.pid) or 0 for replica in replicas)
+
+
+def _record(tx: Session, actor: Actor, verb: str, row: Deployment, **details: object) -> None:
+    audit.record(
+        tx,
+        actor,
+        f"deployment.{verb}",
+        f"deployment:{row.id}",
+        project_id=row.project_id,
+        name=row.name,
+        **details,
+    )
+
+
+def _wanted() -> None:
+    events.publish("deployments.changed")
+    events.publish("deployments.wanted")
+
+
+def _users_of_model(model_id: str) -> list[str]:
+    with database.reading() as session:
+        rows = crud.of_model(session, model_id)
+    return [f"deployment {row.name}" for row in rows]
+
+
+registry.register_usage_check(_users_of_model)

@@ -1,0 +1,1 @@
+"""The one place that composes the route table and publishes it."""

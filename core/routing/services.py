@@ -1,0 +1,122 @@
+"""Composes the route table from deployments, API keys and prices, and publishes it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+
+from core.accounts import api_keys
+from core.contracts import route_table
+from core.contracts.route_table import ApiKey, Price, Replica, Route, RouteTable
+from core.deployments import services as deployments
+from core.deployments.schemas import DeploymentRoute
+from core.kernel import clock, database, events
+from core.kernel.actor import Actor
+from core.kernel.settings import settings
+from core.prices import services as prices
+from core.routing.models import Publication
+
+
+def table_path() -> Path:
+    """Where the gateway finds the table."""
+    return settings().data_dir / "routes" / route_table.FILE_NAME
+
+
+def publish() -> int:
+    """Publish the table when it differs from the last one; its version.
+
+    Safe from any thread or process: the database's write lock puts publishers in order.
+    """
+    with database.transaction() as tx:
+        routes, keys = _compose()
+        digest = hashlib.sha256(msgspec.json.encode([routes, keys])).hexdigest()
+        last = tx.get(Publication, 1)
+        if last is not None and last.content_sha256 == digest and table_path().exists():
+            return last.version
+        if last is None:
+            last = Publication(id=1, version=0)
+            tx.add(last)
+        last.version, last.content_sha256, last.published_at = (
+            last.version + 1,
+            digest,
+            clock.now(),
+        )
+        table = RouteTable(
+            version=last.version, published_unix_s=clock.unix_s(), routes=routes, keys=keys
+        )
+        _write(route_table.encode(table))
+        return last.version
+
+
+def subscribe() -> None:
+    """Publish whenever something that stands in the table changes."""
+    for event in ("keys.changed", "deployments.changed", "prices.changed"):
+        events.subscribe(event, _publish)
+
+
+def _publish() -> None:
+    publish()
+
+
+def _compose() -> tuple[list[Route], list[ApiKey]]:
+    keys = [
+        ApiKey(
+            id=key.id,
+            sha256=key.sha256,
+            project_id=key.project_id,
+            user_id=key.user_id,
+            expires_unix_s=key.expires_at.timestamp() if key.expires_at else None,
+            models=key.models,
+        )
+        for key in api_keys.active_keys()
+    ]
+    return [_route(source) for source in deployments.routes()], keys
+
+
+def _route(source: DeploymentRoute) -> Route:
+    return Route(
+        model=source.name,
+        project_id=source.project_id,
+        deployment_id=source.deployment_id,
+        upstream_model=source.name,
+        capabilities=list(source.capabilities),
+        replicas=[
+            Replica(
+                id=replica.id,
+                base_url=f"http://127.0.0.1:{replica.port}",
+                credential=replica.sealed_key,
+                slots=replica.slots,
+            )
+            for replica in source.replicas
+        ],
+        context_tokens=source.context_tokens,
+        state=source.state,
+        created_unix_s=int(source.created_at.timestamp()),
+        price=_price(source),
+    )
+
+
+def _price(source: DeploymentRoute) -> Price | None:
+    actor = Actor.system(source.tenant_id)
+    found = prices.token_price(actor, source.project_id, source.name)
+    if found is None:
+        return None
+    return Price(
+        input_usd_per_million_tokens=found.input_usd_per_million_tokens,
+        output_usd_per_million_tokens=found.output_usd_per_million_tokens,
+        cached_usd_per_million_tokens=found.cached_usd_per_million_tokens,
+    )
+
+
+def _write(content: bytes) -> None:
+    path = table_path()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
