@@ -28,21 +28,26 @@ def main() -> None:
     """Serve until SIGTERM, or until the supervisor is gone."""
     os.environ.update(_STREAMLIT_OPTIONS)
     _end_with_parent()
-    # Pages wait for these imports otherwise; they are loaded while nobody looks yet.
-    threading.Thread(target=_import_heavy, daemon=True).start()
+    # After the options are set, which Streamlit reads when it is imported.
+    from app.main import app
+
+    # Pages wait for it otherwise. Not beside the import above: plotly, which that one loads,
+    # looks into a half-imported pandas and fails.
+    threading.Thread(target=_import_pandas, daemon=True).start()
     uvicorn.run(
-        "app.main:app",
+        app,
         host=settings().host,
         port=settings().app_port,
         log_level="warning",
+        # The access log would hold every poll of every open tab.
+        access_log=False,
         timeout_graceful_shutdown=_GRACE_S,
         ws_ping_interval=30,
     )
 
 
-def _import_heavy() -> None:
+def _import_pandas() -> None:
     import pandas  # noqa: F401
-    import plotly.graph_objects  # noqa: F401
 
 
 def _end_with_parent() -> None:
