@@ -6,7 +6,21 @@ import sys
 
 import typer
 
-from app.commands import output, up
+from app.commands import (
+    chat,
+    demo,
+    deployments,
+    dev,
+    doctor,
+    jobs,
+    keys,
+    metrics,
+    models,
+    output,
+    quality,
+    up,
+    users,
+)
 from core.kernel.errors import BudError, InvalidInput
 
 _EXIT_CODES = """Exit codes: 0 done · 1 failed · 2 wrong usage or input · 3 not allowed ·
@@ -23,7 +37,24 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(up.up)
+app.add_typer(models.group, name="models")
+app.command()(deployments.deploy)
+app.add_typer(deployments.group, name="deployments")
+app.command()(chat.chat)
+app.add_typer(keys.group, name="keys")
+app.add_typer(metrics.group, name="metrics")
+app.add_typer(jobs.group, name="jobs")
+app.add_typer(users.users, name="users")
+app.add_typer(users.projects, name="projects")
+app.add_typer(demo.group, name="demo")
 app.command()(up.logs)
+app.command()(doctor.doctor)
+app.command()(quality.completion)
+app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    quality.run_tests
+)
+app.command("bench")(quality.run_benchmark)
+app.add_typer(dev.group, name="dev")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,19 +67,18 @@ def main(arguments: list[str] | None = None) -> int:
         output.show_error(error, as_json=as_json)
         return error.exit_code
     except typer.TyperException as error:
-        return _show_usage_error(error, as_json)
+        return _show_usage_error(error, as_json=as_json)
     except (typer.Abort, KeyboardInterrupt):
         output.note("Interrupted.")
         return 130
     return status if isinstance(status, int) else 0
 
 
-def _show_usage_error(error: typer.TyperException, as_json: bool) -> int:
-    if as_json:
-        wrong = InvalidInput(error.format_message(), remedy="See: bud COMMAND --help")
-        output.show_error(wrong, as_json=True)
-    else:
-        error.show()
+def _show_usage_error(error: typer.TyperException, *, as_json: bool) -> int:
+    asked = getattr(error, "ctx", None)
+    command = asked.command_path if asked is not None else "bud"
+    wrong = InvalidInput(error.format_message(), remedy=f"See: {command} --help")
+    output.show_error(wrong, as_json=as_json)
     return 2
 
 

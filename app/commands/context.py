@@ -43,8 +43,6 @@ def project_id(name_or_id: str) -> str:
     """The id of a project. NotFound with the names there are."""
     from core.projects import services as projects
 
-    if name_or_id == DEFAULT_PROJECT:
-        return DEFAULT_PROJECT
     found = projects.list_projects(operator())
     for project in found:
         if name_or_id in (project.id, project.name):

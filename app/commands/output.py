@@ -7,12 +7,11 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from core.kernel.errors import BudError
+from core.kernel.errors import BudError, InvalidInput
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -92,16 +91,15 @@ def note(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def confirmed(question: str, *, yes: bool) -> bool:
-    """Ask before something that cannot be undone; without a terminal only `--yes` counts."""
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be undone; without a terminal only `--yes` counts.
+
+    Raises:
+        InvalidInput: Nobody can be asked.
+        typer.Abort: The person said no.
+    """
     if yes:
-        return True
+        return
     if not sys.stdin.isatty():
-        note(f"{question} Say so with --yes.")
-        return False
-    return typer.confirm(question)
-
-
-def path_text(path: Path) -> str:
-    """A path, from the present folder when it lies below."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+        raise InvalidInput(f"{question} Nobody can be asked here.", remedy="Say yes with --yes.")
+    typer.confirm(question, abort=True)

@@ -1,0 +1,131 @@
+"""`bud test`: every check of the project, the tests last.
+
+Without arguments all of it runs, as in CI. With arguments only pytest runs, with them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app import generated_docs
+from core.kernel.settings import ROOT
+
+BROWSER_VARIABLE = "BUD_BROWSER"
+FAILED_VARIABLE = "BUD_FAILED_CHECKS"
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_BROWSER_WAIT_S = 300
+_PYTEST = (
+    *("-n", "2", "--dist", "loadfile", "--durations", "20", "-ra"),
+    *("--cov", "--cov-branch", "--cov-report", "term:skip-covered"),
+)
+
+
+@dataclass
+class _Check:
+    """A check that runs as a process, beside others."""
+
+    name: str
+    process: subprocess.Popen[str]
+    started_s: float
+
+
+def run(arguments: Sequence[str], *, say: Callable[[str], None]) -> int:
+    """Run the checks and the tests; the exit status: not 0 when anything failed."""
+    browser = find_browser(say)
+    environment = {**os.environ, **({BROWSER_VARIABLE: browser} if browser else {})}
+    if arguments:
+        return _pytest(arguments, environment)
+    failed = _static_checks(say)
+    environment[FAILED_VARIABLE] = ", ".join(failed)
+    status = _pytest(_PYTEST, environment)
+    return status or (1 if failed else 0)
+
+
+def _static_checks(say: Callable[[str], None]) -> list[str]:
+    """The names of the checks that failed; their output is shown."""
+    commands = {
+        "mypy --strict": ("-m", "mypy"),
+        "lint-imports": ("-c", "from importlinter.cli import lint_imports_command as c; c()"),
+        "ruff check": ("-m", "ruff", "check", "."),
+        "ruff format": ("-m", "ruff", "format", "--check", "."),
+    }
+    running = [_start(name, command) for name, command in commands.items()]
+    failed = [check.name for check in running if not _passed(check, say)]
+    stale = generated_docs.stale()
+    say(f"{'✗' if stale else '✓'} generated docs")
+    if stale:
+        say(f"    stale: {', '.join(stale)}; write them with: bud dev docs")
+        failed.append("generated docs")
+    return failed
+
+
+def _start(name: str, command: Sequence[str]) -> _Check:
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    return _Check(name, process, time.monotonic())
+
+
+def _passed(check: _Check, say: Callable[[str], None]) -> bool:
+    output, _ = check.process.communicate()
+    passed = check.process.returncode == 0
+    say(f"{'✓' if passed else '✗'} {check.name} ({time.monotonic() - check.started_s:.0f} s)")
+    if not passed:
+        say("\n".join(f"    {line}" for line in output.strip().splitlines()[-60:]))
+    return passed
+
+
+def _pytest(arguments: Sequence[str], environment: dict[str, str]) -> int:
+    command = [sys.executable, "-m", "pytest", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+
+
+def find_browser(say: Callable[[str], None]) -> str:
+    """The browser for tests that need one: its path, or "" for playwright's own or none at all.
+
+    One that is there is used; else Debian's own is installed when that is allowed, else
+    playwright's. When neither can be had, the tests that need one are skipped and counted.
+    """
+    given = os.environ.get(BROWSER_VARIABLE) or _installed_browser()
+    if given:
+        return given
+    if _is_debian() and os.geteuid() == 0 and shutil.which("apt-get"):
+        say("Installing Debian's chromium for the browser tests …")
+        if _quietly("apt-get", "update") and _quietly(
+            "apt-get", "install", "--yes", "--no-install-recommends", "chromium"
+        ):
+            return _installed_browser()
+    say("Installing playwright's chromium for the browser tests …")
+    if not _quietly(sys.executable, "-m", "playwright", "install", "chromium"):
+        say("No browser can be had here: the browser tests will be skipped.")
+    return ""
+
+
+def _installed_browser() -> str:
+    return next((path for name in _BROWSERS if (path := shutil.which(name))), "")
+
+
+def _is_debian() -> bool:
+    # Ubuntu's chromium package needs snap, which containers and CI machines do not have.
+    release = Path("/etc/os-release")
+    return release.exists() and "ID=debian" in release.read_text().splitlines()
+
+
+def _quietly(*command: str) -> bool:
+    try:
+        run = subprocess.run(
+            command, capture_output=True, check=False, timeout=_BROWSER_WAIT_S,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return run.returncode == 0
