@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from app import internal
 from core.deployments import workflows as _deployment_workflows  # noqa: F401 (registers kinds)
 from core.deployments.reconciler import Reconciler
 from core.jobs import engine
@@ -34,6 +35,7 @@ def start() -> None:
     routing.publish()
     _running = _Running(Reconciler(), Ingester())
     _running.ingester.start()
+    internal.start()
     _running.reconciler.start()
     engine.launch()
 
@@ -43,6 +45,7 @@ def stop() -> None:
     global _running
     if _running is None:
         return
+    internal.stop()
     engine.shutdown()
     _running.reconciler.stop()
     _running.ingester.stop()

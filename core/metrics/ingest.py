@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from core.kernel import clock
@@ -25,11 +25,9 @@ from core.prices.schemas import THIS_MACHINE
 POLL_S = 0.4
 _UPTIME_FLUSH_S = 15.0
 _BATCH_BYTES = 16 * 1024 * 1024
-_OPEN_TRIES = 20
+_OPEN_TRIES = 50
 
 _log = logging.getLogger(__name__)
-# One process may ask from several threads (page tests); the file itself is for one process.
-_call_lock = threading.Lock()
 
 
 def ingest_once(metrics: WritableStore, data_dir: Path) -> int:
@@ -75,29 +73,19 @@ def _ingest_batch(metrics: WritableStore, batch: list[segments.SealedFile]) -> i
     return added
 
 
-@contextmanager
-def opened_for_a_call() -> Iterator[WritableStore]:
-    """The store's file, opened for one call by a process that does not own it.
-
-    What lies on disk is ingested first. Unavailable when another process keeps the file.
-    """
-    with _call_lock:
-        opened = _open(settings().data_dir)
-        try:
-            ingest_once(opened, settings().data_dir)
-            yield opened
-        finally:
-            opened.close()
-
-
-def _open(data_dir: Path) -> DuckDbStore:
-    # Another command may have the file for the length of its own call.
-    for _ in range(_OPEN_TRIES - 1):
-        try:
-            return DuckDbStore(data_dir / FILE_NAME)
-        except Unavailable:
-            threading.Event().wait(0.1)
+def open_store(data_dir: Path) -> WritableStore:
+    """Open the store's file. Unavailable when another process has it."""
     return DuckDbStore(data_dir / FILE_NAME)
+
+
+def _open_patiently(data_dir: Path) -> WritableStore:
+    # A command may have the file for the length of its own call.
+    for _ in range(_OPEN_TRIES):
+        try:
+            return open_store(data_dir)
+        except Unavailable:
+            time.sleep(0.1)
+    return open_store(data_dir)
 
 
 class Ingester:
@@ -118,7 +106,7 @@ class Ingester:
 
     def start(self) -> None:
         """Open the store and begin. Unavailable when another process keeps the file."""
-        opened = _open(self._data_dir)
+        opened = _open_patiently(self._data_dir)
         store.set_writer(opened)
         self._stopping.clear()
         self._counted_until_s = self._flushed_s = clock.monotonic_s()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Protocol
 
+from core.kernel import clock
 from core.kernel.errors import Unavailable
+from core.kernel.settings import settings
 from core.metrics.schemas import (
     ErrorCount,
     ErrorPoint,
@@ -79,8 +82,12 @@ class WritableStore(MetricsStore, Protocol):
         """Give the file free for other processes."""
 
 
+_WAIT_S = 5.0
+
 _writer: WritableStore | None = None
 _lock = threading.Lock()
+# Threads of a process that has no store of its own take turns.
+_local_call = threading.Lock()
 
 
 def set_writer(store: WritableStore | None) -> None:
@@ -107,14 +114,31 @@ def remote_or_local() -> Iterator[MetricsStore]:
     if _writer is not None:
         yield _writer
         return
+    with _local_call:
+        yield from _elsewhere()
+
+
+def _elsewhere() -> Iterator[MetricsStore]:
     # Imported here: these import this module's protocols, and DuckDB is heavy for a CLI.
+    from core.metrics import ingest
     from core.metrics.adapters import app_store
 
-    remote = app_store.connect()
-    if remote is not None:
-        yield remote
-        return
-    from core.metrics import ingest
-
-    with ingest.opened_for_a_call() as local:
-        yield local
+    give_up_s = clock.monotonic_s() + _WAIT_S
+    while True:
+        remote = app_store.connect()
+        if remote is not None:
+            yield remote
+            return
+        try:
+            opened = ingest.open_store(settings().data_dir)
+            break
+        except Unavailable:
+            # The app is about to answer, or another command has the file for its own call.
+            if clock.monotonic_s() > give_up_s:
+                raise
+        time.sleep(0.1)
+    try:
+        ingest.ingest_once(opened, settings().data_dir)
+        yield opened
+    finally:
+        opened.close()

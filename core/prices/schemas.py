@@ -30,10 +30,7 @@ class TokenPrice(BaseModel):
     @property
     def is_set(self) -> bool:
         """Whether this row gives a price (or takes one back)."""
-        return (
-            self.input_usd_per_million_tokens is not None
-            or self.output_usd_per_million_tokens is not None
-        )
+        return self.input_usd_per_million_tokens is not None
 
 
 class MachinePrice(BaseModel):

@@ -48,7 +48,8 @@ def set_token_price(
     All None takes the price back to "not set". 0.0 is a price: free on purpose.
 
     Raises:
-        InvalidInput: A negative or absurd figure, a cached price alone, or an empty model name.
+        InvalidInput: A negative or absurd figure, one of input and output without the other, or
+            an empty model name.
     """
     actor.require("price:update", project_id)
     figures = {
@@ -60,10 +61,7 @@ def set_token_price(
         _check_figure(name, value, _MAX_USD_PER_MILLION_TOKENS)
     if not model.strip():
         raise InvalidInput("A token price needs a model name.", remedy="Name a deployment.")
-    if cached_usd_per_million_tokens is not None and input_usd_per_million_tokens is None:
-        raise InvalidInput(
-            "A price for cached tokens needs one for input tokens.", remedy="Set both."
-        )
+    _check_complete(**figures)
     row = TokenPriceRow(
         id=ids.new_id("tpr"),
         tenant_id=actor.tenant_id,
@@ -283,6 +281,22 @@ def forget_project(actor: Actor, project_id: str) -> int:
             )
     events.publish("prices.changed")
     return count
+
+
+def _check_complete(
+    input_usd_per_million_tokens: float | None,
+    output_usd_per_million_tokens: float | None,
+    cached_usd_per_million_tokens: float | None,
+) -> None:
+    given = (input_usd_per_million_tokens is None, output_usd_per_million_tokens is None)
+    if given == (False, False):
+        return
+    # Half a price would leave every request without a cost.
+    if given != (True, True) or cached_usd_per_million_tokens is not None:
+        raise InvalidInput(
+            "A token price is not complete.",
+            remedy="Give both input and output; 0 for what is free, such as embeddings' output.",
+        )
 
 
 def _check_figure(name: str, value: float | None, at_most: float) -> None:

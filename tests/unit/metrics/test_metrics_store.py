@@ -1,0 +1,178 @@
+"""Questions to the store, with numbers computed by hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from core.kernel.actor import Actor
+from core.kernel.errors import InvalidInput, PermissionDenied
+from core.metrics import segments, services
+from core.metrics.schemas import Filters, StoredFact, Window
+
+NOON = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
+HOUR = Window(start=NOON, end=NOON + timedelta(hours=1))
+PROJECT = "prj_a"
+
+
+def fact(number: int, at_s: float = 0.0, **values: object) -> StoredFact:
+    """A request that started `at_s` seconds after noon."""
+    defaults: dict[str, object] = {
+        "project_id": PROJECT,
+        "model": "tiny",
+        "deployment_id": "dep_tiny",
+        "replica_id": "rep_1",
+        "key_id": "key_1",
+        "status": 200,
+        "duration_ms": 100.0,
+    }
+    return StoredFact(
+        request_id=f"req_{number}",
+        started_unix_s=NOON.timestamp() + at_s,
+        endpoint="/v1/chat/completions",
+        **(defaults | values),  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture
+def hour(data_dir: Path) -> Path:
+    """101 good requests with a duration of 0 to 100 ms, then three others."""
+    good = [
+        fact(n, n, duration_ms=float(n), ttft_ms=n / 2, input_tokens=10, output_tokens=5)
+        for n in range(101)
+    ]
+    others = [
+        fact(200, 200, status=502, error_class="upstream_error", error_message="first"),
+        fact(201, 201, status=502, error_class="upstream_error", error_message="second"),
+        fact(202, 202, status=499, error_class="client_closed", model="large", key_id="key_2"),
+    ]
+    segments.write(data_dir, "seg-1", good)
+    segments.write(data_dir, "seg-2", others)
+    return data_dir
+
+
+def test_summary_counts_requests_errors_and_tokens(hour: Path, admin: Actor) -> None:
+    summary = services.summary(admin, PROJECT, HOUR)
+    assert (summary.requests, summary.errors, summary.cancelled) == (104, 2, 1)
+    assert (summary.input_tokens, summary.output_tokens) == (1010, 505)
+    assert summary.error_rate == pytest.approx(2 / 104)
+    assert summary.output_tokens_per_s == pytest.approx(505 / 3600)
+    assert summary.requests_per_minute == pytest.approx(104 / 60)
+
+
+def test_percentiles_are_over_the_rows_that_succeeded(hour: Path, admin: Actor) -> None:
+    latency = services.summary(admin, PROJECT, HOUR).latency
+    assert (latency.p50_ms, latency.p95_ms, latency.p99_ms) == (50.0, 95.0, 99.0)
+    ttft = services.summary(admin, PROJECT, HOUR).ttft
+    assert (ttft.p50_ms, ttft.p95_ms, ttft.p99_ms) == (25.0, 47.5, 49.5)
+
+
+def test_generation_speed_leaves_out_the_first_token(data_dir: Path, admin: Actor) -> None:
+    # 20 tokens after the first within two seconds.
+    segments.write(
+        data_dir,
+        "seg-1",
+        [fact(1, stream=True, ttft_ms=500.0, duration_ms=2500.0, output_tokens=21)],
+    )
+    assert services.summary(admin, PROJECT, HOUR).generation_tokens_per_s == pytest.approx(10.0)
+
+
+def test_an_empty_window_has_no_percentiles_and_no_cost(hour: Path, admin: Actor) -> None:
+    before = Window(start=NOON - timedelta(hours=2), end=NOON)
+    summary = services.summary(admin, PROJECT, before)
+    assert summary.requests == 0
+    assert summary.error_rate is None
+    assert summary.latency.p50_ms is None
+    assert summary.cost_usd is None
+
+
+def test_another_project_sees_nothing(hour: Path, admin: Actor) -> None:
+    assert services.summary(admin, "prj_b", HOUR).requests == 0
+    assert services.requests(admin, "prj_b", HOUR) == []
+    assert services.top(admin, "prj_b", HOUR) == []
+    assert services.errors(admin, "prj_b", HOUR) == []
+    assert services.request_cost(admin, "prj_b", "req_1").basis == "not known yet"
+    of_b = Actor("usr_b", "b@example.org", "ten_default", "member", {"prj_b": "member"})
+    for ask in (services.summary, services.series, services.top, services.requests):
+        with pytest.raises(PermissionDenied):
+            ask(of_b, PROJECT, HOUR)  # type: ignore[operator]
+
+
+def test_a_hostile_filter_is_only_a_value(hour: Path, admin: Actor) -> None:
+    filters = Filters(model="' OR 1=1; DROP TABLE request_facts; --")
+    assert services.summary(admin, PROJECT, HOUR, filters).requests == 0
+    assert services.summary(admin, PROJECT, HOUR).requests == 104
+
+
+@pytest.mark.parametrize(
+    ("filters", "requests"),
+    [
+        (Filters(model="large"), 1),
+        (Filters(deployment_id="dep_tiny"), 104),
+        (Filters(key_id="key_2"), 1),
+        (Filters(outcome="ok"), 101),
+        (Filters(outcome="errors"), 3),
+    ],
+)
+def test_filters(hour: Path, admin: Actor, filters: Filters, requests: int) -> None:
+    assert services.summary(admin, PROJECT, HOUR, filters).requests == requests
+
+
+def test_series_has_every_bucket_and_adds_up(hour: Path, admin: Actor) -> None:
+    found = services.series(admin, PROJECT, HOUR, group_by="model", bucket=60)
+    assert found.labels == {"tiny": "tiny", "large": "large"}
+    assert len(found.points) == 2 * 60
+    assert sum(point.requests for point in found.points) == 104
+    tiny = [point for point in found.points if point.group == "tiny"]
+    assert [point.requests for point in tiny[:4]] == [60, 41, 0, 2]
+    assert tiny[0].latency.p50_ms == 29.5
+    assert tiny[2].latency.p50_ms is None
+
+
+def test_series_sums_small_groups_up(data_dir: Path, admin: Actor) -> None:
+    rows = [fact(n * 100 + i, i, model=f"m{n}") for n in range(1, 11) for i in range(n)]
+    segments.write(data_dir, "seg-1", rows)
+    found = services.series(admin, PROJECT, HOUR, group_by="model", bucket=3600)
+    by_group = {point.group: point.requests for point in found.points}
+    assert by_group == {"m10": 10, "m9": 9, "m8": 8, "m7": 7, "m6": 6, "m5": 5, "m4": 4, "other": 6}
+
+
+@pytest.mark.parametrize(
+    ("name", "bucket_s"),
+    [("15m", 10), ("1h", 30), ("6h", 300), ("24h", 900), ("7d", 7200), ("30d", 21600)],
+)
+def test_buckets_fit_the_window(name: str, bucket_s: int) -> None:
+    assert services.bucket_s(Window.preset(name)) == bucket_s
+
+
+def test_bad_windows_are_refused(data_dir: Path, admin: Actor) -> None:
+    with pytest.raises(InvalidInput):
+        Window.preset("3 days")
+    with pytest.raises(InvalidInput):
+        Window.between(NOON, NOON)
+    with pytest.raises(InvalidInput):
+        services.series(admin, PROJECT, HOUR, bucket=1)
+
+
+def test_top_errors_and_newest_requests(hour: Path, admin: Actor) -> None:
+    top = services.top(admin, PROJECT, HOUR, group_by="deployment")
+    assert [(row.group, row.label, row.requests) for row in top] == [("dep_tiny", "large", 104)]
+    errors = services.errors(admin, PROJECT, HOUR)
+    assert [(row.error_class, row.requests, row.last_message) for row in errors] == [
+        ("upstream_error", 2, "second"),
+        ("client_closed", 1, ""),
+    ]
+    over_time = services.errors_over_time(admin, PROJECT, HOUR)
+    assert sum(point.requests for point in over_time) == 3
+    rows = services.requests(admin, PROJECT, HOUR, limit=2)
+    assert [row.request_id for row in rows] == ["req_202", "req_201"]
+    assert rows[1].error_message == "second"
+
+
+def test_forget_project_takes_only_its_own(hour: Path, admin: Actor) -> None:
+    segments.write(hour, "seg-b", [fact(1, project_id="prj_b")])
+    assert services.forget_project(admin, PROJECT) == 104
+    assert services.summary(admin, PROJECT, HOUR).requests == 0
+    assert services.summary(admin, "prj_b", HOUR).requests == 1
