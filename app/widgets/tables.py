@@ -24,11 +24,11 @@ def table_with_downloads(
         rows: The rows, in the order shown.
         name: The file name of the downloads, and what tells tables of one page apart.
         columns: Streamlit's `column_config`; a column set to None is only in the downloads.
-        selectable: Whether a row can be selected.
+        selectable: Whether a row is chosen by a click on any of its cells.
         height: The height in pixels; None fits the rows.
 
     Returns:
-        The position of the selected row, or None.
+        The position of the chosen row, or None.
     """
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     chosen: Any = st.dataframe(
@@ -38,7 +38,7 @@ def table_with_downloads(
         key=f"table-{name}",
         height=height if height is not None else "auto",
         on_select="rerun" if selectable else "ignore",
-        selection_mode="single-row",
+        selection_mode="single-cell",
     )
     with st.container(horizontal=True, horizontal_alignment="right", gap="small"):
         st.caption(f"{len(frame):,} row{'' if len(frame) == 1 else 's'}", width="stretch")
@@ -64,8 +64,8 @@ def table_with_downloads(
         )
     if not selectable:
         return None
-    selected = chosen.selection.rows
-    return int(selected[0]) if selected else None
+    cells = chosen.selection.cells
+    return int(cells[0][0]) if cells else None
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:

@@ -20,6 +20,18 @@ def curl(base_url: str, request: ChatRequest) -> str:
     )
 
 
+def curl_embeddings(base_url: str, model: str, text: str) -> str:
+    """A curl command for a deployment of embeddings."""
+    body = json.dumps({"model": model, "input": text}, ensure_ascii=False)
+    quoted = body.replace("'", "'\\''")
+    return (
+        f"curl {base_url}/v1/embeddings \\\n"
+        '  -H "Authorization: Bearer $BUD_API_KEY" \\\n'
+        '  -H "Content-Type: application/json" \\\n'
+        f"  -d '{quoted}'\n"
+    )
+
+
 def python(base_url: str, request: ChatRequest) -> str:
     """A script for OpenAI's Python package."""
     return (
