@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -36,8 +38,14 @@ def two_steps(run: jobs.Run, word: str) -> None:
     run.step("second", _second, run.step("first", _first, word))
 
 
+# Ignores SIGTERM, and starts one grandchild in its group and one in a session of its own.
+_STUBBORN = "trap '' TERM; sleep 300 & setsid sleep 300 & while :; do wait; done"
+
+
 def _child(progress: jobs.Progress, _word: str) -> None:
-    child = subprocess.Popen(["sh", "-c", "sleep 300 & wait"], start_new_session=True)
+    if (settings().data_dir / "gate").exists():
+        return
+    child = subprocess.Popen(["sh", "-c", _STUBBORN], start_new_session=True)
     progress.track(child.pid)
     progress.log(f"child {child.pid}")
     child.wait()
@@ -52,6 +60,17 @@ def child(run: jobs.Run, word: str) -> None:
     run.step("child", _child, word)
 
 
+def _break(progress: jobs.Progress, word: str) -> None:
+    for number in range(200):
+        progress.update(number / 200, f"{word} {number}")
+    raise RuntimeError("something unforeseen")
+
+
+@jobs.workflow("test.break", steps=(jobs.Step("break", "Break"),))
+def breaks(run: jobs.Run, word: str) -> None:
+    run.step("break", _break, word)
+
+
 def _refuse(_progress: jobs.Progress, word: str) -> None:
     if not (settings().data_dir / "allowed").exists():
         raise InvalidInput("This word is not allowed.", value=word, remedy="Use another one.")
@@ -63,5 +82,8 @@ def refuse(run: jobs.Run, word: str) -> None:
 
 
 if __name__ == "__main__":
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
     engine.launch()
-    time.sleep(600)
+    asked.wait(600)
+    engine.shutdown()
