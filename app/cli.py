@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
+from typer.completion import completion_init
 
 from app.commands import (
     chat,
@@ -61,6 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command line; the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
+    if "_BUD_COMPLETE" in os.environ:  # a shell asks, through the script of `bud completion`
+        completion_init()
     try:
         status = app(arguments, prog_name="bud", standalone_mode=False)
     except BudError as error:
@@ -75,6 +79,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _show_usage_error(error: typer.TyperException, *, as_json: bool) -> int:
+    if error.format_message().startswith("Usage:"):  # a command group without a command
+        output.note(error.format_message())
+        return 2
     asked = getattr(error, "ctx", None)
     command = asked.command_path if asked is not None else "bud"
     wrong = InvalidInput(error.format_message(), remedy=f"See: {command} --help")

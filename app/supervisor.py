@@ -175,6 +175,7 @@ class Supervisor:
         self._parts = [_Running(part, self._logs_dir / f"{part.name}.log") for part in plan.parts]
         self._stop = threading.Event()
         self._signals = 0
+        self._ready = False
         self._started_s = time.monotonic()
 
     def run(self, *, verbose: bool = False) -> int:
@@ -342,7 +343,7 @@ class Supervisor:
         how = f"signal {-status}" if status < 0 else f"status {status}"
         when = f"in {delay_s:g} s" if delay_s else "now"
         self._say(f"{running.part.title} ended ({how}); starting it again {when}.")
-        if running.failures >= _START_ATTEMPTS:
+        if self._ready and running.failures >= _START_ATTEMPTS:
             self._say(
                 f"  It has ended {running.failures} times in a row. The end of {running.log}:\n"
                 f"{logs.tail(running.log, 6)}"
@@ -355,6 +356,7 @@ class Supervisor:
 
     def _report(self) -> None:
         lines = [f"  {name:<10} {value}" for name, value in self._plan.report]
+        self._ready = True
         ready = f"Bud is ready after {time.monotonic() - self._started_s:.1f} s."
         self._say("\n".join(["", *lines, "", ready]))
 
