@@ -33,6 +33,9 @@ input:not([type=hidden]) {{ display:block; width:100%; margin-top:6px; padding:1
 input:focus-visible, button:focus-visible {{ outline:2px solid var(--accent); outline-offset:1px }}
 button {{ width:100%; padding:11px; border:0; border-radius:9px; background:var(--accent);
   color:var(--on); font:inherit; font-weight:600; cursor:pointer }}
+form.plain {{ background:none; border:0; box-shadow:none; padding:10px 2px }}
+form.plain button {{ width:auto; padding:0; background:none; color:var(--accent);
+  font-size:13.5px; font-weight:550 }}
 .error {{ background:var(--badbg); color:var(--bad); border-radius:9px; padding:10px 12px;
   margin:0 0 16px; font-size:14px }}
 .hint {{ color:var(--soft); font-size:13.5px; margin:14px 2px 0 }}
@@ -69,7 +72,10 @@ CHANGE_FORM = """<form method="post" action="/auth/password">
   minlength="10" required></label>
 <button type="submit">Save and go on</button>
 </form>
-<p class="hint">At least 10 characters. Your other sessions end.</p>"""
+<p class="hint">At least 10 characters. Your other sessions end.</p>
+<form class="plain" method="post" action="/auth/logout">
+<input type="hidden" name="csrf" value="{csrf}"><button type="submit">Log out instead</button>
+</form>"""
 
 
 def render(body: str, **values: str) -> str:

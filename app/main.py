@@ -16,7 +16,7 @@ import streamlit as st  # noqa: E402
 from starlette.concurrency import run_in_threadpool  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 
-from app import auth, background, internal  # noqa: E402
+from app import auth, background, guard, internal  # noqa: E402
 
 
 @asynccontextmanager
@@ -31,5 +31,5 @@ app = st.App(
     ROOT / "app" / "ui.py",
     lifespan=lifespan,
     routes=[*auth.routes, *internal.routes],
-    middleware=[Middleware(auth.RequireSession)],
+    middleware=[Middleware(guard.RequireSession)],
 )

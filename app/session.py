@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from app.auth import SESSION_COOKIE
+from app.guard import SESSION_COOKIE
 from core.accounts import services as accounts
 from core.accounts.schemas import UserView
 from core.kernel.actor import Actor

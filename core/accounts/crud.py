@@ -93,13 +93,17 @@ def failures(tx: Session, subject: str, since: datetime) -> list[datetime]:
     return list(tx.scalars(query.order_by(LogInFailure.at)))
 
 
-def forget_failures(tx: Session, subjects: Sequence[str], before: datetime) -> None:
-    """Drop the failures of `subjects`, and everybody's that are older than `before`."""
+def forget_failures(tx: Session, subject: str, ids: Sequence[str]) -> None:
+    """Drop the failures of `subject`, and those with one of `ids`."""
     tx.execute(
-        delete(LogInFailure).where(
-            or_(LogInFailure.subject.in_(subjects), LogInFailure.at < before)
-        )
+        delete(LogInFailure).where(or_(LogInFailure.subject == subject, LogInFailure.id.in_(ids)))
     )
+
+
+def forget_old(tx: Session, failures_before: datetime, sessions_before: datetime) -> None:
+    """Drop everybody's failures and log-ins that ended before a moment each."""
+    tx.execute(delete(LogInFailure).where(LogInFailure.at < failures_before))
+    tx.execute(delete(LogInSession).where(LogInSession.expires_at < sessions_before))
 
 
 def key(tx: Session, key_id: str) -> ApiKeyRow | None:
@@ -135,10 +139,11 @@ def keys_of_user(tx: Session, user_id: str, project_id: str, kind: str) -> list[
     return list(tx.scalars(query.order_by(ApiKeyRow.created_at.desc())))
 
 
-def revoke_keys_of_user(tx: Session, user_id: str, at: datetime) -> None:
-    """Revoke every key of a user."""
-    tx.execute(
-        update(ApiKeyRow)
-        .where(ApiKeyRow.user_id == user_id, ApiKeyRow.revoked_at.is_(None))
-        .values(revoked_at=at)
-    )
+def revoke_keys_of_user(
+    tx: Session, user_id: str, at: datetime, project_id: str | None = None
+) -> None:
+    """Revoke a user's keys, in one project or in all."""
+    query = update(ApiKeyRow).where(ApiKeyRow.user_id == user_id, ApiKeyRow.revoked_at.is_(None))
+    if project_id is not None:
+        query = query.where(ApiKeyRow.project_id == project_id)
+    tx.execute(query.values(revoked_at=at))

@@ -6,6 +6,7 @@ implements the same interface.
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from typing import Protocol
 
@@ -17,6 +18,8 @@ from core.kernel.crypto import Secret
 from core.kernel.errors import InvalidInput
 
 MIN_PASSWORD_CHARACTERS = 10
+# A hash takes 64 MiB: strangers at the log-in must not take the machine's memory.
+_MAX_HASHES_AT_ONCE = 2
 
 
 class IdentityProvider(Protocol):
@@ -34,13 +37,15 @@ class LocalAccounts:
 
     def __init__(self) -> None:
         self._hasher = PasswordHasher()
+        self._turn = threading.BoundedSemaphore(_MAX_HASHES_AT_ONCE)
         self._decoy = self._hasher.hash("nobody has this password")
 
     def verify(self, user: User | None, password: Secret) -> bool:
         """Whether `password` is that user's; an unknown user costs the same time."""
         stored = user.password_hash if user is not None else None
         try:
-            matches = self._hasher.verify(stored or self._decoy, password.reveal())
+            with self._turn:
+                matches = self._hasher.verify(stored or self._decoy, password.reveal())
         except (VerificationError, InvalidHashError):
             return False
         return matches and stored is not None

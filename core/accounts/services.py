@@ -25,6 +25,8 @@ DEFAULT_PROJECT_ID = "prj_default"
 
 _MAX_FAILURES = 10
 _FAILURE_WINDOW = timedelta(minutes=5)
+_KEEP_ENDED_SESSIONS = timedelta(days=30)
+_MAX_EMAIL_CHARACTERS = 200
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
 
@@ -50,7 +52,12 @@ def bootstrap(email: str, password: Secret | None) -> Bootstrap:
 
 def operator() -> Actor:
     """The person at the command line: who can read the data folder administers the tenant."""
-    return Actor("cli", f"{pwd.getpwuid(os.getuid()).pw_name} (command line)", TENANT_ID, "admin")
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        # A container may run under a number that no name belongs to.
+        name = f"uid {os.getuid()}"
+    return Actor("cli", f"{name} (command line)", TENANT_ID, "admin")
 
 
 def log_in(email: str, password: Secret, client: str) -> LogIn:
@@ -65,20 +72,24 @@ def log_in(email: str, password: Secret, client: str) -> LogIn:
         RateLimited: Ten failures within five minutes, for the account or the client.
         NotAuthenticated: Unknown user, wrong password or disabled: the same answer for each.
     """
-    subjects = [f"user:{email.strip().lower()}", f"client:{client}"]
-    with database.reading() as session:
+    email = email.strip().lower()[:_MAX_EMAIL_CHARACTERS]
+    subjects = [f"user:{email}", f"client:{client}"]
+    # Counted before the check, and forgiven after a success: many attempts at once would
+    # otherwise all pass the limit before the first of them has failed.
+    with database.transaction() as tx:
         for subject in subjects:
-            _refuse_when_limited(session, subject)
-        user = crud.user_by_email(session, email)
+            _refuse_when_limited(tx, subject)
+        user = crud.user_by_email(tx, email)
+        attempts = [LogInFailure(id=ids.new_id("lif"), subject=s, at=clock.now()) for s in subjects]
+        tx.add_all(attempts)
     # Outside a transaction: Argon2id takes tens of ms on purpose.
     verified = identity.provider().verify(user, password)
     with database.transaction() as tx:
         row = crud.user(tx, user.id) if user is not None else None
         if verified and row is not None and row.enabled:
-            crud.forget_failures(tx, subjects[:1], clock.now() - _FAILURE_WINDOW)
+            crud.forget_failures(tx, subjects[0], [attempt.id for attempt in attempts])
+            crud.forget_old(tx, clock.now() - _FAILURE_WINDOW, clock.now() - _KEEP_ENDED_SESSIONS)
             return _open_session(tx, row, client)
-        for subject in subjects:
-            tx.add(LogInFailure(id=ids.new_id("lif"), subject=subject, at=clock.now()))
     raise NotAuthenticated(
         "The e-mail address or the password is wrong.",
         remedy="Try again, or ask an admin to reset your password.",
@@ -199,7 +210,7 @@ def add_user(
     """
     actor.require("user:create")
     email = email.strip().lower()
-    if not _EMAIL.fullmatch(email):
+    if not _EMAIL.fullmatch(email) or len(email) > _MAX_EMAIL_CHARACTERS:
         raise InvalidInput(
             "This is not an e-mail address.", value=email, remedy="Use name@example.org."
         )
@@ -272,11 +283,16 @@ def revoke_sessions(actor: Actor, user_id: str) -> None:
 
 
 def set_membership(actor: Actor, project_id: str, user_id: str, role: Role | None) -> None:
-    """Give a user a role in a project, or take it away with None."""
+    """Give a user a role in a project, or take it away with None: their keys in it end too.
+
+    Whether there is such a project is what `core.projects.services.set_member` checks.
+    """
     actor.require("project:update", project_id)
     with database.transaction() as tx:
-        _user(tx, actor, user_id)
+        user = _user(tx, actor, user_id)
         crud.set_membership(tx, user_id, project_id, role)
+        if role is None and user.role != "admin":
+            crud.revoke_keys_of_user(tx, user_id, clock.now(), project_id)
         audit.record(
             tx,
             actor,
@@ -285,6 +301,7 @@ def set_membership(actor: Actor, project_id: str, user_id: str, role: Role | Non
             project_id=project_id,
             role=role or "none",
         )
+    events.publish("keys.changed")
 
 
 def _keep_an_admin(tx: Session, user: User) -> None:

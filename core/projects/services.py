@@ -6,7 +6,7 @@ from sqlalchemy import select
 
 from core.accounts import services as accounts
 from core.kernel import audit, clock, database, ids
-from core.kernel.actor import Actor
+from core.kernel.actor import Actor, Role
 from core.kernel.errors import Conflict, InvalidInput, NotFound
 from core.projects.models import Project
 from core.projects.schemas import ProjectView
@@ -54,6 +54,17 @@ def create_project(actor: Actor, name: str, *, demo: bool = False) -> ProjectVie
         tx.add(project)
         audit.record(tx, actor, "project.created", f"project:{project.id}", name=name)
     return ProjectView.model_validate(project)
+
+
+def set_member(actor: Actor, project_id: str, user_id: str, role: Role | None) -> None:
+    """Give a user a role in a project, or take it away with None: their keys in it end too.
+
+    Raises:
+        NotFound: No such project, or no such user.
+        PermissionDenied: The actor does not administer the project.
+    """
+    project = get_project(actor, project_id)
+    accounts.set_membership(actor, project.id, user_id, role)
 
 
 def delete_demo_project(actor: Actor, project_id: str) -> None:
