@@ -104,6 +104,8 @@ def answer(metrics: MetricsStore, body: bytes) -> bytes:
         if name not in _METHODS:
             raise InvalidInput("There is no such question.", value=name)
         types, returns = _types(name)
+        if given.keys() != types.keys():
+            raise InvalidInput(f"{name} takes {', '.join(types) or 'no arguments'}.")
         arguments = {key: types[key].validate_python(value) for key, value in given.items()}
         method = getattr(metrics, name)
     except (msgspec.DecodeError, KeyError, AttributeError, TypeError, ValidationError) as error:
