@@ -6,7 +6,9 @@ import os
 import sys
 
 import typer
-from typer.completion import completion_init
+from typer.completion import (  # type: ignore[attr-defined]  # re-exported, not declared so
+    completion_init,
+)
 
 from app.commands import (
     chat,
@@ -51,6 +53,7 @@ app.add_typer(users.projects, name="projects")
 app.add_typer(demo.group, name="demo")
 app.command()(up.logs)
 app.command()(doctor.doctor)
+app.command()(doctor.health)
 app.command()(quality.completion)
 app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     quality.run_tests

@@ -52,7 +52,8 @@ def _import_pandas() -> None:
 
 def _end_with_parent() -> None:
     """End this process when its supervisor does, however that ends."""
-    parent = os.getppid()
+    # Named by the supervisor, so that one that is gone already is noticed too.
+    parent = int(os.environ.get("BUD_SUPERVISOR_PID") or os.getppid())
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
