@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import or_, select
+from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
 from core.registry.models import Model
@@ -22,15 +22,23 @@ def models(tx: Session, tenant_id: str, project_id: str) -> list[Model]:
     return list(tx.scalars(query.order_by(Model.name)))
 
 
-def same_file(tx: Session, tenant_id: str, project_id: str | None, sha256: str) -> Model | None:
-    """The ready model with these bytes that the project can use already."""
-    query = select(Model).where(
-        Model.tenant_id == tenant_id,
-        Model.sha256 == sha256,
+def same_file(tx: Session, model: Model, sha256: str) -> Model | None:
+    """Another ready model with these bytes that the project of `model` can use already."""
+    return tx.scalar(_others(model).where(Model.sha256 == sha256).limit(1))
+
+
+def same_size(tx: Session, model: Model, size_bytes: int) -> bool:
+    """Whether the project of `model` has another ready model of this size."""
+    return tx.scalar(_others(model).where(Model.size_bytes == size_bytes).limit(1)) is not None
+
+
+def _others(model: Model) -> Select[Model]:
+    return select(Model).where(
+        Model.id != model.id,
+        Model.tenant_id == model.tenant_id,
         Model.state == "ready",
-        or_(Model.project_id == project_id, Model.project_id.is_(None)),
+        or_(Model.project_id == model.project_id, Model.project_id.is_(None)),
     )
-    return tx.scalar(query.limit(1))
 
 
 def shared_source(tx: Session, tenant_id: str, source: str) -> Model | None:

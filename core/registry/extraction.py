@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from core.kernel.errors import InvalidInput
+from core.registry import files
 from core.registry.gguf import GgufHeader, read_header
 
 # Architectures that only embed: they have no head that predicts a next token.
@@ -13,6 +15,17 @@ _EMBEDDING_ARCHITECTURES = frozenset(
     {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert",
      "neo-bert", "eurobert", "gemma-embedding", "t5encoder"}
 )  # fmt: skip
+_ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9._-]{0,59}")
+_NUMBERS = (
+    "block_count",
+    "context_length",
+    "embedding_length",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+)
+_MAX_NUMBER = 1 << 31
 
 
 def describe(parts: list[Path]) -> dict[str, Any]:
@@ -23,12 +36,7 @@ def describe(parts: list[Path]) -> dict[str, Any]:
     """
     headers = [read_header(part) for part in parts]
     first = headers[0]
-    if first.of_architecture("block_count") is None:
-        raise InvalidInput(
-            f"{parts[0].name} says neither its architecture nor its number of layers.",
-            remedy="Use a GGUF file of a language or embedding model "
-            "(not a LoRA, projector or vocabulary).",
-        )
+    _check_is_model(first, parts[0].name)
     return {
         "architecture": first.architecture,
         "parameters": sum(header.parameters for header in headers),
@@ -45,13 +53,25 @@ def describe(parts: list[Path]) -> dict[str, Any]:
         "chat_template": "tokenizer.chat_template" in first.metadata,
         "licence": _text(first, "general.license"),
         "capabilities": _capabilities(first),
-        "size_bytes": sum(part.stat().st_size for part in parts),
+        "size_bytes": files.total_bytes(parts),
     }
 
 
-def display_name(path: Path) -> str:
-    """A name for the model, from the file's name: `SmolLM2-135M-Instruct.Q4_1`."""
-    return path.name.removesuffix(".gguf").split("-00001-of-")[0]
+def _check_is_model(header: GgufHeader, name: str) -> None:
+    kind = header.metadata.get("general.type", "model")
+    if kind != "model" or not header.of_architecture("block_count"):
+        raise InvalidInput(
+            f"{name} holds no model that can run on its own"
+            + (f" (it says it is {str(kind)[:40]!r})." if kind != "model" else "."),
+            remedy="Use a GGUF file of a language or embedding model "
+            "(not a LoRA, projector or vocabulary).",
+        )
+    if not _ARCHITECTURE.fullmatch(header.architecture):
+        raise InvalidInput(f"{name} names no usable architecture.", value=header.architecture[:60])
+    for key in _NUMBERS:
+        number = header.of_architecture(key)
+        if number is not None and not 0 <= number < _MAX_NUMBER:
+            raise InvalidInput(f"{name} gives an impossible {key}.", value=number)
 
 
 def _head_dimension(header: GgufHeader) -> int | None:

@@ -1,12 +1,15 @@
 """Reads the header of a GGUF file, without trusting it.
 
-Source: the GGUF specification, version 3 (docs/gguf.md of the ggml project). Every length is
-checked against the file's size before it is used, so that a broken or hostile file costs
-neither memory nor time.
+Source: the GGUF specification, version 3 (docs/gguf.md of the ggml project); names and sizes of
+the types from llama.cpp (include/llama.h, gguf-py/gguf/constants.py). Every length is checked
+before it is used, so that a broken or hostile file costs neither memory nor time, and the
+tensors must lie within the file, so that a half download is not taken for a model.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +19,17 @@ from core.kernel.errors import InvalidInput
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
+_BIG_ENDIAN_VERSIONS = tuple(
+    int.from_bytes(version.to_bytes(4, "big"), "little") for version in _VERSIONS
+)
 _MAX_ENTRIES = 100_000
-_MAX_KEPT_ARRAY = 16
+_MAX_KEPT_ARRAY = 1024
+_MAX_KEPT_STRINGS = 16
 _MAX_STRING_BYTES = 4_000_000
+# The largest vocabularies (260,000 tokens with their merges) need about 15 MB.
+_MAX_HEADER_BYTES = 128 << 20
+_MAX_ELEMENTS = 1 << 50
+_DEFAULT_ALIGNMENT = 32
 _STRING, _ARRAY = 8, 9
 _SCALARS = {
     0: "<B",
@@ -69,6 +80,46 @@ FILE_TYPES = {
     36: "TQ1_0",
     37: "TQ2_0",
     38: "MXFP4",
+    39: "NVFP4",
+    40: "Q1_0",
+}
+# llama.cpp sets this bit when it had to guess the file type.
+_GUESSED = 1024
+
+# Tensor type: elements in a block, bytes of a block.
+_BLOCKS = {
+    0: (1, 4),  # F32
+    1: (1, 2),  # F16
+    2: (32, 18),  # Q4_0
+    3: (32, 20),  # Q4_1
+    6: (32, 22),  # Q5_0
+    7: (32, 24),  # Q5_1
+    8: (32, 34),  # Q8_0
+    10: (256, 84),  # Q2_K
+    11: (256, 110),  # Q3_K
+    12: (256, 144),  # Q4_K
+    13: (256, 176),  # Q5_K
+    14: (256, 210),  # Q6_K
+    16: (256, 66),  # IQ2_XXS
+    17: (256, 74),  # IQ2_XS
+    18: (256, 98),  # IQ3_XXS
+    19: (256, 50),  # IQ1_S
+    20: (32, 18),  # IQ4_NL
+    21: (256, 110),  # IQ3_S
+    22: (256, 82),  # IQ2_S
+    23: (256, 136),  # IQ4_XS
+    24: (1, 1),  # I8
+    25: (1, 2),  # I16
+    26: (1, 4),  # I32
+    27: (1, 8),  # I64
+    28: (1, 8),  # F64
+    29: (256, 56),  # IQ1_M
+    30: (1, 2),  # BF16
+    34: (256, 54),  # TQ1_0
+    35: (256, 66),  # TQ2_0
+    39: (32, 17),  # MXFP4
+    40: (64, 36),  # NVFP4
+    41: (128, 18),  # Q1_0
 }
 
 Value = int | float | bool | str | list[int | float | bool | str] | None
@@ -93,7 +144,9 @@ class GgufHeader:
     def quantization(self) -> str:
         """Such as `Q4_K_M`; `unknown` when the file does not say."""
         file_type = self.metadata.get("general.file_type")
-        return FILE_TYPES.get(file_type, "unknown") if isinstance(file_type, int) else "unknown"
+        if not isinstance(file_type, int):
+            return "unknown"
+        return FILE_TYPES.get(file_type & ~_GUESSED, "unknown")
 
     def of_architecture(self, key: str) -> int | None:
         """An integer such as `block_count`, under the architecture's own prefix.
@@ -108,12 +161,13 @@ class GgufHeader:
 
 
 class _Reader:
-    """A cursor over the file that refuses to go past its end."""
+    """A cursor over the header that refuses to go past its end."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file = file
         self._path = path
-        self._left = path.stat().st_size
+        self.size_bytes = os.fstat(file.fileno()).st_size
+        self.position = 0
 
     def fail(self, why: str) -> InvalidInput:
         return InvalidInput(
@@ -122,16 +176,19 @@ class _Reader:
         )
 
     def take(self, count: int) -> bytes:
-        if count > self._left:
-            raise self.fail("it ends in the middle of its header")
-        self._left -= count
+        self._advance(count)
         return self._file.read(count)
 
     def skip(self, count: int) -> None:
-        if count > self._left:
+        self._advance(count)
+        self._file.seek(count, os.SEEK_CUR)
+
+    def _advance(self, count: int) -> None:
+        self.position += count
+        if self.position > self.size_bytes:
             raise self.fail("it ends in the middle of its header")
-        self._left -= count
-        self._file.seek(count, 1)
+        if self.position > _MAX_HEADER_BYTES:
+            raise self.fail(f"its header is over {_MAX_HEADER_BYTES >> 20} MB")
 
     def number(self, form: str) -> int:
         return int(struct.unpack(form, self.take(struct.calcsize(form)))[0])
@@ -154,7 +211,7 @@ class _Reader:
     def array(self) -> tuple[list[int | float | bool | str], int]:
         """The array when it is short, else an empty list; and its length."""
         kind, length = self.number("<I"), self.number("<Q")
-        if length <= _MAX_KEPT_ARRAY or (kind in _SCALARS and length <= 1024):
+        if length <= (_MAX_KEPT_ARRAY if kind in _SCALARS else _MAX_KEPT_STRINGS):
             return [self.scalar(kind) for _ in range(length)], length
         if kind in _SCALARS:
             self.skip(length * struct.calcsize(_SCALARS[kind]))
@@ -180,14 +237,22 @@ def read_header(path: Path) -> GgufHeader:
     """
     if not path.is_file():
         raise InvalidInput(f"There is no file {path}.", remedy="Check the path.")
-    with path.open("rb") as file:
-        return _read(_Reader(file, path))
+    try:
+        with path.open("rb") as file:
+            return _read(_Reader(file, path))
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be read: {error.strerror}.",
+            remedy="Let the account that runs Bud read it.",
+        ) from error
 
 
 def _read(reader: _Reader) -> GgufHeader:
     if reader.take(4) != _MAGIC:
         raise reader.fail("it does not begin with GGUF")
     version = reader.number("<I")
+    if version in _BIG_ENDIAN_VERSIONS:
+        raise reader.fail("it was made for big-endian machines")
     if version not in _VERSIONS:
         raise reader.fail(f"version {version} is not supported (2 and 3 are)")
     tensor_count, entry_count = reader.entry_count("tensors"), reader.entry_count("entries")
@@ -199,17 +264,43 @@ def _read(reader: _Reader) -> GgufHeader:
             metadata[key], array_lengths[key] = reader.array()
         else:
             metadata[key] = reader.scalar(kind)
-    parameters = sum(_tensor_elements(reader) for _ in range(tensor_count))
+    tensors = [_tensor(reader) for _ in range(tensor_count)]
+    _check_data(reader, metadata.get("general.alignment"), tensors)
+    parameters = sum(tensor.elements for tensor in tensors)
     return GgufHeader(version, metadata, array_lengths, tensor_count, parameters)
 
 
-def _tensor_elements(reader: _Reader) -> int:
+@dataclass(frozen=True)
+class _Tensor:
+    elements: int
+    kind: int
+    offset: int
+
+    @property
+    def end(self) -> int:
+        """The first byte after it, from the start of the data; of unknown types its start."""
+        elements, size_bytes = _BLOCKS.get(self.kind, (1, 0))
+        return self.offset + -(-self.elements // elements) * size_bytes
+
+
+def _tensor(reader: _Reader) -> _Tensor:
     reader.string()
     dimensions = reader.number("<I")
     if not 1 <= dimensions <= 4:
         raise reader.fail(f"a tensor with {dimensions} dimensions")
-    elements = 1
-    for _ in range(dimensions):
-        elements *= reader.number("<Q")
-    reader.skip(struct.calcsize("<IQ"))
-    return elements
+    elements = math.prod(reader.number("<Q") for _ in range(dimensions))
+    if elements > _MAX_ELEMENTS:
+        raise reader.fail(f"a tensor of {elements} elements")
+    return _Tensor(elements, reader.number("<I"), reader.number("<Q"))
+
+
+def _check_data(reader: _Reader, alignment: Value, tensors: list[_Tensor]) -> None:
+    if not isinstance(alignment, int) or alignment < 1:
+        alignment = _DEFAULT_ALIGNMENT
+    start = -(-reader.position // alignment) * alignment
+    needed_bytes = max((start + tensor.end for tensor in tensors), default=0)
+    if needed_bytes > reader.size_bytes:
+        raise reader.fail(
+            f"it is cut off: its tensors need {needed_bytes} bytes, "
+            f"and the file has {reader.size_bytes}"
+        )

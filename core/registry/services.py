@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from core import jobs
-from core.kernel import audit, clock, database, events, ids
+from core.kernel import audit, database, events, ids
 from core.kernel.actor import Actor
 from core.kernel.errors import Conflict, InvalidInput, NotFound
-from core.registry import crud, extraction, workflows
+from core.kernel.settings import settings
+from core.registry import crud, extraction, files, workflows
 from core.registry.models import Model
 from core.registry.schemas import ModelView
 
@@ -45,7 +46,7 @@ def add_starter(actor: Actor) -> ModelView:
         if known is not None and known.path == str(path):
             return ModelView.model_validate(known)
     columns = extraction.describe([path])
-    if columns["size_bytes"] != _STARTER_BYTES or workflows.file_sha256(path) != _STARTER_SHA256:
+    if columns["size_bytes"] != _STARTER_BYTES or files.sha256([path]) != _STARTER_SHA256:
         raise InvalidInput(
             "The starter model's file is not the one that was published.",
             remedy="Remove the .venv folder and start Bud again: it is installed anew.",
@@ -53,9 +54,13 @@ def add_starter(actor: Actor) -> ModelView:
     with database.transaction() as tx:
         row = crud.shared_source(tx, actor.tenant_id, _STARTER_SOURCE)
         if row is None:
-            row = _new(actor, None, STARTER_NAME, _STARTER_SOURCE)
+            row = workflows.new_model(
+                ids.new_id("mod"), actor.tenant_id, None, STARTER_NAME, _STARTER_SOURCE
+            )
             tx.add(row)
             audit.record(tx, actor, "model.created", f"model:{row.id}", name=STARTER_NAME)
+        else:
+            audit.record(tx, actor, "model.updated", f"model:{row.id}", path=str(path))
         for name, value in columns.items():
             setattr(row, name, value)
         row.path, row.sha256, row.managed, row.state = str(path), _STARTER_SHA256, False, "ready"
@@ -86,18 +91,17 @@ def add_local(
         InvalidInput: There is no such file, or the folder does not hold exactly one model.
     """
     actor.require("model:create", project_id)
-    parts = workflows.parts_at(Path(path).expanduser())
-    resolved = str(parts[0].resolve())
-    model = _add(actor, project_id, name or extraction.display_name(parts[0]), f"file {resolved}")
-    job_id = jobs.start(
-        actor,
-        workflows.add_local,
-        project_id=project_id,
-        title=f"Add model {model.name}",
-        subject=f"model:{model.id}",
-        arguments={"model_id": model.id, "path": resolved},
-    )
-    return model, job_id
+    # Absolute, not resolved: the target of a link may have lost the name that says what it is.
+    parts = files.parts_at(Path(path).expanduser().absolute())
+    if any(part.resolve().is_relative_to(settings().data_dir.resolve()) for part in parts):
+        raise InvalidInput(
+            "This path is inside Bud's own data folder.",
+            value=path,
+            remedy="Name a file outside it.",
+        )
+    name = (name or "").strip() or files.display_name(parts[0].name)
+    arguments = {"path": str(parts[0])}
+    return _add(actor, workflows.add_local, project_id, name, f"file {parts[0]}", arguments)
 
 
 def add_from_hub(
@@ -121,40 +125,43 @@ def add_from_hub(
         raise InvalidInput(
             "This is not a Hugging Face id.", value=repo_id, remedy="Use owner/name."
         )
-    model = _add(actor, project_id, name or repo_id.split("/")[1], f"huggingface {repo_id}")
-    job_id = jobs.start(
-        actor,
-        workflows.add_from_hub,
-        project_id=project_id,
-        title=f"Add model {model.name}",
-        subject=f"model:{model.id}",
-        arguments={"model_id": model.id, "repo_id": repo_id, "file": file},
-    )
-    return model, job_id
+    name = (name or "").strip() or repo_id.split("/")[1]
+    arguments = {"repo_id": repo_id, "file": (file or "").strip() or None}
+    source = f"huggingface {repo_id}"
+    return _add(actor, workflows.add_from_hub, project_id, name, source, arguments)
 
 
-def _add(actor: Actor, project_id: str, name: str, source: str) -> ModelView:
-    row = _new(actor, project_id, name.strip()[:120], source)
+def _add(
+    actor: Actor,
+    workflow: jobs.Workflow,
+    project_id: str,
+    name: str,
+    source: str,
+    arguments: dict[str, Any],
+) -> tuple[ModelView, str]:
+    model_id = ids.new_id("mod")
+    # A retry after a cancel, which removes the row, makes it again from this.
+    registration = {
+        "tenant_id": actor.tenant_id,
+        "project_id": project_id,
+        "name": name[:120],
+        "source": source,
+    }
+    row = workflows.new_model(model_id, **registration)
     with database.transaction() as tx:
         tx.add(row)
         audit.record(
             tx, actor, "model.created", f"model:{row.id}", project_id=project_id, name=row.name
         )
-    return ModelView.model_validate(row)
-
-
-def _new(actor: Actor, project_id: str | None, name: str, source: str) -> Model:
-    return Model(
-        id=ids.new_id("mod"),
-        tenant_id=actor.tenant_id,
+    job_id = jobs.start(
+        actor,
+        workflow,
         project_id=project_id,
-        name=name,
-        state="adding",
-        source=source,
-        managed=True,
-        capabilities=[],
-        created_at=clock.now(),
+        title=f"Add model {row.name}",
+        subject=f"model:{model_id}",
+        arguments={"model_id": model_id, "registration": registration, **arguments},
     )
+    return ModelView.model_validate(row), job_id
 
 
 def list_models(actor: Actor, project_id: str) -> list[ModelView]:
@@ -172,15 +179,25 @@ def get_model(actor: Actor, model_id: str) -> ModelView:
 
 
 def find_model(actor: Actor, project_id: str, name: str) -> ModelView:
-    """A model of the project by id or name; the case does not matter."""
+    """A model of the project by id or name; the case does not matter.
+
+    Raises:
+        NotFound: There is none; names what there is.
+        Conflict: Several have this name; names their ids.
+    """
     known = list_models(actor, project_id)
-    for model in known:
-        if name == model.id or name.lower() == model.name.lower():
-            return model
-    raise NotFound(
-        f"There is no model {name!r}.",
-        remedy=f"There are: {', '.join(model.name for model in known) or 'none yet'}.",
-    )
+    found = [model for model in known if name == model.id or name.lower() == model.name.lower()]
+    if not found:
+        raise NotFound(
+            f"There is no model {name!r}.",
+            remedy=f"There are: {', '.join(model.name for model in known) or 'none yet'}.",
+        )
+    if len(found) > 1:
+        raise Conflict(
+            f"{len(found)} models are named {name!r}.",
+            remedy=f"Use an id: {', '.join(model.id for model in found)}.",
+        )
+    return found[0]
 
 
 def delete_model(actor: Actor, model_id: str) -> None:
@@ -214,7 +231,7 @@ def delete_model(actor: Actor, model_id: str) -> None:
             name=model.name,
         )
     if model.managed:
-        shutil.rmtree(workflows.folder_of(model_id), ignore_errors=True)
+        files.remove(model_id)
     events.publish("models.changed")
 
 

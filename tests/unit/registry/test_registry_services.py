@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +11,11 @@ from test_gguf import gguf_bytes
 from core import jobs
 from core.jobs import engine
 from core.jobs.schemas import JobView
+from core.kernel import audit
 from core.kernel.actor import Actor
-from core.kernel.errors import Conflict, InvalidInput, NotFound
+from core.kernel.errors import Conflict, InvalidInput, NotFound, PermissionDenied
+from core.registry import files, workflows
 from core.registry import services as registry
-from core.registry import workflows
 
 PROJECT = "prj_default"
 
@@ -90,22 +92,32 @@ def test_a_broken_file_fails_with_its_name(running: Path, tmp_path: Path, admin:
 def test_a_copy_goes_on_after_what_a_kill_left(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workflows, "_CHUNK_BYTES", 64)
+    monkeypatch.setattr(files, "_CHUNK_BYTES", 64)
     source = _file(tmp_path)
-    target = workflows.folder_of("mod_x") / source.name
-    target.parent.mkdir(parents=True)
-    target.write_bytes(source.read_bytes()[:200] + b"torn")
+    whole = source.read_bytes()
+    folder = files.folder_of("mod_x")
+    folder.mkdir(parents=True)
+    for left in (b"", whole[:200] + b"torn", whole[:100] + b"XX" + whole[102:], whole + b"more"):
+        (folder / source.name).write_bytes(left)
+        done: list[int] = []
+        assert files.copy([source], folder, done.append) == hashlib.sha256(whole).hexdigest()
+        assert (folder / source.name).read_bytes() == whole
+        assert sum(done) == len(whole)
 
-    class Rate:
-        counts: list[int] = []
 
-        def add(self, count: int) -> None:
-            self.counts.append(count)
+def test_a_file_that_grows_while_it_is_copied_is_refused(data_dir: Path, tmp_path: Path) -> None:
+    source = _file(tmp_path)
+    folder = files.folder_of("mod_x")
+    folder.mkdir(parents=True)
 
-    rate = Rate()
-    workflows._copy_one(source, target, rate)  # type: ignore[arg-type]
-    assert target.read_bytes() == source.read_bytes()
-    assert rate.counts[0] == 192  # three whole chunks were kept
+    def grow(_count: int) -> None:
+        with source.open("ab") as file:
+            file.write(b"more")
+        still_to_grow.clear()
+
+    still_to_grow = [True]
+    with pytest.raises(InvalidInput, match="changed while it was copied"):
+        files.copy([source], folder, lambda count: grow(count) if still_to_grow else None)
 
 
 def test_cancelling_leaves_nothing_behind(
@@ -121,7 +133,7 @@ def test_cancelling_leaves_nothing_behind(
         registry.delete_model(admin, model.id)
     jobs.cancel(admin, job_id)
     assert _ended(admin, job_id).state == "cancelled"
-    _until(lambda: not workflows.folder_of(model.id).exists())
+    _until(lambda: not files.folder_of(model.id).exists())
     _until(lambda: registry.list_models(admin, PROJECT) == [])
 
 
@@ -134,14 +146,23 @@ def _until(check: Callable[[], object]) -> None:
 
 def test_folders(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"holds no \.gguf"):
-        workflows.parts_at(tmp_path)
+        files.parts_at(tmp_path)
     one = _file(tmp_path, "m-00001-of-00002.gguf")
     with pytest.raises(InvalidInput, match="m-00002-of-00002.gguf is missing"):
-        workflows.parts_at(tmp_path)
+        files.parts_at(tmp_path)
     two = _file(tmp_path, "m-00002-of-00002.gguf")
-    assert workflows.parts_at(tmp_path) == [one, two]
+    assert files.parts_at(tmp_path) == [one, two]
+    assert files.parts_at(two) == [one, two]
     with pytest.raises(InvalidInput, match="There is nothing at"):
-        workflows.parts_at(tmp_path / "nowhere")
+        files.parts_at(tmp_path / "nowhere")
+    other = _file(tmp_path, "best-of-breed.gguf")
+    assert files.parts_at(other) == [other]
+    with pytest.raises(InvalidInput, match="holds 2 models") as caught:
+        files.parts_at(tmp_path)
+    assert "best-of-breed.gguf, m-00001-of-00002.gguf" in str(caught.value)
+    for name in ("none-00001-of-00000.gguf", "many-00001-of-99999.gguf"):
+        with pytest.raises(InvalidInput, match="is missing"):
+            files.parts_at(_file(tmp_path, name))
 
 
 def test_a_hub_that_cannot_be_reached_is_a_clear_error(
@@ -181,3 +202,153 @@ def test_a_model_in_use_is_not_deleted(
     path = registry.get_model(admin, model.id).path
     assert path is not None
     assert Path(path).exists()
+
+
+def test_a_split_model_keeps_its_parts_and_counts_all_of_them(
+    running: Path, tmp_path: Path, admin: Actor
+) -> None:
+    for number in (1, 2):
+        _file(tmp_path, f"big-0000{number}-of-00002.gguf", fill=number)
+    model, job_id = registry.add_local(admin, PROJECT, str(tmp_path))
+    assert _ended(admin, job_id).state == "succeeded"
+    model = registry.get_model(admin, model.id)
+    assert (model.name, model.parameters) == ("big", 12)
+    assert model.path is not None
+    assert Path(model.path).name == "big-00001-of-00002.gguf"
+    kept = sorted(Path(model.path).parent.iterdir())
+    assert [part.name for part in kept] == [f"big-0000{n}-of-00002.gguf" for n in (1, 2)]
+    assert model.size_bytes == sum(part.stat().st_size for part in kept)
+    both = b"".join(part.read_bytes() for part in kept)
+    assert model.sha256 == hashlib.sha256(both).hexdigest()
+
+
+def test_a_link_keeps_its_own_name(running: Path, tmp_path: Path, admin: Actor) -> None:
+    blob = _file(tmp_path, "0a1b2c3d")
+    link = tmp_path / "linked.gguf"
+    link.symlink_to(blob)
+    model, job_id = registry.add_local(admin, PROJECT, str(link))
+    assert _ended(admin, job_id).state == "succeeded"
+    model = registry.get_model(admin, model.id)
+    assert (model.name, Path(str(model.path)).name) == ("linked", "linked.gguf")
+    assert not Path(str(model.path)).is_symlink()
+
+
+def test_the_data_folder_is_no_source_of_models(
+    data_dir: Path, tmp_path: Path, admin: Actor
+) -> None:
+    inside = data_dir / "models" / "mod_of_another_project"
+    inside.mkdir(parents=True)
+    link = tmp_path / "innocent.gguf"
+    link.symlink_to(_file(inside))
+    for path in (inside, link):
+        with pytest.raises(InvalidInput, match="inside Bud's own data folder"):
+            registry.add_local(admin, PROJECT, str(path))
+    assert registry.list_models(admin, PROJECT) == []
+
+
+def test_without_room_nothing_is_copied_and_the_numbers_are_named(
+    running: Path, tmp_path: Path, admin: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_RESERVE_BYTES", 1 << 60)
+    model, job_id = registry.add_local(admin, PROJECT, str(_file(tmp_path)))
+    view = _ended(admin, job_id)
+    assert view.state == "failed"
+    assert "GB free" in str(view.error)
+    assert "BUD_DATA_DIR" in str(view.remedy)
+    assert list(files.folder_of(model.id).iterdir()) == []
+    assert registry.get_model(admin, model.id).error == f"{view.error} {view.remedy}"
+
+
+def test_a_full_disk_in_the_middle_is_named_and_a_retry_goes_on(
+    running: Path, tmp_path: Path, admin: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    model, job_id = registry.add_local(admin, PROJECT, str(_file(tmp_path)))
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", full)
+        view = _ended(admin, job_id)
+    assert (view.state, "disk is full" in str(view.error)) == ("failed", True)
+    assert registry.get_model(admin, model.id).state == "failed"
+    assert _ended(admin, jobs.retry(admin, job_id)).state == "succeeded"
+    found = registry.get_model(admin, model.id)
+    assert (found.state, found.error) == ("ready", None)
+
+
+def test_a_cancelled_add_can_be_retried(running: Path, tmp_path: Path, admin: Actor) -> None:
+    model, job_id = registry.add_local(admin, PROJECT, str(_file(tmp_path)), "again")
+    jobs.cancel(admin, job_id)
+    _until(lambda: not jobs.get(admin, job_id).is_active)
+    _until(lambda: registry.list_models(admin, PROJECT) == [])
+    assert _ended(admin, jobs.retry(admin, job_id)).state == "succeeded"
+    found = registry.get_model(admin, model.id)
+    assert (found.name, found.state, found.project_id) == ("again", "ready", PROJECT)
+
+
+def test_a_cancel_after_the_save_leaves_no_row_without_files(
+    running: Path, tmp_path: Path, admin: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = workflows._save
+
+    def saved_then_slow(progress: jobs.Progress, *arguments: object) -> None:
+        save(progress, *arguments)  # type: ignore[arg-type]
+        progress.sleep(60)
+
+    monkeypatch.setattr(workflows, "_save", saved_then_slow)
+    model, job_id = registry.add_local(admin, PROJECT, str(_file(tmp_path)))
+    _until(lambda: registry.get_model(admin, model.id).state == "ready")
+    jobs.cancel(admin, job_id)
+    assert _ended(admin, job_id).state == "cancelled"
+    assert registry.list_models(admin, PROJECT) == []
+    assert not files.folder_of(model.id).exists()
+
+
+def test_two_models_of_one_name_are_told_apart_by_id(
+    running: Path, tmp_path: Path, admin: Actor
+) -> None:
+    first, job_a = registry.add_local(admin, PROJECT, str(_file(tmp_path, "a.gguf", 1)), "same")
+    second, job_b = registry.add_local(admin, PROJECT, str(_file(tmp_path, "b.gguf", 2)), "Same")
+    assert {_ended(admin, job).state for job in (job_a, job_b)} == {"succeeded"}
+    with pytest.raises(Conflict, match="2 models are named 'same'"):
+        registry.find_model(admin, PROJECT, "same")
+    assert registry.find_model(admin, PROJECT, second.id).id == second.id
+    with pytest.raises(NotFound, match="There are: same, Same|There are: Same, same"):
+        registry.find_model(admin, PROJECT, "other")
+    assert first.id != second.id
+
+
+def test_adding_and_deleting_are_audited_once(running: Path, tmp_path: Path, admin: Actor) -> None:
+    model, job_id = registry.add_local(admin, PROJECT, str(_file(tmp_path)))
+    _ended(admin, job_id)
+    registry.delete_model(admin, model.id)
+    rows = audit.entries(admin, PROJECT, subject=f"model:{model.id}")
+    assert sorted(row.action for row in rows) == ["model.created", "model.deleted"]
+
+
+def test_a_member_may_add_and_a_stranger_may_not(
+    data_dir: Path, tmp_path: Path, admin: Actor
+) -> None:
+    member = Actor("usr_m", "m@example.org", admin.tenant_id, "member", {PROJECT: "member"})
+    stranger = Actor("usr_s", "s@example.org", admin.tenant_id, "member", {"prj_b": "admin"})
+    model, _ = registry.add_local(member, PROJECT, str(_file(tmp_path)))
+    assert registry.get_model(member, model.id).state == "adding"
+    for add in (
+        lambda: registry.add_local(stranger, PROJECT, str(_file(tmp_path))),
+        lambda: registry.add_from_hub(stranger, PROJECT, "owner/name"),
+        lambda: registry.list_models(stranger, PROJECT),
+    ):
+        with pytest.raises(PermissionDenied):
+            add()
+
+
+def test_a_changed_starter_file_is_refused(
+    data_dir: Path, tmp_path: Path, admin: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytearray(registry._starter_path().read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "starter.gguf").write_bytes(bytes(content))
+    monkeypatch.setattr(registry, "_starter_path", lambda: tmp_path / "starter.gguf")
+    with pytest.raises(InvalidInput, match="not the one that was published"):
+        registry.add_starter(admin)
+    assert registry.list_models(admin, PROJECT) == []
