@@ -2,82 +2,77 @@
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import ctypes
-import logging
 import os
-import signal
-import sys
-from pathlib import Path
 
-import uvloop
-from aiohttp import web
+_PARENT = os.getppid()  # before the imports below take their time
 
-from gateway.server import Gateway, GatewayConfig, JsonFormatter
+import argparse  # noqa: E402
+import asyncio  # noqa: E402
+import logging  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+from dataclasses import fields  # noqa: E402
+from pathlib import Path  # noqa: E402
 
-_DRAIN_S = 5.0
-_PR_SET_PDEATHSIG = 1
+import uvloop  # noqa: E402
+
+from gateway import log  # noqa: E402
+from gateway.config import GatewayConfig, Timeouts  # noqa: E402
+from gateway.server import Gateway  # noqa: E402
+
+_PARENT_CHECK_S = 0.25
 
 
-def main() -> None:
-    """Parse the command line and serve."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+def main() -> int:
+    """Parse the command line and serve; the exit status."""
+    log.configure()
     config = _config()
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, parent))
+        return runner.run(_serve(Gateway(config)))
 
 
 def _config() -> GatewayConfig:
     parser = argparse.ArgumentParser(prog="gateway", description="Bud's inference gateway.")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port", type=int, required=True, help="0 takes a free one")
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--keys-dir", type=Path)
-    parser.add_argument("--max-body-mb", type=int, default=32)
-    parser.add_argument("--facts-max-mb", type=int, default=256)
+    parser.add_argument("--keys-dir", type=Path, help="default: keys/ in the data folder")
+    parser.add_argument("--max-body-mb", type=float, default=32)
+    parser.add_argument("--facts-max-mb", type=float, default=256)
+    for phase in fields(Timeouts):
+        option = "--" + phase.name.replace("_", "-")
+        parser.add_argument(option, type=float, default=phase.default, help="timeout in seconds")
     given = parser.parse_args()
     return GatewayConfig(
         host=given.host,
         port=given.port,
         data_dir=given.data_dir,
         keys_dir=given.keys_dir or given.data_dir / "keys",
-        max_body_bytes=given.max_body_mb * 1_000_000,
-        facts_max_bytes=given.facts_max_mb * 1_000_000,
+        max_body_bytes=int(given.max_body_mb * 1_000_000),
+        facts_max_bytes=int(given.facts_max_mb * 1_000_000),
+        timeouts=Timeouts(**{phase.name: getattr(given, phase.name) for phase in fields(Timeouts)}),
     )
 
 
-async def _serve(config: GatewayConfig, parent: int) -> None:
-    gateway = Gateway(config)
-    runner = web.AppRunner(
-        gateway.application(),
-        access_log=None,
-        handler_cancellation=True,
-        auto_decompress=False,
-        shutdown_timeout=1.0,
-    )
-    await runner.setup()
-    site = web.TCPSite(runner, config.host, config.port, backlog=1024)
-    await site.start()
-    logging.getLogger(__name__).info("listening on %s:%d", config.host, config.port)
+async def _serve(gateway: Gateway) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    while not stop.is_set() and os.getppid() == parent:
+    try:
+        await gateway.start()
+    except OSError as error:
+        logging.getLogger("gateway").error("cannot start: %s", error)
+        return 1
+    # Without its supervisor nobody would start it again or stop it: it goes too.
+    while not stop.is_set() and os.getppid() == _PARENT:
         try:
-            await asyncio.wait_for(stop.wait(), 0.5)
+            await asyncio.wait_for(stop.wait(), _PARENT_CHECK_S)
         except TimeoutError:
             continue
-    await site.stop()
-    await gateway.drain(_DRAIN_S)
-    await runner.cleanup()
+    await gateway.stop()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,13 +14,14 @@ CLASSES: dict[str, tuple[int, str, str | None]] = {
     "not_found": (404, "invalid_request_error", "model_not_found"),
     "too_large": (413, "invalid_request_error", "request_too_large"),
     "no_replica": (503, "server_error", "model_not_ready"),
-    "connect": (502, "server_error", "replica_unreachable"),
+    "connect": (503, "server_error", "replica_unreachable"),
     "upstream_error": (502, "server_error", "replica_error"),
     "upstream_broke": (502, "server_error", "stream_broken"),
     "timeout": (504, "server_error", "replica_timeout"),
     "gateway_stopped": (503, "server_error", "gateway_stopping"),
     "internal": (500, "server_error", "internal_error"),
 }
+_REQUEST_FAULTS = frozenset({400, 404, 405, 413, 415, 422})
 
 
 class GatewayError(Exception):
@@ -77,27 +78,70 @@ class _UpstreamDetail(msgspec.Struct):
     type: str | None = None
     param: str | None = None
     code: str | int | None = None
+    n_prompt_tokens: int | None = None
+    n_ctx: int | None = None
 
 
 class _UpstreamBody(msgspec.Struct):
     error: _UpstreamDetail | str = ""
+    message: str = ""
 
 
-def from_upstream(status: int, body: bytes, model: str) -> GatewayError:
-    """Translate a replica's error; a fault of the request stays a fault of the request."""
-    try:
-        error = msgspec.json.decode(body, type=_UpstreamBody).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        error = ""
-    detail = error if isinstance(error, _UpstreamDetail) else _UpstreamDetail(message=error)
+def from_upstream(
+    status: int, body: bytes, model: str, *, retry_after_s: int | None = None
+) -> GatewayError:
+    """Translate a replica's error; a fault of the request stays a fault of the request.
+
+    Args:
+        status: The replica's HTTP status; 500 for an error event inside a stream.
+        body: Its JSON document, or anything else.
+        model: The model the caller named.
+        retry_after_s: What the replica said in `Retry-After`.
+    """
+    detail = _detail(body)
     message = detail.message or f"The server of {model!r} answered with status {status}."
-    if detail.type == "exceed_context_size_error" or "context size" in message:
-        return GatewayError("context_length", message, param="messages")
-    if detail.type == "not_supported_error":
-        return GatewayError("capability", message)
-    if status in (400, 404, 405, 422):
-        code = detail.code if isinstance(detail.code, str) else None
-        return GatewayError("invalid_request", message, param=detail.param, code=code)
+    code = detail.code if isinstance(detail.code, str) else None
+    if detail.type == "exceed_context_size_error" or code == "context_length_exceeded":
+        return _context_length(detail, message)
+    if status == 501 or detail.type == "not_supported_error":
+        return GatewayError("capability", f"{model!r} cannot do this: {message}", param="model")
+    if status in _REQUEST_FAULTS:
+        return GatewayError(
+            "invalid_request", message, param=detail.param, code=code,
+            status=413 if status == 413 else 400,
+        )  # fmt: skip
+    if status == 429:
+        return GatewayError(
+            "upstream_error", message, status=429, code=code or "rate_limit_exceeded",
+            retry_after_s=retry_after_s or 1,
+        )  # fmt: skip
     if status == 503:
-        return GatewayError("no_replica", f"{model!r} is loading; try again soon.", retry_after_s=2)
-    return GatewayError("upstream_error", message)
+        return GatewayError(
+            "no_replica", f"{model!r} is not ready: {message}", retry_after_s=retry_after_s or 2
+        )
+    if status in (401, 403):
+        # Bud's own credential for the replica was refused: not the caller's fault.
+        return GatewayError(
+            "upstream_error",
+            f"The server of {model!r} refused Bud's own credential. Restart the deployment.",
+        )
+    return GatewayError("upstream_error", message, code=code, status=500 if status == 500 else 502)
+
+
+def _detail(body: bytes) -> _UpstreamDetail:
+    try:
+        document = msgspec.json.decode(body, type=_UpstreamBody)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _UpstreamDetail()
+    if isinstance(document.error, _UpstreamDetail):
+        return document.error
+    return _UpstreamDetail(message=document.error or document.message)
+
+
+def _context_length(detail: _UpstreamDetail, message: str) -> GatewayError:
+    if detail.n_ctx is not None and detail.n_prompt_tokens is not None:
+        message = (
+            f"This model's maximum context length is {detail.n_ctx} tokens, but the prompt has "
+            f"{detail.n_prompt_tokens} tokens. Shorten it, or give the deployment a larger context."
+        )
+    return GatewayError("context_length", message, param="messages")

@@ -1,339 +1,363 @@
-"""Carries one request to a replica and its answer back."""
+"""Carries one request to a replica, within the rules for retries, and its answer back."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
-import msgspec
 
 from core.contracts.request_fact import RequestFact
-from core.contracts.route_table import ApiKey, Price
 from core.kernel import clock
-from gateway import sse
+from gateway import usage
 from gateway.balancer import Backend, choose
+from gateway.body import Parsed
+from gateway.config import Timeouts
 from gateway.errors import GatewayError, from_upstream
-from gateway.table import Table, Target
-from gateway.upstream import Broken, ConnectFailed, Connection, TimedOut
+from gateway.sse import EventStream, EventTooLarge, renames
+from gateway.stats import Stats
+from gateway.table import Target
+from gateway.upstream import Broken, ConnectFailed, Connection, Stopped, TimedOut
 
-FIRST_BYTE_TIMEOUT_S = 300.0
-BETWEEN_TOKENS_TIMEOUT_S = 60.0
-MAX_ATTEMPTS = 4
-_RETRY_STATUS = frozenset({502, 503, 504})
-_MAX_ERROR_BYTES = 65536
-# A model server that is started again answers within a second or two.
-_RETRY_DELAYS_S = (0.0, 0.15, 0.6)
-
-
-class Peek(msgspec.Struct):
-    """What routing needs of a request's body."""
-
-    model: str | None = None
-    stream: bool | None = None
-    stream_options: dict[str, Any] | None = None
+MAX_ATTEMPTS = 3
+_RETRY_STATUSES = frozenset({429, 502, 503, 504})
+_SAME_REPLICA_S = 0.2
+_POLL_S = 0.25
+_MAX_ERROR_BYTES = 64 * 1024
+# An answer up to this size is kept whole, so that another replica can help until its end.
+_WHOLE_BYTES = 1024 * 1024
+_EDGE_BYTES = 8 * 1024
+# Keep-alive comments before the first token are held back for this long, then forwarded.
+_HOLD_S = 10.0
 
 
-_decode_peek = msgspec.json.Decoder(Peek).decode
+class Answer:
+    """A replica's answer that has begun; nothing of it has been sent to the caller.
 
-ENDPOINTS: dict[str, tuple[str, str]] = {
-    "/v1/chat/completions": ("chat.completions", "chat"),
-    "/v1/completions": ("completions", "completion"),
-    "/v1/embeddings": ("embeddings", "embedding"),
-}
-
-
-def peek(body: bytes) -> Peek:
-    """Read model and stream from a body.
-
-    Raises:
-        GatewayError: It is not JSON, or a field has the wrong type.
+    `first` is what to forward first: of a stream its first events, else all of the body up to
+    1 MB.
     """
-    try:
-        found = _decode_peek(body)
-    except msgspec.ValidationError as error:
-        raise GatewayError("invalid_request", f"The request body is not valid: {error}.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise GatewayError(
-            "invalid_request", f"The request body is not valid JSON: {error}."
-        ) from None
-    if not found.model:
-        raise GatewayError(
-            "invalid_request",
-            "The request names no model. List yours with GET /v1/models.",
-            param="model",
-        )
-    return found
 
+    def __init__(
+        self,
+        backend: Backend,
+        connection: Connection,
+        events: EventStream | None,
+        timeouts: Timeouts,
+    ) -> None:
+        self.first = b""
+        self.is_whole = False
+        self.events = events
+        self._backend = backend
+        self._connection = connection
+        self._timeouts = timeouts
+        self._edges = b""
 
-def find_target(table: Table, key: ApiKey, model: str, capability: str) -> Target:
-    """The route for a model, when the key may use it and it can do what is asked.
+    @property
+    def content_type(self) -> str:
+        """As the replica said."""
+        found = self._connection.headers.get(b"content-type", b"application/json")
+        return found.decode("latin-1")
 
-    Raises:
-        GatewayError: Unknown model, not allowed, or the capability is missing.
-    """
-    target = table.routes.get((key.project_id, model))
-    if target is None:
-        known = ", ".join(sorted(route.model for route in table.models(key))[:10]) or "none yet"
-        raise GatewayError(
-            "not_found", f"There is no model {model!r} in this project. It has: {known}.",
-            param="model",
-        )  # fmt: skip
-    if key.models and model not in key.models:
-        raise GatewayError("permission", f"This API key may not use {model!r}.", param="model")
-    capabilities: list[str] = list(target.route.capabilities)
-    if capability not in capabilities:
-        raise GatewayError(
-            "capability",
-            f"{model!r} lacks the capability {capability!r}; it has: {', '.join(capabilities)}.",
-            param="model",
-        )
-    return target
+    @property
+    def content_bytes(self) -> int | None:
+        """The length of the whole body; None when it comes in chunks."""
+        if self.is_whole:
+            return len(self.first)
+        length = self._connection.headers.get(b"content-length", b"")
+        return int(length) if length.isdigit() else None
 
+    @property
+    def usage(self) -> usage.Usage | None:
+        """Token counts as the replica gave them, once the answer has ended."""
+        if self.events is not None:
+            return self.events.usage
+        return usage.of_answer(self.first) if self.is_whole else usage.in_part(self._edges)
 
-def upstream_body(body: bytes, request: Peek, upstream_model: str) -> bytes:
-    """The body for the replica: its own model name, and usage asked for on a stream."""
-    rename = request.model != upstream_model
-    wants_usage = (request.stream_options or {}).get("include_usage") is True
-    add_usage = bool(request.stream) and not wants_usage
-    if not rename and not add_usage:
-        return body
-    if not rename and request.stream_options is None and b'"stream_options"' not in body:
-        # The common case costs a splice, not a parse.
-        cut = body.rstrip()
-        return cut[:-1] + b',"stream_options":{"include_usage":true}}'
-    document = msgspec.json.decode(body)
-    document["model"] = upstream_model
-    if add_usage:
-        document["stream_options"] = {
-            **(document.get("stream_options") or {}),
-            "include_usage": True,
-        }
-    return msgspec.json.encode(document)
+    async def begin(self, model: str, names: list[tuple[bytes, bytes]]) -> None:
+        """Read up to where it can be forwarded. Raises Broken, TimedOut or GatewayError."""
+        if self.events is None:
+            await self._begin_body(names)
+        else:
+            await self._begin_stream(self.events, model)
 
+    async def _begin_body(self, names: list[tuple[bytes, bytes]]) -> None:
+        reads: list[bytes] = []
+        size_bytes = 0
+        timeout_s = self._timeouts.first_byte_s
+        while size_bytes < _WHOLE_BYTES:
+            read = await self._connection.read(timeout_s)
+            if not read:
+                self.is_whole = True
+                break
+            reads.append(read)
+            size_bytes += len(read)
+            timeout_s = self._timeouts.between_tokens_s
+        self.first = b"".join(reads)
+        if self.is_whole:
+            for old, new in names:
+                self.first = self.first.replace(old, new)
+        else:
+            self._edges = self.first[:_EDGE_BYTES] + self.first[-_EDGE_BYTES:]
 
-class RetryBudget:
-    """Retries are at most a fifth of the requests of late, and a few; so they cannot pile up."""
-
-    _RATIO = 0.2
-    _MAX = 20.0
-
-    def __init__(self) -> None:
-        self._tokens = self._MAX / 2
-
-    def request(self) -> None:
-        """A request came."""
-        self._tokens = min(self._tokens + self._RATIO, self._MAX)
-
-    def take(self) -> bool:
-        """Whether a retry may be made now."""
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
-
-
-@dataclass
-class Attempt:
-    """An answer that has begun: its first piece has come, nothing has been sent to the caller."""
-
-    backend: Backend
-    connection: Connection
-    first: bytes
-    events: sse.EventStream | None
+    async def _begin_stream(self, events: EventStream, model: str) -> None:
+        began_s = clock.monotonic_s()
+        held = b""
+        while True:
+            read = await self._connection.read(self._timeouts.first_byte_s)
+            if not read:
+                raise Broken("the stream ended before its first event")
+            held += self._fed(events, read)
+            if events.error is not None and not events.done:
+                raise from_upstream(500, events.error, model)
+            if held and (events.has_data or clock.monotonic_s() - began_s > _HOLD_S):
+                self.first = held
+                return
 
     async def next(self) -> bytes:
-        """What to forward next; b"" at the end.
-
-        Raises:
-            Broken, TimedOut: The replica broke off, or fell silent.
-        """
+        """What to forward next; b"" at the end. Raises Broken, TimedOut or Stopped."""
+        if self.is_whole:
+            return b""
+        events = self.events
         while True:
-            chunk = await self.connection.read(BETWEEN_TOKENS_TIMEOUT_S)
-            if self.events is None:
-                return chunk
-            if not chunk:
-                rest = self.events.rest()
-                if not rest and not self.events.done and not self.events.failed:
+            read = await self._connection.read(self._timeouts.between_tokens_s)
+            if events is None:
+                self._edges = (
+                    self._edges[:_EDGE_BYTES] + ((self._edges[_EDGE_BYTES:] + read)[-_EDGE_BYTES:])
+                )
+                return read
+            if not read:
+                if not events.is_whole:
                     raise Broken("the stream ended before its last event")
-                return rest
-            forward = self.events.feed(chunk)
+                return b""
+            forward = self._fed(events, read)
             if forward:
                 return forward
 
+    @staticmethod
+    def _fed(events: EventStream, read: bytes) -> bytes:
+        try:
+            return events.feed(read)
+        except EventTooLarge:
+            raise Broken("an event of the stream is too large") from None
+
+    def stop(self) -> None:
+        """Make the reader stop: the gateway is stopping."""
+        self._connection.fail(Stopped())
+
+    def broke(self) -> None:
+        """The replica broke off in the middle."""
+        self._backend.failed(clock.monotonic_s())
+
+    def release(self) -> None:
+        """Free the replica; what is still running there is cancelled by closing."""
+        self._backend.ended()
+        self._backend.pool.release(self._connection)
+
+
+class _Retryable(Exception):
+    """An attempt that another one may follow.
+
+    Args:
+        error: What the caller gets when none follows.
+        reason: For the metrics.
+        unsent: The replica did not begin to work on the request, so that trying again is free.
+    """
+
+    def __init__(self, error: GatewayError, reason: str, *, unsent: bool = False) -> None:
+        super().__init__(reason)
+        self.error = error
+        self.reason = reason
+        self.unsent = unsent
+
 
 class Proxy:
-    """Finds a replica that answers, within the retry rules."""
+    """Finds a replica that answers."""
 
-    def __init__(self, sleep: Callable[[float], Any], on_retry: Callable[[str], None]) -> None:
-        self._sleep = sleep
-        self._on_retry = on_retry
-        self._budgets: dict[str, RetryBudget] = {}
+    def __init__(self, timeouts: Timeouts, stats: Stats) -> None:
+        self._timeouts = timeouts
+        self._stats = stats
 
     async def begin(
-        self,
-        find: Callable[[], Target],
-        path: str,
-        body: bytes,
-        request: Peek,
-        fact: RequestFact,
-    ) -> Attempt:
+        self, find: Callable[[], Target], path: str, body: Parsed, fact: RequestFact
+    ) -> Answer:
         """Send the request until a replica begins to answer.
+
+        A replica that did not begin to work on it (nothing listens, or it is loading) costs
+        nothing but time, so the request waits for one for a while; every other retry is paid
+        from a budget.
 
         Args:
             find: Looks the route up again, since the table may change between attempts.
             path: The endpoint, the same at the replica.
             body: What the caller sent.
-            request: What was read from it.
             fact: The request's fact; replica, attempts and connect time are filled in.
 
         Raises:
             GatewayError: No replica answers, or the request itself is refused.
         """
-        budget = self._budgets.setdefault(str(request.model), RetryBudget())
-        budget.request()
+        target = find()
+        target.budget.request()
         tried: list[Backend] = []
-        error = GatewayError("no_replica", "")
-        while fact.attempts < MAX_ATTEMPTS:
-            if fact.attempts:
-                if not budget.take():
-                    break
-                self._on_retry(str(request.model))
-                delay_s = _RETRY_DELAYS_S[min(fact.attempts, len(_RETRY_DELAYS_S)) - 1]
-                await self._sleep(delay_s * random.uniform(0.7, 1.3))  # noqa: S311 (jitter)
-            target = find()
+        paid = 0
+        last: GatewayError | None = None
+        give_up_s: float | None = None
+        while True:
             backend = choose(target.backends, tried)
-            if backend is None:
-                raise _not_ready(target)
-            fact.attempts += 1
-            fact.replica_id = backend.replica.id
-            try:
-                return await self._attempt(backend, target, path, body, request, fact)
-            except GatewayError as refused:
-                if refused.status not in _RETRY_STATUS:
-                    raise
-                error = refused
-            tried.append(backend)
-        raise error
+            if backend is not None:
+                try:
+                    return await self._attempt(backend, target, path, body, fact)
+                except _Retryable as failed:
+                    failure, last = failed, failed.error
+                tried.append(backend)
+                target = find()
+                if not failure.unsent:
+                    paid += 1
+                    if paid >= MAX_ATTEMPTS or not _may_retry(failure, target, tried):
+                        raise last
+                self._stats.retries.add(failure.reason)
+                continue
+            give_up_s = give_up_s or clock.monotonic_s() + self._timeouts.replica_wait_s
+            if not target.may_come_back or clock.monotonic_s() >= give_up_s:
+                raise last or _not_ready(target)
+            await self._wait(target)
+            target = find()
+
+    async def _wait(self, target: Target) -> None:
+        soonest_s = min((backend.wait_s for backend in target.backends), default=_POLL_S)
+        self._stats.waiting.add(value=1)
+        try:
+            await asyncio.sleep(min(max(soonest_s, 0.02), _POLL_S) * random.uniform(1.0, 1.3))  # noqa: S311 (jitter)
+        finally:
+            self._stats.waiting.add(value=-1)
 
     async def _attempt(
-        self,
-        backend: Backend,
-        target: Target,
-        path: str,
-        body: bytes,
-        request: Peek,
-        fact: RequestFact,
-    ) -> Attempt:
-        backend.in_flight += 1
-        connection: Connection | None = None
-        started_s = clock.monotonic_s()
+        self, backend: Backend, target: Target, path: str, body: Parsed, fact: RequestFact
+    ) -> Answer:
+        """One attempt. Raises _Retryable or GatewayError."""
+        fact.attempts += 1
+        fact.replica_id = backend.replica.id
+        began_s = clock.monotonic_s()
+        answer: Answer | None = None
+        backend.began()
         try:
-            outgoing = upstream_body(body, request, target.route.upstream_model)
-            head = backend.pool.head(path, outgoing, fact.request_id)
-            connection = await self._send(backend, head, outgoing)
-            fact.connect_ms = (clock.monotonic_s() - started_s) * 1000
-            attempt = await self._first_piece(backend, connection, request, str(request.model))
-            backend.succeeded((clock.monotonic_s() - started_s) * 1000)
-            return attempt
-        except BaseException as error:
-            backend.in_flight -= 1
-            if connection is not None:
-                connection.abort()
-            raise _translated(error, backend, str(request.model)) from error
+            connection = await self._sent(backend, target, path, body, fact)
+            try:
+                answer = await self._begun(backend, connection, target, body)
+            finally:
+                if answer is None:
+                    backend.pool.release(connection)
+        except (ConnectFailed, Broken, TimedOut, _Retryable) as error:
+            raise _judged(error, backend, began_s, body.model) from error
+        finally:
+            if answer is None:
+                backend.ended()
+        backend.succeeded((clock.monotonic_s() - began_s) * 1000)
+        return answer
 
-    async def _send(self, backend: Backend, head: bytes, body: bytes) -> Connection:
-        """Send on a kept connection, or on a new one when the kept one turns out to be dead."""
-        connection = await backend.pool.acquire()
+    async def _sent(
+        self, backend: Backend, target: Target, path: str, body: Parsed, fact: RequestFact
+    ) -> Connection:
+        """A connection on which the replica's status has come."""
+        outgoing = body.for_replica(target.route.upstream_model)
+        head = backend.pool.head(path, len(outgoing), fact.request_id, stream=body.stream)
+        kept = backend.pool.idle()
+        if kept is not None and await self._on_kept(kept, head, outgoing):
+            return kept
+        began_s = clock.monotonic_s()
+        connection = await backend.pool.connect(self._timeouts.connect_s)
+        fact.connect_ms = (clock.monotonic_s() - began_s) * 1000
+        backend.connected()
         try:
-            await connection.send(head, body)
-            await connection.wait_head(FIRST_BYTE_TIMEOUT_S)
-        except Broken:
-            if not connection.reused or connection.answer_begun:
-                raise
-            connection = await backend.pool.acquire(fresh=True)
-            await connection.send(head, body)
-            await connection.wait_head(FIRST_BYTE_TIMEOUT_S)
+            connection.send(head, outgoing)
+            await connection.head(self._timeouts.first_byte_s)
         except BaseException:
             connection.abort()
             raise
         return connection
 
-    async def _first_piece(
-        self, backend: Backend, connection: Connection, request: Peek, model: str
-    ) -> Attempt:
+    async def _begun(
+        self, backend: Backend, connection: Connection, target: Target, body: Parsed
+    ) -> Answer:
         if connection.status != 200:
-            answer = await _read_all(connection, _MAX_ERROR_BYTES)
-            raise from_upstream(connection.status, answer, model)
-        if not request.stream:
-            answer = await _read_all(connection, None)
-            return Attempt(backend, connection, answer, None)
-        wants_usage = (request.stream_options or {}).get("include_usage") is True
-        events = sse.EventStream(keep_usage=wants_usage)
-        # Nothing goes to the caller before the first event: until then another replica can help.
-        while True:
-            chunk = await connection.read(FIRST_BYTE_TIMEOUT_S)
-            if not chunk:
-                raise Broken("the stream ended before its first event")
-            forward = events.feed(chunk)
-            if events.has_data and forward:
-                return Attempt(backend, connection, forward, events)
+            raise await self._refusal(connection, body.model)
+        upstream_model, model = target.route.upstream_model, target.route.model
+        events = None
+        if body.stream:
+            events = EventStream(
+                keep_usage=body.wants_usage, upstream_model=upstream_model, model=model
+            )
+        answer = Answer(backend, connection, events, self._timeouts)
+        await answer.begin(model, renames(upstream_model, model))
+        return answer
+
+    async def _on_kept(self, connection: Connection, head: bytes, body: bytes) -> bool:
+        """Send on a kept connection; False when it turns out to be closed: use a new one."""
+        try:
+            connection.send(head, body)
+            await connection.head(self._timeouts.first_byte_s)
+        except Broken:
+            if connection.answer_begun:
+                connection.abort()
+                raise
+            return False
+        except BaseException:
+            connection.abort()
+            raise
+        return True
+
+    async def _refusal(self, connection: Connection, model: str) -> GatewayError:
+        reads: list[bytes] = []
+        size_bytes = 0
+        while size_bytes < _MAX_ERROR_BYTES:
+            read = await connection.read(self._timeouts.between_tokens_s)
+            if not read:
+                break
+            reads.append(read)
+            size_bytes += len(read)
+        after = connection.headers.get(b"retry-after", b"")
+        retry_after_s = int(after) if after.isdigit() else None
+        return from_upstream(connection.status, b"".join(reads), model, retry_after_s=retry_after_s)
 
 
-async def _read_all(connection: Connection, limit: int | None) -> bytes:
-    pieces = []
-    size = 0
-    while piece := await connection.read(FIRST_BYTE_TIMEOUT_S):
-        pieces.append(piece)
-        size += len(piece)
-        if limit is not None and size > limit:
-            break
-    return b"".join(pieces)
+def _may_retry(failure: _Retryable, target: Target, tried: list[Backend]) -> bool:
+    """Whether the budget pays another attempt; one that is overloaded is not asked again."""
+    elsewhere = any(backend.available and backend not in tried for backend in target.backends)
+    return (elsewhere or failure.error.status != 429) and target.budget.take()
+
+
+def _judged(error: Exception, backend: Backend, began_s: float, model: str) -> Exception:
+    """What an attempt's failure means for the replica and for the request."""
+    if isinstance(error, ConnectFailed):
+        backend.failed(began_s)
+        refused = GatewayError(
+            "connect", f"No replica of {model!r} can be reached now. Try again soon.",
+            retry_after_s=2,
+        )  # fmt: skip
+        return _Retryable(refused, "connect", unsent=True)
+    if isinstance(error, Broken):
+        backend.failed(began_s)
+        broken = GatewayError("upstream_broke", f"The replica of {model!r} broke off: {error}.")
+        return _Retryable(broken, "broken")
+    if isinstance(error, TimedOut):
+        return GatewayError("timeout", f"{model!r} did not answer: {error}.")
+    if isinstance(error, _Retryable) and error.error.status != 429:
+        backend.failed(began_s)
+    return error
 
 
 def _not_ready(target: Target) -> GatewayError:
     route = target.route
+    if target.problem:
+        return GatewayError(
+            "no_replica", f"No replica of {route.model!r} can be used: {target.problem}",
+        )  # fmt: skip
     hint = {
         "stopped": "Start it on its page.",
         "failed": "Its page says why.",
         "planned": "It is being brought up.",
-        "starting": "Try again soon.",
     }.get(route.state, "Try again soon.")
     return GatewayError(
         "no_replica",
         f"No replica of {route.model!r} answers now: it is {route.state}. {hint}",
         retry_after_s=2,
     )
-
-
-def _translated(error: BaseException, backend: Backend, model: str) -> BaseException:
-    """An error of the connection as one of the gateway; others stay what they are."""
-    if isinstance(error, ConnectFailed):
-        backend.failed()
-        return GatewayError("connect", f"No replica of {model!r} can be reached now.")
-    if isinstance(error, TimedOut):
-        backend.failed()
-        return GatewayError("timeout", f"{model!r} did not answer: {error}.")
-    if isinstance(error, Broken):
-        backend.failed()
-        return GatewayError("upstream_broke", f"The replica of {model!r} broke off: {error}.")
-    return error
-
-
-def cost_usd(price: Price | None, usage: sse.Usage | None) -> float | None:
-    """The cost of a request by token prices; None when a price or a count is missing."""
-    if price is None or usage is None or price.input_usd_per_million_tokens is None:
-        return None
-    if price.output_usd_per_million_tokens is None:
-        return None
-    cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
-    cached = cached or 0
-    cached_price = price.cached_usd_per_million_tokens
-    if cached_price is None:
-        cached_price = price.input_usd_per_million_tokens
-    return (
-        ((usage.prompt_tokens or 0) - cached) * price.input_usd_per_million_tokens
-        + cached * cached_price
-        + (usage.completion_tokens or 0) * price.output_usd_per_million_tokens
-    ) / 1e6

@@ -1,4 +1,8 @@
-"""The routes of the gateway, on aiohttp."""
+"""The routes of the gateway, and the life of one worker.
+
+aiohttp's low-level server is used: its application layer would add more than half to the cost of
+a request, and the few routes need none of it.
+"""
 
 from __future__ import annotations
 
@@ -6,187 +10,225 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 from aiohttp import web
-from prometheus_client import generate_latest
 
+from core.contracts import route_table
 from core.contracts.request_fact import RequestFact
 from core.contracts.route_table import ApiKey, Route
 from core.kernel import clock, ids
-from gateway import sse
+from gateway.body import parse
+from gateway.config import GatewayConfig
 from gateway.errors import GatewayError
 from gateway.facts import FactWriter
-from gateway.proxy import ENDPOINTS, Attempt, Proxy, cost_usd, find_target, peek
+from gateway.proxy import Proxy
+from gateway.relay import Exchange
 from gateway.stats import Stats
 from gateway.table import TableHolder, Target
-from gateway.upstream import Broken, TimedOut
 
 log = logging.getLogger(__name__)
 
-_LAG_EVERY_S = 1.0
+_TICK_S = 0.1
+_SWEEP_TICKS = 10
+_IDLE_CALLER_S = 75.0
+_LINGER_S = 10.0
+_BACKLOG = 1024
 _CLIENT_CLOSED = 499
+_MAX_MESSAGE = 500
+
+# path → (name in facts and metrics, capability a route must have, whether it can stream)
+ENDPOINTS: dict[str, tuple[str, str, bool]] = {
+    "/v1/chat/completions": ("chat.completions", "chat", True),
+    "/v1/completions": ("completions", "completion", True),
+    "/v1/embeddings": ("embeddings", "embedding", False),
+}
+_MODELS = "/v1/models"
+
+_Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
 
 
-@dataclass(frozen=True)
-class GatewayConfig:
-    """What the command line says."""
-
-    host: str
-    port: int
-    data_dir: Path
-    keys_dir: Path
-    max_body_bytes: int
-    facts_max_bytes: int
-
-
-@dataclass
 class Gateway:
-    """One worker."""
+    """One worker: listens, answers, and stops cleanly."""
 
-    config: GatewayConfig
-    stats: Stats = field(default_factory=Stats)
-    started_s: float = field(default_factory=clock.monotonic_s)
-    _attempts: set[Attempt] = field(default_factory=set)
-    _stopping: bool = False
-
-    def __post_init__(self) -> None:
+    def __init__(self, config: GatewayConfig) -> None:
+        self.config = config
+        self.stats = Stats()
         self.table = TableHolder(
-            self.config.data_dir / "routes" / "table.json", self.config.keys_dir
+            config.data_dir / "routes" / route_table.FILE_NAME, config.keys_dir
         )
-        self.facts = FactWriter(self.config.data_dir, self.config.facts_max_bytes)
-        self.proxy = Proxy(asyncio.sleep, lambda model: self.stats.retries.labels(model).inc())
+        self.facts = FactWriter(config.data_dir, config.facts_max_bytes)
+        self.port = config.port
+        self._proxy = Proxy(config.timeouts, self.stats)
+        self._started_s = clock.monotonic_s()
+        self._exchanges: set[Exchange] = set()
+        self._stopping = False
+        self._runner: web.ServerRunner | None = None
+        self._site: web.TCPSite | None = None
+        self._ticker: asyncio.Task[None] | None = None
 
-    def application(self) -> web.Application:
-        """The aiohttp application."""
-        app = web.Application(client_max_size=0, handler_args={"access_log": None})
-        app.router.add_get("/health", self.health)
-        app.router.add_get("/metrics", self.metrics)
-        app.router.add_get("/v1/models", self._answering("models", self.list_models))
-        app.router.add_get("/v1/models/{model:.+}", self._answering("models", self.show_model))
-        for path, (name, _) in ENDPOINTS.items():
-            app.router.add_post(path, self._answering(name, self.infer))
-        app.router.add_route("*", "/{path:.*}", self._answering("unknown", self.unknown))
-        app.cleanup_ctx.append(self._background)
-        return app
+    # -- life
 
-    async def _background(self, _app: web.Application):  # type: ignore[no-untyped-def]
-        self.table.refresh()
+    async def start(self) -> None:
+        """Read the table, begin to write facts, then listen. Raises OSError: port taken."""
+        await self.table.refresh()
         self.facts.start()
-        tasks = [asyncio.create_task(self.table.watch()), asyncio.create_task(self._watch_loop())]
-        yield
-        for task in tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-        await asyncio.to_thread(self.facts.stop)
+        server = web.Server(
+            self._answer,
+            handler_cancellation=True,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=_IDLE_CALLER_S,
+            lingering_time=_LINGER_S,
+        )
+        self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
+        await self._runner.setup()
+        self._site = web.TCPSite(self._runner, self.config.host, self.config.port, backlog=_BACKLOG)
+        await self._site.start()
+        self.port = self._runner.addresses[0][1]
+        self._ticker = asyncio.create_task(self._tick())
+        log.info("listening on %s port %d", self.config.host, self.port)
 
-    async def _watch_loop(self) -> None:
-        while True:
-            before_s = clock.monotonic_s()
-            await asyncio.sleep(_LAG_EVERY_S)
-            self.stats.loop_lag.set(max(clock.monotonic_s() - before_s - _LAG_EVERY_S, 0.0))
-
-    # -- stopping
-
-    async def drain(self, grace_s: float) -> None:
-        """Let requests in flight finish for `grace_s`, then end them with an error event."""
+    async def stop(self) -> None:
+        """Stop accepting, let requests finish for a while, end the rest, write the facts."""
+        assert self._site is not None
+        assert self._runner is not None
         self._stopping = True
-        deadline_s = clock.monotonic_s() + grace_s
-        while self._attempts and clock.monotonic_s() < deadline_s:
-            await asyncio.sleep(0.05)
-        for attempt in list(self._attempts):
-            attempt.connection.fail(Broken("the gateway is stopping"))
-        while self._attempts and clock.monotonic_s() < deadline_s + 1:
+        await self._site.stop()
+        await self._emptied(self.config.timeouts.drain_s)
+        if self._exchanges:
+            log.warning("%d requests are ended by the stop", len(self._exchanges))
+        for exchange in list(self._exchanges):
+            exchange.stop()
+        await self._emptied(1.0)
+        await self._runner.cleanup()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._ticker
+        await asyncio.to_thread(self.facts.stop)
+        log.info("stopped")
+
+    async def _emptied(self, within_s: float) -> None:
+        deadline_s = clock.monotonic_s() + within_s
+        while self._exchanges and clock.monotonic_s() < deadline_s:
             await asyncio.sleep(0.02)
 
-    # -- routes
+    async def _tick(self) -> None:
+        ticks = 0
+        while True:
+            before_s = clock.monotonic_s()
+            await asyncio.sleep(_TICK_S)
+            self.stats.loop_lag.observe(max(clock.monotonic_s() - before_s - _TICK_S, 0.0))
+            await self.table.refresh()
+            ticks += 1
+            if ticks % _SWEEP_TICKS == 0:
+                for exchange in list(self._exchanges):
+                    exchange.drop_stalled_caller(self.config.timeouts.caller_s)
 
-    async def health(self, _request: web.Request) -> web.Response:
-        """GET /health."""
-        table = self.table.current
-        age_s = clock.unix_s() - table.published_unix_s if table.version else None
-        return web.json_response(
-            {
-                "status": "stopping" if self._stopping else "ok",
-                "route_table_version": table.version,
-                "route_table_age_s": age_s,
-                "uptime_s": clock.monotonic_s() - self.started_s,
-                "in_flight": len(self._attempts),
-                "facts_dropped": self.facts.dropped,
-            },
-            status=503 if self._stopping else 200,
+    # -- one request
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Errors in OpenAI's shape, one fact a request, whatever happens."""
+        path = request.path
+        if path == "/health":
+            return self._health()
+        if path == "/metrics":
+            return self._metrics()
+        endpoint, handler = self._route(request.method, path)
+        fact = RequestFact(
+            request_id=ids.new_id("req"),
+            started_unix_s=clock.unix_s(),
+            endpoint=endpoint,
+            worker_id=self.facts.worker_id,
         )
+        exchange = Exchange(request, fact, clock.monotonic_s())
+        self._exchanges.add(exchange)
+        try:
+            response = await handler(exchange)
+            fact.status = response.status
+            return response
+        except GatewayError as error:
+            return self._refused(exchange, error)
+        except asyncio.CancelledError:
+            if exchange.stopping and (task := asyncio.current_task()) is not None:
+                task.uncancel()
+                return self._refused(
+                    exchange,
+                    GatewayError("gateway_stopped", "The gateway is stopping. Send it again."),
+                )
+            _caller_left(fact)
+            raise
+        except (ConnectionError, web.RequestPayloadError):
+            _caller_left(fact)
+            raise ConnectionResetError("the caller is gone") from None
+        except Exception:  # the caller gets an answer, and the log the traceback
+            log.exception("request %s failed", fact.request_id)
+            message = f"A fault in the gateway; its log names request {fact.request_id}."
+            return self._refused(exchange, GatewayError("internal", message))
+        finally:
+            self._exchanges.discard(exchange)
+            fact.duration_ms = exchange.elapsed_ms()
+            self._finish(fact)
 
-    async def metrics(self, _request: web.Request) -> web.Response:
-        """GET /metrics."""
-        self.stats.table_version.set(self.table.current.version)
-        self.stats.facts_dropped.set(self.facts.dropped)
-        return web.Response(
-            body=generate_latest(self.stats.registry),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
-        )
+    def _route(self, method: str, path: str) -> tuple[str, _Handler]:
+        found = ENDPOINTS.get(path)
+        if found is not None and method == "POST":
+            return found[0], self._infer
+        if method == "GET" and path == _MODELS:
+            return "models", self._list_models
+        if method == "GET" and path.startswith(_MODELS + "/"):
+            return "models", self._show_model
+        return "unknown", self._unknown
 
-    async def list_models(self, request: web.Request, fact: RequestFact) -> web.StreamResponse:
-        """GET /v1/models."""
-        key = self._authenticate(request, fact)
-        data = [_model_object(route) for route in self.table.current.models(key)]
-        return web.json_response({"object": "list", "data": data})
-
-    async def show_model(self, request: web.Request, fact: RequestFact) -> web.StreamResponse:
-        """GET /v1/models/{model}."""
-        key = self._authenticate(request, fact)
-        fact.model = request.match_info["model"]
-        for route in self.table.current.models(key):
-            if route.model == fact.model:
-                return web.json_response(_model_object(route))
-        raise GatewayError("not_found", f"There is no model {fact.model!r} in this project.")
-
-    async def unknown(self, request: web.Request, _fact: RequestFact) -> web.StreamResponse:
-        """Any other path."""
-        known = request.path in ENDPOINTS
-        raise GatewayError(
-            "not_found",
-            f"{request.method} {request.path} is not a route of this gateway."
-            + (" Use POST." if known else " See GET /v1/models and POST /v1/chat/completions."),
-            code="unknown_url",
-            status=405 if known else 404,
-        )
-
-    async def infer(self, request: web.Request, fact: RequestFact) -> web.StreamResponse:
-        """POST to an inference endpoint."""
-        started_s = clock.monotonic_s()
-        key = self._authenticate(request, fact)
-        body = await self._read_body(request)
-        fact.request_bytes = len(body)
-        parsed = peek(body)
-        fact.model, fact.stream = str(parsed.model), bool(parsed.stream)
-        if request.path == "/v1/embeddings":
-            parsed.stream = fact.stream = False
-        capability = ENDPOINTS[request.path][1]
+    async def _infer(self, exchange: Exchange) -> web.StreamResponse:
+        fact, path = exchange.fact, exchange.request.path
+        key = self._authenticate(exchange)
+        _, capability, can_stream = ENDPOINTS[path]
+        raw = await exchange.read_body(self.config.max_body_bytes)
+        body = parse(raw, can_stream=can_stream)
+        fact.model, fact.stream = body.model, body.stream
 
         def find() -> Target:
-            return find_target(self.table.current, key, fact.model, capability)
+            return self._target(key, body.model, capability)
 
-        target = find()
-        fact.deployment_id = target.route.deployment_id
-        attempt = await self.proxy.begin(find, request.path, body, parsed, fact)
-        self._attempts.add(attempt)
+        route = find().route
+        fact.deployment_id = route.deployment_id
+        answer = await self._proxy.begin(find, path, body, fact)
+        exchange.answer = answer
         try:
-            if attempt.events is None:
-                return self._whole(attempt, target.route, fact)
-            return await self._stream(request, attempt, target.route, fact, started_s)
+            return await exchange.send(answer, self._headers(fact))
         finally:
-            self._attempts.discard(attempt)
-            attempt.backend.in_flight -= 1
-            attempt.backend.pool.release(attempt.connection)
+            exchange.account(answer, route, self.stats)
+            answer.release()
 
-    def _authenticate(self, request: web.Request, fact: RequestFact) -> ApiKey:
-        header = request.headers.get("Authorization", "")
-        secret = header[7:] if header[:7].lower() == "bearer " else ""
-        secret = secret.strip() or request.headers.get("x-api-key", "").strip()
+    def _target(self, key: ApiKey, model: str, capability: str) -> Target:
+        """The route for a model, when the key may use it and it can do what is asked."""
+        table = self.table.current
+        target = table.routes.get((key.project_id, model))
+        if target is None:
+            known = ", ".join(sorted(route.model for route in table.models(key))[:10])
+            raise GatewayError(
+                "not_found",
+                f"There is no model {model!r} in this project. It has: {known or 'none yet'}.",
+                param="model",
+            )
+        if key.models and model not in key.models:
+            raise GatewayError("permission", f"This API key may not use {model!r}.", param="model")
+        if capability not in target.route.capabilities:
+            has = ", ".join(target.route.capabilities)
+            raise GatewayError(
+                "capability",
+                f"{model!r} lacks the capability {capability!r}; it has: {has}.",
+                param="model",
+            )
+        return target
+
+    def _authenticate(self, exchange: Exchange) -> ApiKey:
+        headers = exchange.request.headers
+        scheme, _, secret = headers.get("Authorization", "").partition(" ")
+        secret = secret.strip() if scheme.lower() == "bearer" else ""
+        secret = secret or headers.get("x-api-key", "").strip()
         if not secret:
             raise GatewayError(
                 "authentication",
@@ -198,156 +240,116 @@ class Gateway:
                 "authentication",
                 "This API key is unknown, revoked or expired. Make one on the API keys page.",
             )
+        fact = exchange.fact
         fact.key_id, fact.project_id, fact.user_id = key.id, key.project_id, key.user_id
         return key
 
-    async def _read_body(self, request: web.Request) -> bytes:
-        limit = self.config.max_body_bytes
-        too_large = GatewayError(
-            "too_large",
-            f"The request body is over the limit of {limit // 1_000_000} MB. "
-            "Send less, or raise BUD_MAX_BODY_MB.",
-        )
-        if (request.content_length or 0) > limit:
-            raise too_large
-        pieces: list[bytes] = []
-        size = 0
-        async for piece in request.content.iter_any():
-            size += len(piece)
-            if size > limit:
-                raise too_large
-            pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def _whole(self, attempt: Attempt, route: Route, fact: RequestFact) -> web.StreamResponse:
-        self._count(route, fact, sse.usage_of(attempt.first))
-        fact.response_bytes = len(attempt.first)
-        return web.Response(
-            body=attempt.first,
-            headers={"Content-Type": "application/json", "X-Request-Id": fact.request_id},
-        )
-
-    async def _stream(
-        self,
-        request: web.Request,
-        attempt: Attempt,
-        route: Route,
-        fact: RequestFact,
-        started_s: float,
-    ) -> web.StreamResponse:
-        assert attempt.events is not None
-        answer = web.StreamResponse(
-            headers={
-                "Content-Type": "text/event-stream; charset=utf-8",
-                "Cache-Control": "no-cache",
-                "X-Accel-Buffering": "no",
-                "X-Request-Id": fact.request_id,
-            }
-        )
-        fact.ttft_ms = (clock.monotonic_s() - started_s) * 1000
-        await answer.prepare(request)
-        fact.status = 200
-        piece = attempt.first
-        try:
-            while piece:
-                fact.response_bytes += len(piece)
-                await answer.write(piece)
-                piece = await attempt.next()
-        except (Broken, TimedOut) as error:
-            broken = self._broken(error, route)
-            fact.error_class, fact.error_message = broken.error_class, broken.message
-            attempt.backend.failed()
-            await answer.write(broken.event())
-        if attempt.events.failed:
-            fact.error_class = "upstream_error"
-            fact.error_message = "The replica ended the stream with an error event."
-        self._count(route, fact, attempt.events.usage)
-        self.stats.ttft.labels(route.model).observe(fact.ttft_ms / 1000)
-        await answer.write_eof()
-        return answer
-
-    def _broken(self, error: Exception, route: Route) -> GatewayError:
+    def _headers(self, fact: RequestFact) -> dict[str, str]:
+        headers = {"X-Request-Id": fact.request_id}
         if self._stopping:
-            return GatewayError("gateway_stopped", "The gateway was stopped during this stream.")
-        kind = "timeout" if isinstance(error, TimedOut) else "upstream_broke"
-        return GatewayError(
-            kind, f"The stream of {route.model!r} broke off: {error}. Send the request again."
-        )
+            headers["Connection"] = "close"
+        return headers
 
-    def _count(self, route: Route, fact: RequestFact, usage: sse.Usage | None) -> None:
-        fact.cost_usd = cost_usd(route.price, usage)
-        if usage is None:
-            return
-        fact.input_tokens, fact.output_tokens = usage.prompt_tokens, usage.completion_tokens
-        if usage.prompt_tokens_details is not None:
-            fact.cached_tokens = usage.prompt_tokens_details.cached_tokens
-        self.stats.tokens.labels(route.model, "input").inc(fact.input_tokens or 0)
-        self.stats.tokens.labels(route.model, "output").inc(fact.output_tokens or 0)
-
-    def _answering(
-        self,
-        endpoint: str,
-        handler: Callable[[web.Request, RequestFact], Awaitable[web.StreamResponse]],
-    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """Wrap a handler: errors in OpenAI's shape, one fact a request, whatever happens."""
-
-        async def answer(request: web.Request) -> web.StreamResponse:
-            started_s = clock.monotonic_s()
-            fact = RequestFact(
-                request_id=ids.new_id("req"),
-                started_unix_s=clock.unix_s(),
-                endpoint=endpoint,
-                worker_id=self.facts.worker_id,
-            )
-            self.stats.in_flight.inc()
-            try:
-                response = await handler(request, fact)
-                fact.status = response.status
-                response_headers_open = not response.prepared
-                if response_headers_open:
-                    response.headers["X-Request-Id"] = fact.request_id
-                return response
-            except GatewayError as error:
-                return self._refused(request, fact, error)
-            except (asyncio.CancelledError, ConnectionError):
-                # The caller went away; the replica stops working on it.
-                fact.error_class, fact.status = "client_closed", _CLIENT_CLOSED
-                fact.error_message = "The caller closed the connection."
-                raise
-            except Exception:
-                log.exception("request %s failed", fact.request_id)
-                message = f"A fault in the gateway; see its log for {fact.request_id}."
-                return self._refused(request, fact, GatewayError("internal", message))
-            finally:
-                fact.duration_ms = (clock.monotonic_s() - started_s) * 1000
-                self._finish(fact)
-
-        return answer
-
-    def _refused(
-        self, request: web.Request, fact: RequestFact, error: GatewayError
-    ) -> web.Response:
+    def _refused(self, exchange: Exchange, error: GatewayError) -> web.Response:
+        fact, request = exchange.fact, exchange.request
         fact.status, fact.error_class = error.status, error.error_class
-        fact.error_message = error.message[:500]
-        headers = {"Content-Type": "application/json", "X-Request-Id": fact.request_id}
+        fact.error_message = error.message[:_MAX_MESSAGE]
+        if error.status >= 500:
+            log.warning(
+                "request %s to %s: %d %s", fact.request_id, fact.deployment_id or fact.endpoint,
+                error.status, error.error_class,
+            )  # fmt: skip
+        headers = self._headers(fact) | {"Content-Type": "application/json"}
         if error.retry_after_s is not None:
             headers["Retry-After"] = str(error.retry_after_s)
         response = web.Response(body=error.body(), status=error.status, headers=headers)
-        if request.can_read_body and not request.content.is_eof():
-            # What is left of the body is not read: the connection cannot be used again.
+        if not request.content.at_eof() and request.can_read_body:
+            # What is left of the body is thrown away: the connection cannot be used again.
             response.force_close()
         return response
 
     def _finish(self, fact: RequestFact) -> None:
-        self.stats.in_flight.dec()
         # A model name nobody has is not made a label: callers could fill the memory with them.
         model = fact.model if fact.deployment_id else ""
-        self.stats.requests.labels(fact.endpoint, model, str(fact.status)).inc()
+        self.stats.requests.add(fact.endpoint, model, str(fact.status))
         if fact.endpoint == "models" and not fact.error_class:
             return
         if model:
-            self.stats.duration.labels(model).observe(fact.duration_ms / 1000)
+            self.stats.duration.observe(fact.duration_ms / 1000, model)
         self.facts.add(fact)
+
+    # -- the other routes
+
+    async def _list_models(self, exchange: Exchange) -> web.StreamResponse:
+        key = self._authenticate(exchange)
+        data = [_model_object(route) for route in self.table.current.models(key)]
+        return self._json({"object": "list", "data": data}, exchange.fact)
+
+    async def _show_model(self, exchange: Exchange) -> web.StreamResponse:
+        key = self._authenticate(exchange)
+        model = exchange.request.path.removeprefix(_MODELS + "/")
+        for route in self.table.current.models(key):
+            if route.model == model:
+                return self._json(_model_object(route), exchange.fact)
+        raise GatewayError(
+            "not_found", f"There is no model {model!r} in this project.", param="model"
+        )
+
+    async def _unknown(self, exchange: Exchange) -> web.StreamResponse:
+        request = exchange.request
+        known = request.path in ENDPOINTS or request.path == _MODELS
+        allowed = "POST" if request.path in ENDPOINTS else "GET"
+        hint = f"Use {allowed}." if known else "See GET /v1/models and POST /v1/chat/completions."
+        raise GatewayError(
+            "not_found",
+            f"{request.method} {request.path[:200]} is not a route of this gateway. {hint}",
+            code="unknown_url",
+            status=405 if known else 404,
+        )
+
+    def _health(self) -> web.Response:
+        table = self.table.current
+        age_s = round(clock.unix_s() - table.published_unix_s, 1) if table.version else None
+        document = {
+            "status": "stopping" if self._stopping else "ok",
+            "worker_id": self.facts.worker_id,
+            "route_table_version": table.version,
+            "route_table_age_s": age_s,
+            "routes": len(table.routes),
+            "uptime_s": round(clock.monotonic_s() - self._started_s, 1),
+            "in_flight": len(self._exchanges),
+            "facts_dropped": self.facts.dropped,
+        }
+        return web.Response(
+            body=msgspec.json.encode(document),
+            status=503 if self._stopping else 200,
+            content_type="application/json",
+        )
+
+    def _metrics(self) -> web.Response:
+        stats, table = self.stats, self.table.current
+        stats.in_flight.set(len(self._exchanges))
+        stats.facts_dropped.set(self.facts.dropped)
+        stats.table_version.set(table.version)
+        age_s = clock.unix_s() - table.published_unix_s if table.version else 0.0
+        stats.table_age.set(max(age_s, 0.0))
+        stats.replica_in_flight.values = {
+            (backend.replica.id,): backend.in_flight for backend in self.table.backends
+        }
+        return web.Response(
+            body=stats.text().encode(),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
+    def _json(self, document: object, fact: RequestFact) -> web.Response:
+        headers = self._headers(fact) | {"Content-Type": "application/json"}
+        return web.Response(body=msgspec.json.encode(document), headers=headers)
+
+
+def _caller_left(fact: RequestFact) -> None:
+    """The caller went away; the replica stops working on its request."""
+    fact.error_class, fact.status = "client_closed", _CLIENT_CLOSED
+    fact.error_message = fact.error_message or "The caller closed the connection."
 
 
 def _model_object(route: Route) -> dict[str, object]:
@@ -360,19 +362,3 @@ def _model_object(route: Route) -> dict[str, object]:
         "context_length": route.context_tokens,
         "state": route.state,
     }
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON line a record; prompts and keys never get here."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record as a line."""
-        line: dict[str, object] = {
-            "at": clock.now().isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()

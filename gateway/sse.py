@@ -1,32 +1,29 @@
 """Reads what it must from a stream of server-sent events, and forwards the rest untouched.
 
-Usage is always asked of the replica, so that tokens can be counted. A caller who did not ask
-for it must not see it: the one event that carries it is taken out.
+Only whole events are handed on, so that an error event can follow whatever was sent. Usage is
+always asked of the replica, so that tokens can be counted; a caller who did not ask for it must
+not see it, so the one event that carries it is taken out.
+
+The byte patterns below cannot match inside a JSON text: a quote there is preceded by a backslash.
 """
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
+from gateway.usage import Usage
+
 _END = b"\n\n"
-_DATA = b"data: "
-_DONE = b"data: [DONE]"
-_MAX_PENDING_BYTES = 1 << 20
+_DATA = b"data:"
+_DONE = re.compile(rb"(?:^|\n)data: ?\[DONE\]\n\n")
+_USAGE_NULL = re.compile(rb',\s*"usage"\s*:\s*null')
+_MAX_EVENT_BYTES = 8 * 1024 * 1024
 
 
-class PromptDetails(msgspec.Struct):
-    """Part of `usage`."""
-
-    cached_tokens: int | None = None
-
-
-class Usage(msgspec.Struct):
-    """Token counts as OpenAI's API gives them."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    prompt_tokens_details: PromptDetails | None = None
+class EventTooLarge(Exception):
+    """A single event is over the limit: this is no event stream."""
 
 
 class _Event(msgspec.Struct):
@@ -35,76 +32,98 @@ class _Event(msgspec.Struct):
     error: msgspec.Raw | None = None
 
 
-class UsageOnly(msgspec.Struct):
-    """A whole answer, of which only `usage` matters here."""
-
-    usage: Usage | None = None
-
-
 _decode_event = msgspec.json.Decoder(_Event).decode
-_decode_answer = msgspec.json.Decoder(UsageOnly).decode
-
-
-def usage_of(answer: bytes) -> Usage | None:
-    """The usage in a whole JSON answer; None when it has none."""
-    try:
-        return _decode_answer(answer).usage
-    except (msgspec.DecodeError, msgspec.ValidationError):
-        return None
 
 
 class EventStream:
-    """Feed it reads, forward what it gives back."""
+    """Feed it reads, forward what it gives back.
 
-    def __init__(self, *, keep_usage: bool) -> None:
+    Args:
+        keep_usage: The caller asked for usage, so it stays in.
+        upstream_model: The replica's name for the model; replaced by `model` when they differ.
+        model: The name the caller knows.
+    """
+
+    def __init__(self, *, keep_usage: bool, upstream_model: str = "", model: str = "") -> None:
         self.usage: Usage | None = None
-        self.done = False
-        self.failed = False
         self.has_data = False
+        self.done = False
+        self.error: bytes | None = None
         self._keep_usage = keep_usage
+        self._renames = renames(upstream_model, model)
         self._pending = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """The complete events so far; the start of the next one is kept back."""
-        data = self._pending + chunk if self._pending else chunk
-        end = data.rfind(_END)
-        if end < 0:
-            if len(data) > _MAX_PENDING_BYTES:
-                self._pending = b""
-                return data
-            self._pending = data
-            return b""
-        end += len(_END)
-        self._pending = data[end:]
-        whole = data if end == len(data) else data[:end]
-        return self._inspect(whole)
+        """The events that are complete now; the start of the next one is kept back.
 
-    def rest(self) -> bytes:
-        """What was kept back when the stream ended."""
-        rest, self._pending = self._pending, b""
-        return rest
+        Raises:
+            EventTooLarge: An event grows without end.
+        """
+        data = self._pending + chunk if self._pending else chunk
+        if b"\r" in data:
+            data = data.replace(b"\r\n", _END[:1])
+        if data.endswith(_END):
+            self._pending = b""
+            return self._inspect(data)
+        end = data.rfind(_END) + len(_END)
+        if end < len(_END):
+            end = 0
+        self._pending = data[end:]
+        if len(self._pending) > _MAX_EVENT_BYTES:
+            raise EventTooLarge
+        return self._inspect(data[:end]) if end else b""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the stream may end here: its last event came, or the replica's own error."""
+        return self.done or self.error is not None
 
     def _inspect(self, events: bytes) -> bytes:
         if not self.has_data and _DATA in events:
             self.has_data = True
-        if _DONE in events:
+        if b"[DONE]" in events and _DONE.search(events):
             self.done = True
-        if b'"usage"' not in events and b'"error"' not in events:
-            return events
-        return b"".join(
-            event + _END for event in events.split(_END) if event and self._forwards(event)
-        )
+        for old, new in self._renames:
+            events = events.replace(old, new)
+        if b'"usage"' in events:
+            if not self._keep_usage:
+                events = _USAGE_NULL.sub(b"", events)
+            return self._filter(events)
+        return self._filter(events) if b'"error"' in events else events
 
-    def _forwards(self, event: bytes) -> bool:
-        if not event.startswith(_DATA) or event.startswith(_DONE):
-            return True
+    def _filter(self, events: bytes) -> bytes:
+        seen = [self._seen(event) for event in events.split(_END) if event]
+        return b"".join([event + _END for event in seen if event])
+
+    def _seen(self, event: bytes) -> bytes:
+        """Learn from an event; it as the caller may see it, b"" when not at all."""
+        start = 0 if event.startswith(_DATA) else event.find(b"\n" + _DATA) + 1
+        if not event.startswith(_DATA, start):
+            return event
+        payload = event[start + len(_DATA) :]
         try:
-            parsed = _decode_event(event[len(_DATA) :])
-        except (msgspec.DecodeError, msgspec.ValidationError):
-            return True
-        if parsed.error is not None and parsed.choices is None:
-            self.failed = True
+            parsed = _decode_event(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return event
+        if parsed.error is not None and not parsed.choices:
+            self.error = payload
         if parsed.usage is None:
-            return True
+            return event
         self.usage = parsed.usage
-        return self._keep_usage or bool(parsed.choices)
+        if self._keep_usage or parsed.choices is None:
+            return event
+        return _without_usage(payload) if parsed.choices else b""
+
+
+def _without_usage(payload: bytes) -> bytes:
+    document = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
+    del document["usage"]
+    return _DATA + b" " + msgspec.json.encode(document)
+
+
+def renames(upstream_model: str, model: str) -> list[tuple[bytes, bytes]]:
+    """Byte replacements that give an answer the model name its caller knows."""
+    if upstream_model == model:
+        return []
+    old, new = msgspec.json.encode(upstream_model), msgspec.json.encode(model)
+    return [(b'"model":' + gap + old, b'"model":' + gap + new) for gap in (b"", b" ")]

@@ -11,15 +11,16 @@ from pathlib import Path
 import msgspec
 
 from core.contracts import route_table
-from core.contracts.route_table import ApiKey, Route
+from core.contracts.route_table import ApiKey, Replica, Route, RouteTable
 from core.kernel import clock
 from core.kernel.crypto import Keyring
 from core.kernel.errors import KeyProblem
-from gateway.balancer import Backend
+from gateway.balancer import Backend, RetryBudget
 
 log = logging.getLogger(__name__)
 
-_WATCH_S = 0.15
+# States in which a route without replicas will have some again in a moment.
+_COMING_BACK = frozenset({"ready", "degraded", "restarting"})
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,13 @@ class Target:
 
     route: Route
     backends: tuple[Backend, ...]
+    budget: RetryBudget
+    problem: str = ""
+
+    @property
+    def may_come_back(self) -> bool:
+        """Whether waiting a moment for a replica makes sense."""
+        return bool(self.backends) or (not self.problem and self.route.state in _COMING_BACK)
 
 
 @dataclass(frozen=True)
@@ -56,69 +64,117 @@ class Table:
         ]
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """A file that was read: its table and the opened credentials by sealed value."""
+
+    table: RouteTable
+    credentials: dict[str, str]
+    problems: dict[str, str]
+
+
 class TableHolder:
-    """Holds the newest good table, and watches the file for the next."""
+    """Holds the newest good table, and takes the next one when the file changes."""
 
     def __init__(self, path: Path, keys_dir: Path) -> None:
         self.current = Table()
         self._path = path
         self._keyring = Keyring(keys_dir)
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, int, int] | None = None
+        self._credentials: dict[str, str] = {}
         self._backends: dict[str, Backend] = {}
+        self._budgets: dict[str, RetryBudget] = {}
 
-    async def watch(self) -> None:
-        """Look for a new file until cancelled."""
-        while True:
-            self.refresh()
-            await asyncio.sleep(_WATCH_S)
+    @property
+    def backends(self) -> list[Backend]:
+        """Every replica of the table in use."""
+        return list(self._backends.values())
 
-    def refresh(self) -> None:
+    async def refresh(self) -> None:
         """Take the file if it is new; keep the last good table if it is damaged."""
-        try:
-            stat = self._path.stat()
-        except FileNotFoundError:
-            return
-        mark = (stat.st_mtime_ns, stat.st_ino)
-        if mark == self._seen:
+        mark = self._mark()
+        if mark is None or mark == self._seen:
             return
         try:
-            published = route_table.decode(self._path.read_bytes())
-            self.current = self._compile(published)
-        except (msgspec.DecodeError, OSError, KeyProblem) as error:
+            loaded = await asyncio.to_thread(self._load)
+        except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
             log.error("the route table is kept at version %s: %s", self.current.version, error)
         else:
-            log.info("route table version %s", published.version)
+            self.current = self._compile(loaded)
+            log.info("route table version %s is in use", self.current.version)
         self._seen = mark
 
-    def _compile(self, published: route_table.RouteTable) -> Table:
+    def _mark(self) -> tuple[int, int, int] | None:
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return (status.st_mtime_ns, status.st_ino, status.st_size)
+
+    def _load(self) -> _Loaded:
+        table = route_table.decode(self._path.read_bytes())
+        credentials: dict[str, str] = {}
+        problems: dict[str, str] = {}
+        for replica in (replica for route in table.routes for replica in route.replicas):
+            sealed = replica.credential
+            if not sealed:
+                continue
+            try:
+                credentials[sealed] = self._credentials.get(sealed) or self._open(replica)
+            except KeyProblem as problem:
+                log.error("replica %s is left out: %s", replica.id, problem)
+                problems[replica.id] = problem.what
+        return _Loaded(table, credentials, problems)
+
+    def _open(self, replica: Replica) -> str:
+        return self._keyring.open(replica.credential, context=f"replica:{replica.id}").reveal()
+
+    def _compile(self, loaded: _Loaded) -> Table:
+        table = loaded.table
+        replicas = {
+            replica.id: replica
+            for route in table.routes
+            for replica in route.replicas
+            if replica.id not in loaded.problems
+        }
         # A backend that stays keeps what is known of it: requests in flight, latency, breaker.
         kept = {
-            replica.id: self._backend(replica)
-            for route in published.routes
-            for replica in route.replicas
+            replica.id: self._backend(replica, loaded.credentials.get(replica.credential, ""))
+            for replica in replicas.values()
         }
-        for gone in set(self._backends) - set(kept):
-            self._backends[gone].retire()
-        self._backends = kept
-        routes = {
-            (route.project_id, route.model): Target(
-                route, tuple(kept[replica.id] for replica in route.replicas)
-            )
-            for route in published.routes
+        for replica_id, backend in self._backends.items():
+            if kept.get(replica_id) is not backend:
+                backend.retire()
+        deployments = {route.deployment_id for route in table.routes}
+        self._budgets = {
+            deployment_id: self._budgets.get(deployment_id) or RetryBudget()
+            for deployment_id in deployments
         }
+        self._backends, self._credentials = kept, loaded.credentials
         return Table(
-            version=published.version,
-            published_unix_s=published.published_unix_s,
-            keys={key.sha256: key for key in published.keys},
-            routes=routes,
+            version=table.version,
+            published_unix_s=table.published_unix_s,
+            keys={key.sha256: key for key in table.keys},
+            routes={
+                (route.project_id, route.model): self._target(route, loaded.problems)
+                for route in table.routes
+            },
         )
 
-    def _backend(self, replica: route_table.Replica) -> Backend:
+    def _target(self, route: Route, problems: dict[str, str]) -> Target:
+        backends = tuple(
+            self._backends[replica.id] for replica in route.replicas if replica.id not in problems
+        )
+        unusable = [problems[replica.id] for replica in route.replicas if replica.id in problems]
+        return Target(
+            route,
+            backends,
+            self._budgets[route.deployment_id],
+            problem="" if backends or not unusable else unusable[0],
+        )
+
+    def _backend(self, replica: Replica, credential: str) -> Backend:
         known = self._backends.get(replica.id)
-        if known is not None and known.replica == replica:
-            return known
-        credential = ""
-        if replica.credential:
-            context = f"replica:{replica.id}"
-            credential = self._keyring.open(replica.credential, context=context).reveal()
-        return Backend(replica, credential)
+        return known if known is not None and known.replica == replica else Backend(
+            replica, credential
+        )  # fmt: skip

@@ -1,26 +1,29 @@
 """A small HTTP/1.1 client for replicas: asyncio.Protocol and httptools, connections kept alive.
 
 On the gateway's path this costs about a tenth of a general client. It knows one request shape
-(POST or GET with a body of known length) and hands on each read as it came, decoded from
-chunked encoding; a slow reader pauses the socket.
+(POST with a body of known length) and hands on each read as it came, decoded from chunked
+encoding; a slow reader pauses the socket.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
+from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
 
 _HIGH_WATER_BYTES = 256 * 1024
 _LOW_WATER_BYTES = 64 * 1024
-_MAX_IDLE = 64
-CONNECT_TIMEOUT_S = 3.0
+_MIN_IDLE_KEPT = 4
+_MAX_IDLE_S = 30.0
+_ONE_WRITE_BYTES = 64 * 1024
 
 
 class ConnectFailed(Exception):
-    """No connection could be made."""
+    """No connection could be made: nothing was sent."""
 
 
 class Broken(Exception):
@@ -31,86 +34,101 @@ class TimedOut(Exception):
     """Nothing came for too long."""
 
 
+class Stopped(Exception):
+    """The gateway is stopping."""
+
+
 class Connection(asyncio.Protocol):
     """One connection, one request at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
         self.transport: asyncio.Transport | None = None
         self.reused = False
         self.status = 0
-        self.headers: dict[str, str] = {}
+        self.headers: dict[bytes, bytes] = {}
+        self.idle_until_s = 0.0
+        self._loop = loop
+        self._pool = pool
         self._parser = httptools.HttpResponseParser(self)
-        self._chunks: deque[bytes] = deque()
-        self._buffered = 0
+        self._pieces: list[bytes] = []
+        self._reads: deque[bytes] = deque()
+        self._buffered_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
+        self._in_use = False
         self._head_seen = False
+        self._anything_seen = False
         self._complete = False
         self._paused = False
         self._error: Exception | None = None
-        self._write_paused: asyncio.Future[None] | None = None
+        self._deadline_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports do not derive from asyncio's classes.
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         """Parse; several body pieces of one read are handed on as one."""
-        before = len(self._chunks)
+        if not self._in_use or self._complete:
+            # A replica that speaks unasked is out of step with us.
+            self.abort()
+            return
+        self._anything_seen = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(Broken(f"the replica does not speak HTTP: {error}"))
+            self.fail(Broken(f"the replica does not speak HTTP ({error})"))
             self.abort()
             return
-        if len(self._chunks) - before > 1:
-            joined = b"".join([self._chunks.pop() for _ in range(len(self._chunks) - before)][::-1])
-            self._chunks.append(joined)
-        if self._buffered > _HIGH_WATER_BYTES and not self._paused and self.transport:
-            self._paused = True
-            self.transport.pause_reading()
+        pieces = self._pieces
+        if pieces:
+            read = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.clear()
+            self._reads.append(read)
+            self._buffered_bytes += len(read)
+            if self._buffered_bytes > _HIGH_WATER_BYTES and not self._paused and self.transport:
+                self._paused = True
+                self.transport.pause_reading()
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """An answer that was not complete is broken."""
-        if not self._complete:
-            self._fail(Broken("the replica closed the connection"))
-        if self._write_paused is not None and not self._write_paused.done():
-            self._write_paused.set_result(None)
+        """An answer that was not complete is broken, unless its end is the connection's end."""
         self.transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._in_use:
+            self._pool.forget(self)
+        elif not self._complete:
+            if exc is None and self._head_seen and self._ends_with_connection():
+                self._complete = True
+            elif self._error is None:
+                self._error = Broken("the replica closed the connection")
         self._wake()
-
-    def pause_writing(self) -> None:
-        """The replica reads slowly."""
-        self._write_paused = asyncio.get_running_loop().create_future()
-
-    def resume_writing(self) -> None:
-        """The replica has caught up."""
-        if self._write_paused is not None and not self._write_paused.done():
-            self._write_paused.set_result(None)
-        self._write_paused = None
 
     # -- httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header."""
-        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        """The status is known."""
+        """The status is known; a 1xx answer only announces the real one."""
         self.status = self._parser.get_status_code()
-        self._head_seen = True
+        self._head_seen = self.status >= 200
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body."""
-        self._chunks.append(body)
-        self._buffered += len(body)
+        self._pieces.append(body)
 
     def on_message_complete(self) -> None:
         """The answer is whole."""
-        self._complete = True
+        if self._head_seen:
+            self._complete = True
+        else:
+            self.headers.clear()
 
     # -- the gateway's side
 
@@ -121,54 +139,54 @@ class Connection(asyncio.Protocol):
 
     @property
     def answer_begun(self) -> bool:
-        """Whether any of the answer has come."""
-        return self._head_seen
+        """Whether any byte of the answer has come."""
+        return self._anything_seen
 
     @property
     def can_be_kept(self) -> bool:
         """Whether the answer is whole and the connection is to be used again."""
         return self._complete and self.is_open and bool(self._parser.should_keep_alive())
 
-    async def send(self, head: bytes, body: bytes) -> None:
-        """Send a request."""
-        self.status, self.headers = 0, {}
-        self._parser = httptools.HttpResponseParser(self)
-        self._head_seen = self._complete = False
+    def send(self, head: bytes, body: bytes) -> None:
+        """Send a request; the answer may begin before all of it is out."""
         if self.transport is None:
             raise Broken("the replica closed the connection")
-        if len(body) < 65536:
+        self._in_use = True
+        self._parser = httptools.HttpResponseParser(self)
+        self.status, self.headers = 0, {}
+        self._head_seen = self._anything_seen = self._complete = False
+        if len(body) < _ONE_WRITE_BYTES:
             self.transport.write(head + body)
         else:
             self.transport.write(head)
             self.transport.write(body)
-        if self._write_paused is not None:
-            await self._write_paused
 
-    async def wait_head(self, timeout_s: float) -> None:
-        """Wait for the status and headers."""
+    async def head(self, timeout_s: float) -> None:
+        """Wait for status and headers. Raises Broken or TimedOut."""
         while not self._head_seen:
             if self._error is not None:
                 raise self._error
             await self._wait(timeout_s)
 
     async def read(self, timeout_s: float) -> bytes:
-        """The next piece of the body; b"" at its end."""
-        while not self._chunks:
+        """The next read of the body; b"" at its end. Raises Broken or TimedOut."""
+        while not self._reads:
             if self._complete:
                 return b""
             if self._error is not None:
                 raise self._error
             await self._wait(timeout_s)
-        chunk = self._chunks.popleft()
-        self._buffered -= len(chunk)
-        if self._paused and self._buffered < _LOW_WATER_BYTES and self.transport:
+        read = self._reads.popleft()
+        self._buffered_bytes -= len(read)
+        if self._paused and self._buffered_bytes < _LOW_WATER_BYTES and self.transport:
             self._paused = False
             self.transport.resume_reading()
-        return chunk
+        return read
 
     def fail(self, error: Exception) -> None:
-        """Make the reader stop with `error`."""
-        self._fail(error)
+        """Make the reader stop with `error`, after what has come already."""
+        if self._error is None:
+            self._error = error
         self._wake()
 
     def abort(self) -> None:
@@ -176,78 +194,125 @@ class Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
-    def _fail(self, error: Exception) -> None:
-        if self._error is None:
-            self._error = error
+    def rest(self) -> None:
+        """Become idle."""
+        self._in_use = False
+        self.reused = True
+        self._reads.clear()
+        self._buffered_bytes = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.idle_until_s = self._loop.time() + self._keep_alive_s()
+
+    def _keep_alive_s(self) -> float:
+        """How long the replica keeps an idle connection, less a second for the way there."""
+        _, found, value = self.headers.get(b"keep-alive", b"").partition(b"timeout=")
+        digits = value.split(b",")[0].strip()
+        return min(int(digits) - 1.0, _MAX_IDLE_S) if found and digits.isdigit() else _MAX_IDLE_S
+
+    def _ends_with_connection(self) -> bool:
+        return b"content-length" not in self.headers and b"transfer-encoding" not in self.headers
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     async def _wait(self, timeout_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = loop.call_later(timeout_s, self._expire, timeout_s)
+        # One timer serves many waits: it looks at the deadline when it fires, and goes on.
+        self._deadline_s = deadline_s = self._loop.time() + timeout_s
+        if self._timer is None or self._timer.when() > deadline_s:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(deadline_s, self._expire)
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
-            timer.cancel()
             self._waiter = None
 
-    def _expire(self, timeout_s: float) -> None:
-        self._fail(TimedOut(f"nothing came for {timeout_s:.0f} s"))
-        self._wake()
+    def _expire(self) -> None:
+        self._timer = None
+        if self._waiter is None:
+            return
+        if self._loop.time() < self._deadline_s - 0.001:
+            self._timer = self._loop.call_at(self._deadline_s, self._expire)
+        else:
+            self.fail(TimedOut("the replica was silent for too long"))
 
 
 class Pool:
-    """The connections to one replica."""
+    """The connections to one replica.
 
-    def __init__(self, base_url: str, credential: str) -> None:
+    Args:
+        base_url: Where it is, without a path.
+        credential: Sent as a bearer token; "" means none.
+        slots: How many requests it works on at once; about as many idle connections are kept,
+            because some servers hold a thread for each.
+    """
+
+    def __init__(self, base_url: str, credential: str, slots: int) -> None:
         parts = urlsplit(base_url)
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._host = parts.hostname or "127.0.0.1"
-        self._port = parts.port or 80
+        self._port = parts.port or (443 if self._tls else 80)
+        self._max_idle = max(slots, _MIN_IDLE_KEPT)
         self._idle: list[Connection] = []
         self._closed = False
         authorization = f"Authorization: Bearer {credential}\r\n" if credential else ""
         self._headers = (
-            f"Host: {self._host}:{self._port}\r\n{authorization}"
-            "Content-Type: application/json\r\nAccept: */*\r\n"
+            f"Host: {parts.netloc}\r\n{authorization}Content-Type: application/json\r\n"
         ).encode("latin-1")
 
-    def head(self, path: str, body: bytes, request_id: str) -> bytes:
+    def head(self, path: str, body_bytes: int, request_id: str, *, stream: bool) -> bytes:
         """The request line and headers."""
-        return (
-            f"POST {path} HTTP/1.1\r\n".encode()
-            + self._headers
-            + f"X-Request-Id: {request_id}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        accept = "text/event-stream" if stream else "application/json"
+        return b"POST %b HTTP/1.1\r\n%bAccept: %b\r\nX-Request-Id: %b\r\n%b" % (
+            path.encode(),
+            self._headers,
+            accept.encode(),
+            request_id.encode(),
+            b"Content-Length: %d\r\n\r\n" % body_bytes,
         )
 
-    async def acquire(self, *, fresh: bool = False) -> Connection:
-        """An idle connection, or a new one. Raises ConnectFailed."""
-        while self._idle and not fresh:
+    def idle(self) -> Connection | None:
+        """A connection that was used before and is still open; None when there is none."""
+        while self._idle:
             connection = self._idle.pop()
-            if connection.is_open:
-                connection.reused = True
+            if connection.is_open and connection.idle_until_s > asyncio.get_running_loop().time():
                 return connection
+            connection.abort()
+        return None
+
+    async def connect(self, timeout_s: float) -> Connection:
+        """A new connection. Raises ConnectFailed."""
         loop = asyncio.get_running_loop()
         try:
-            _, connection = await asyncio.wait_for(
-                loop.create_connection(Connection, self._host, self._port), CONNECT_TIMEOUT_S
-            )
+            async with asyncio.timeout(timeout_s):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(loop, self), self._host, self._port, ssl=self._tls
+                )
         except (OSError, TimeoutError) as error:
-            raise ConnectFailed(f"{self._host}:{self._port} cannot be reached") from error
+            raise ConnectFailed(str(error) or "no answer in time") from error
         return connection
 
     def release(self, connection: Connection) -> None:
         """Give a connection back; it is kept when its answer was whole."""
-        if connection.can_be_kept and not self._closed and len(self._idle) < _MAX_IDLE:
+        if connection.can_be_kept and not self._closed and len(self._idle) < self._max_idle:
+            connection.rest()
             self._idle.append(connection)
         else:
             connection.abort()
 
+    def forget(self, connection: Connection) -> None:
+        """An idle connection was closed by the replica."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+
     def close_idle(self) -> None:
         """Close what is idle now, and later what comes back."""
         self._closed = True
-        for connection in self._idle:
+        idle, self._idle = self._idle, []
+        for connection in idle:
             connection.abort()
-        self._idle.clear()

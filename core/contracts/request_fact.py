@@ -4,7 +4,8 @@ Each gateway worker appends rows as JSON lines to a segment on disk, in `<data f
 A segment being written is named `<segment id>.open`; sealed, it is renamed to
 `<segment id>.ndjson` and never changes again. A last line that a crash tore is dropped when
 the segment is sealed. `core.metrics` ingests each sealed segment once, by its id, and deletes
-it. What a full disk or `facts_max_mb` drops is counted in the gateway's metrics.
+it. What a full disk or `facts_max_mb` drops is counted in the gateway's metrics, and over all
+workers and restarts in `dropped.json`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import msgspec
 FOLDER_NAME = "facts"
 OPEN_SUFFIX = ".open"
 SEALED_SUFFIX = ".ndjson"
+DROPPED_FILE_NAME = "dropped.json"
 
 
 class RequestFact(msgspec.Struct, kw_only=True, omit_defaults=False):
@@ -50,3 +52,9 @@ class RequestFact(msgspec.Struct, kw_only=True, omit_defaults=False):
     response_bytes: int = 0
     cost_usd: float | None = None
     worker_id: str = ""
+
+
+class DroppedFacts(msgspec.Struct, kw_only=True):
+    """The content of `dropped.json`: how many facts were not kept since the data folder exists."""
+
+    dropped: int = 0

@@ -1,0 +1,83 @@
+"""What routing needs of a request's body, and the body that the replica gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from gateway.errors import GatewayError
+
+
+class _Fields(msgspec.Struct):
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
+
+
+_decode_fields = msgspec.json.Decoder(_Fields).decode
+_decode_document = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A body and the few fields of it that matter here."""
+
+    raw: bytes
+    model: str
+    stream: bool
+    stream_options: dict[str, Any] | None
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether the caller asked for usage in the stream."""
+        return self.stream_options is not None and bool(self.stream_options.get("include_usage"))
+
+    def for_replica(self, upstream_model: str) -> bytes:
+        """The body to send: the replica's model name, and usage asked for in a stream.
+
+        What needs no change is forwarded byte for byte.
+        """
+        add_usage = self.stream and not self.wants_usage
+        if self.model == upstream_model:
+            if not add_usage:
+                return self.raw
+            if self.stream_options is None and b'"stream_options"' not in self.raw:
+                # The common case costs a splice, not a parse.
+                return self.raw.rstrip()[:-1] + b',"stream_options":{"include_usage":true}}'
+        document: dict[str, Any] = dict(_decode_document(self.raw))
+        document["model"] = upstream_model
+        if add_usage:
+            document["stream_options"] = {**(self.stream_options or {}), "include_usage": True}
+        return msgspec.json.encode(document)
+
+
+def parse(raw: bytes, *, can_stream: bool) -> Parsed:
+    """Read model and stream from a body.
+
+    Raises:
+        GatewayError: It is not JSON, names no model, or a field has the wrong type.
+    """
+    try:
+        fields = _decode_fields(raw)
+    except msgspec.ValidationError as error:
+        raise GatewayError(
+            "invalid_request", f"The request body is not valid: {error}.", param=_field(error)
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise GatewayError(
+            "invalid_request", f"The request body is not valid JSON: {error}."
+        ) from None
+    if not fields.model:
+        raise GatewayError(
+            "invalid_request",
+            "The request names no model. List yours with GET /v1/models.",
+            param="model",
+        )
+    return Parsed(raw, fields.model, can_stream and bool(fields.stream), fields.stream_options)
+
+
+def _field(error: msgspec.ValidationError) -> str | None:
+    _, found, path = str(error).rpartition("$.")
+    return path.split("`")[0].split("[")[0] if found else None
