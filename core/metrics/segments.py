@@ -10,11 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from core.contracts.request_fact import FOLDER_NAME, SEALED_SUFFIX
+from core.contracts.request_fact import DROPPED_FILE_NAME, FOLDER_NAME, SEALED_SUFFIX, DroppedFacts
 from core.metrics.schemas import Segment, StoredFact
 
 DAMAGED_FOLDER = "damaged"
-DROPPED_FILE = "dropped.json"
 
 _MAX_UNIX_S = 7_258_118_400.0  # the year 2200
 _MAX_DURATION_MS = 24 * 3600 * 1000.0
@@ -112,7 +111,7 @@ def damaged_count(data_dir: Path) -> int:
 def dropped_facts(data_dir: Path) -> int:
     """How many facts the gateway could not write, from its own count; 0 without one."""
     try:
-        content = (folder(data_dir) / DROPPED_FILE).read_bytes()
-        return int(msgspec.json.decode(content)["dropped"])
-    except (FileNotFoundError, msgspec.DecodeError, KeyError, TypeError, ValueError):
+        content = (folder(data_dir) / DROPPED_FILE_NAME).read_bytes()
+        return msgspec.json.decode(content, type=DroppedFacts).dropped
+    except (FileNotFoundError, msgspec.DecodeError):
         return 0

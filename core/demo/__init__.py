@@ -1,0 +1,1 @@
+"""A believable project to look at, marked as demo everywhere and removable with one command."""
