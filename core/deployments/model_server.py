@@ -17,17 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 
 from core.deployments import server_records
 from core.kernel.crypto import Keyring
 
 _DRAIN_S = 20.0
+_WATCH_S = 2.0
 _ADDRESS = "127.0.0.1"
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server needs; `credential` is sealed with context `replica:<replica id>`."""
+    """What a server needs; `credential` is sealed with context `replica:<replica id>`.
+
+    `pool_mean` makes embeddings of a decoder, whose file names no pooling of its own.
+    """
 
     replica_id: str
     deployment_id: str
@@ -40,30 +43,30 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     threads: int
     embedding: bool
+    pool_mean: bool = False
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM, or until the config is gone."""
     config = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=ServerConfig)
     data_dir = Path(config.data_dir)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     record = server_records.ServerRecord(
-        replica_id=config.replica_id,
-        deployment_id=config.deployment_id,
-        pid=os.getpid(),
-        created=psutil.Process().create_time(),
+        replica_id=config.replica_id, deployment_id=config.deployment_id, pid=os.getpid()
     )
-    server_records.write(data_dir, record)
+    if not server_records.claim(data_dir, record):
+        return
     keyring = Keyring(Path(config.keys_dir))
     credential = keyring.open(config.credential, context=f"replica:{config.replica_id}").reveal()
+    # Until the model is loaded nobody waits for an answer: SIGTERM ends the process at once.
     server = _start(config, credential)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     port = int(server.listening_address.rsplit(":", 1)[1])
     server_records.write(data_dir, msgspec.structs.replace(record, port=port))
-    stop.wait()
+    while not stop.wait(_WATCH_S):
+        if not server_records.permitted(data_dir, config.replica_id):
+            break
     _drain(port, credential)
-    server_records.remove(data_dir, config.replica_id)
     # llama.cpp's own shutdown can take half a minute when a stream is open.
     os._exit(0)
 
@@ -90,8 +93,10 @@ def _start(config: ServerConfig, credential: str) -> Any:
     parameters.ui = False
     if config.embedding:
         parameters.embedding = True
-        parameters.n_batch = parameters.n_ubatch = min(config.context_tokens, 2048)
-        parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+        # A text is embedded whole, in one micro-batch.
+        parameters.n_batch = parameters.n_ubatch = config.context_tokens
+        if config.pool_mean:
+            parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     return xllamacpp.Server(parameters)
 
 

@@ -28,7 +28,6 @@ class Deployment(Base):
     name: Mapped[str] = mapped_column(String(63))
     model_id: Mapped[str] = mapped_column(String(40), index=True)
     model_name: Mapped[str] = mapped_column(String(120))
-    model_path: Mapped[str] = mapped_column(Text)
     task: Mapped[str] = mapped_column(String(20))
     context_tokens: Mapped[int]
     slots: Mapped[int]

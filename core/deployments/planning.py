@@ -2,47 +2,80 @@
 
 Memory of a llama.cpp server = weights + KV cache + buffers. KV cache bytes for each token =
 layers × KV heads × (key length + value length) × 2 bytes (F16). The buffers are those of one
-micro-batch of 512 tokens: its logits (vocabulary × 4 bytes) and about 16 activations of the
-model's width, beside 120 MB of the process itself (measured: 95 MB with the starter model).
+micro-batch: its logits (vocabulary × 4 bytes) and about 16 activations of the model's width,
+beside 120 MB of the process itself (measured: 95 MB with the starter model). A micro-batch is
+512 tokens for a chat and a whole text for an embedding.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from core.clusters.schemas import MachineView
-from core.deployments.schemas import DeploymentRequest, Fit
+from core.deployments.schemas import DeploymentRequest, Fit, Task
 from core.kernel.errors import InvalidInput, NoCapacity
 from core.registry.schemas import ModelView
 
 MICRO_BATCH_TOKENS = 512
 PROCESS_BYTES = 120_000_000
 _KV_BYTES_PER_ELEMENT = 2
-_DEFAULT_CONTEXT_TOKENS = 4096
+_DEFAULT_CONTEXT_TOKENS = {"chat": 4096, "embedding": 2048}
 _MIN_CONTEXT_TOKENS = 256
 _MAX_SLOTS = 64
 _MAX_REPLICAS = 32
+# Left to the system: a machine without any free memory starts to swap or to kill.
+_SYSTEM_BYTES = 256_000_000
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """How a deployment shall run."""
+
+    task: Task
+    context_tokens: int
+    slots: int
+    threads: int
+    replicas: int
+
+
+def task_of(request: DeploymentRequest, model: ModelView) -> Task:
+    """The task asked for, else what the model is made for."""
+    if request.task is not None:
+        return request.task
+    return "embedding" if model.capabilities == ["embedding"] else "chat"
 
 
 def plan(request: DeploymentRequest, model: ModelView, machine: MachineView, reserved: int) -> Fit:
     """What `request` becomes on `machine`, of whose free memory `reserved` bytes are promised.
 
-    Without a stated context the largest is taken, up to 4096 tokens, that fits.
+    Without a stated context the largest is taken, up to 4096 tokens (2048 to embed), that fits.
 
     Raises:
-        InvalidInput: A number is out of its range; says the range.
+        InvalidInput: A number is out of its range (says the range), or the model's file does
+            not say what its memory depends on.
     """
-    trained = model.context_tokens or _DEFAULT_CONTEXT_TOKENS
-    slots = _within("slots", request.slots, min(2 * machine.cores, 8), 1, _MAX_SLOTS)
-    # Two OpenMP threads on two busy cores were four times slower than one: one core stays free.
-    threads = _within("threads", request.threads, max(machine.cores - 1, 1), 1, machine.cores)
+    _require_metadata(model)
+    task = task_of(request, model)
+    default = _DEFAULT_CONTEXT_TOKENS[task]
+    trained = model.context_tokens or default
     replicas = _within("replicas", request.replicas, 1, 1, _MAX_REPLICAS)
+    # Two OpenMP threads on two busy cores were four times slower than one: one core stays free,
+    # and the replicas share the others. Hyper-threads do not help matrix products.
+    share = max((machine.physical_cores - 1) // replicas, 1)
+    shape = _Shape(
+        task=task,
+        context_tokens=min(trained, default),
+        slots=_within("slots", request.slots, min(2 * machine.cores, 8), 1, _MAX_SLOTS),
+        threads=_within("threads", request.threads, share, 1, machine.cores),
+        replicas=replicas,
+    )
     if request.context_tokens is not None:
         tokens = _within("context", request.context_tokens, 0, _MIN_CONTEXT_TOKENS, trained)
-        return _fit(model, machine, reserved, tokens, slots, threads, replicas)
-    tokens = min(trained, _DEFAULT_CONTEXT_TOKENS)
-    made = _fit(model, machine, reserved, tokens, slots, threads, replicas)
-    while not made.fits and tokens > _MIN_CONTEXT_TOKENS * 2:
-        tokens //= 2
-        made = _fit(model, machine, reserved, tokens, slots, threads, replicas)
+        return _fit(model, machine, reserved, replace(shape, context_tokens=tokens))
+    made = _fit(model, machine, reserved, shape)
+    while not made.fits and shape.context_tokens > _MIN_CONTEXT_TOKENS * 2:
+        shape = replace(shape, context_tokens=shape.context_tokens // 2)
+        made = _fit(model, machine, reserved, shape)
     return made
 
 
@@ -58,37 +91,50 @@ def kv_bytes_per_token(model: ModelView) -> int:
     return (model.layers or 0) * (model.kv_heads or 0) * lengths * _KV_BYTES_PER_ELEMENT
 
 
-def _fit(
-    model: ModelView,
-    machine: MachineView,
-    reserved: int,
-    context_tokens: int,
-    slots: int,
-    threads: int,
-    replicas: int,
-) -> Fit:
+def _require_metadata(model: ModelView) -> None:
+    needed = {
+        "size": model.size_bytes,
+        "layers": model.layers,
+        "KV heads": model.kv_heads,
+        "key length": model.key_length,
+        "value length": model.value_length,
+        "width": model.embedding_length,
+    }
+    missing = [name for name, value in needed.items() if not value]
+    if missing:
+        raise InvalidInput(
+            f"The file of {model.name} does not say its {', '.join(missing)}, so the memory it "
+            "needs cannot be planned.",
+            remedy="Use a model with attention layers whose GGUF file names them.",
+        )
+
+
+def _fit(model: ModelView, machine: MachineView, reserved: int, shape: _Shape) -> Fit:
+    weights, cache_each = model.size_bytes or 0, kv_bytes_per_token(model) * shape.slots
     widths = (model.vocabulary or 0) + 16 * (model.embedding_length or 0)
-    weights = model.size_bytes or 0
-    cache = kv_bytes_per_token(model) * context_tokens * slots
-    compute = MICRO_BATCH_TOKENS * widths * 4
-    needed = (weights + cache + compute + PROCESS_BYTES) * replicas
-    free = max(machine.memory_available_bytes - reserved, 0)
-    for_cache = free // replicas - weights - compute - PROCESS_BYTES
-    tokens = for_cache // max(kv_bytes_per_token(model) * slots, 1)
+    embeds = shape.task == "embedding"
+    compute = (shape.context_tokens if embeds else MICRO_BATCH_TOKENS) * widths * 4
+    cache = cache_each * shape.context_tokens
+    needed = (weights + cache + compute + PROCESS_BYTES) * shape.replicas
+    free = max(machine.memory_available_bytes - reserved - _SYSTEM_BYTES, 0)
+    # What grows with the context, and what does not.
+    each = cache_each + (widths * 4 if embeds else 0)
+    fixed = weights + PROCESS_BYTES + (0 if embeds else compute)
+    tokens = (free // shape.replicas - fixed) // each
     largest = min(tokens, model.context_tokens or tokens)
     fit = Fit(
         fits=needed <= free,
-        context_tokens=context_tokens,
-        slots=slots,
-        threads=threads,
-        replicas=replicas,
+        context_tokens=shape.context_tokens,
+        slots=shape.slots,
+        threads=shape.threads,
+        replicas=shape.replicas,
         weights_bytes=weights,
         kv_cache_bytes=cache,
         compute_bytes=compute,
         overhead_bytes=PROCESS_BYTES,
         needed_bytes=needed,
         free_bytes=free,
-        reserved_bytes=reserved,
+        reserved_bytes=max(reserved, 0),
         largest_context_tokens=largest if largest >= _MIN_CONTEXT_TOKENS else None,
     )
     return fit if fit.fits else fit.model_copy(update=_refusal(fit, model, machine))
@@ -101,6 +147,8 @@ def _refusal(fit: Fit, model: ModelView, machine: MachineView) -> dict[str, str]
         f"KV cache + {_gb(fit.compute_bytes + fit.overhead_bytes)} buffers]), "
         f"but {_gb(fit.free_bytes)} of {_gb(machine.memory_total_bytes)} are free."
     )
+    if fit.reserved_bytes:
+        problem += f" Other deployments were promised {_gb(fit.reserved_bytes)} more than they use."
     replicas = fit.free_bytes // fit.replica_bytes
     if replicas >= 1:
         remedy = f"{replicas} of {fit.replicas} replicas would fit; or stop another deployment."

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -28,23 +29,31 @@ from core.deployments.models import Deployment, Replica
 from core.deployments.server_records import ServerRecord
 from core.deployments.states import DesiredState, ReplicaState, derive
 from core.kernel import clock, database, events, ids
+from core.kernel.actor import Actor
 from core.kernel.crypto import Secret
-from core.kernel.errors import Conflict
+from core.kernel.errors import BudError, Conflict
 from core.kernel.keys import keyring
 from core.kernel.settings import settings
+from core.registry import services as registry
 
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.5
 _HEALTH_EVERY_S = 2.0
-_UNHEALTHY_AFTER = 5
+# A server with hundreds of requests may not get to `/health` for a while; it hangs when it also
+# computes nothing in all that time.
+_HANGS_AFTER_S = 30.0
+_BUSY_CPU_S = 0.5
+_LOG_CHECK_S = 30.0
 # The gateway takes a new route table within 0.2 s; after that no new request comes.
 _UNROUTE_S = 1.0
 _TERM_S = 25.0
-_FIRST_BACK_OFF_S = 0.25
+# The first restart comes at once, the second after this, each later one four times as late.
+_BACK_OFF_S = 0.5
 _MAX_BACK_OFF_S = 30.0
 _STABLE_AFTER_S = 60.0
-_FAILED_AFTER = 4
+_FAILED_AFTER = 3
+_MAX_PAUSE_S = 30.0
 
 
 @dataclass
@@ -52,8 +61,10 @@ class _Watch:
     """What the reconciler remembers of one server between ticks."""
 
     child: subprocess.Popen[bytes] | None = None
+    exit_status: int | None = None
     health_s: float = 0.0
-    unhealthy: int = 0
+    silent_s: float | None = None
+    silent_cpu_s: float = 0.0
     stop_s: float = 0.0
     term_s: float = 0.0
     ready_s: float = 0.0
@@ -69,6 +80,7 @@ class Reconciler:
     _thread: threading.Thread | None = None
     _lock: IO[str] | None = None
     _engine: EngineClient = field(default_factory=EngineClient)
+    _logs_s: float = 0.0
 
     def start(self) -> None:
         """Begin; Conflict when another process reconciles this data folder."""
@@ -101,12 +113,16 @@ class Reconciler:
         self._wake.set()
 
     def _loop(self) -> None:
+        pause_s = _TICK_S
         while not self._stopping.is_set():
             try:
                 self.tick()
+                pause_s = _TICK_S
             except Exception:
-                log.exception("the reconciler will try again")
-            self._wake.wait(_TICK_S)
+                # Such as a locked database or a full disk: not twice a second for hours.
+                pause_s = min(pause_s * 2, _MAX_PAUSE_S)
+                log.exception("the reconciler tries again in %.0f s", pause_s)
+            self._wake.wait(pause_s)
             self._wake.clear()
 
     def tick(self) -> None:
@@ -119,8 +135,18 @@ class Reconciler:
         for replica_id in set(records) - known:
             self._end_orphan(records[replica_id])
         changed = [self._one(row, rows[row.id], records) for row in deployments]
+        self._shorten_logs(rows)
         if any(changed):
             events.publish("deployments.changed")
+
+    def _shorten_logs(self, rows: dict[str, list[Replica]]) -> None:
+        now_s = time.monotonic()
+        if now_s < self._logs_s:
+            return
+        self._logs_s = now_s + _LOG_CHECK_S
+        for deployment_id, replicas in rows.items():
+            for replica in replicas:
+                local.shorten_log(deployment_id, replica.position)
 
     def _end_orphan(self, record: ServerRecord) -> None:
         orphan = server_records.process(record)
@@ -128,7 +154,7 @@ class Reconciler:
             log.warning("ending model server %s, which no deployment knows", record.pid)
             with suppress(psutil.Error):
                 orphan.kill()
-        local.forget(record.replica_id)
+        server_records.forget(settings().data_dir, record.replica_id)
 
     def _one(
         self, deployment: Deployment, replicas: list[Replica], records: dict[str, ServerRecord]
@@ -155,19 +181,20 @@ class Reconciler:
     def _process(self, replica: Replica, record: ServerRecord | None) -> psutil.Process | None:
         watch = self._watches.setdefault(replica.id, _Watch())
         if watch.child is not None:
-            if watch.child.poll() is not None:
-                watch.child = None
-                return None
-            # Its record may not be written yet.
-            with suppress(psutil.Error):
-                return psutil.Process(watch.child.pid)
+            watch.exit_status = watch.child.poll()
+            if watch.exit_status is None:
+                # Its record may not be written yet.
+                with suppress(psutil.Error):
+                    return psutil.Process(watch.child.pid)
+            watch.child = None
+        # Also after the end of a child: it gives way to a server that an earlier app started.
         return server_records.process(record) if record is not None else None
 
     def _ended(self, replica: Replica, running: psutil.Process | None) -> bool:
         """Bring a server to its end, step by step; True once it is gone."""
         watch, now_s = self._watches[replica.id], time.monotonic()
         if running is None:
-            local.forget(replica.id)
+            server_records.forget(settings().data_dir, replica.id)
             del self._watches[replica.id]
             return True
         if replica.state != "stopping":
@@ -204,55 +231,80 @@ class Reconciler:
         watch, now_s = self._watches[replica.id], time.monotonic()
         if now_s < watch.health_s or replica.port is None:
             return
-        if self._engine.healthy(replica.port):
-            if replica.state != "ready":
-                replica.state, replica.ready_at, replica.last_error = "ready", clock.now(), None
-                watch.ready_s = now_s
-            if watch.ready_s and now_s - watch.ready_s > _STABLE_AFTER_S:
-                replica.crashes = 0
-            watch.unhealthy = 0
-            watch.health_s = now_s + _HEALTH_EVERY_S
+        watch.health_s = now_s + _HEALTH_EVERY_S
+        if not self._engine.healthy(replica.port):
+            self._silent(replica, running, now_s)
             return
-        watch.unhealthy += 1
-        if replica.state == "ready" and watch.unhealthy >= _UNHEALTHY_AFTER:
-            log.warning("model server %s no longer answers; it is started again", running.pid)
+        watch.silent_s = None
+        if replica.state != "ready":
+            replica.state, replica.ready_at, replica.last_error = "ready", clock.now(), None
+        # Also for one that was adopted while it was ready.
+        watch.ready_s = watch.ready_s or now_s
+        if now_s - watch.ready_s > _STABLE_AFTER_S:
+            replica.crashes = 0
+
+    def _silent(self, replica: Replica, running: psutil.Process, now_s: float) -> None:
+        """It does not answer: end it when it has not computed anything for long either."""
+        watch, used_s = self._watches[replica.id], local.cpu_s(running)
+        if watch.silent_s is None or used_s - watch.silent_cpu_s > _BUSY_CPU_S:
+            watch.silent_s, watch.silent_cpu_s = now_s, used_s
+        elif now_s - watch.silent_s > _HANGS_AFTER_S:
+            log.warning("model server %s hangs; it is started again", running.pid)
             with suppress(psutil.Error):
                 running.kill()
 
     def _died(self, deployment: Deployment, replica: Replica) -> None:
-        replica.crashes += 1
-        replica.restarts += 1
-        delay_s = min(_FIRST_BACK_OFF_S * 4 ** (replica.crashes - 1), _MAX_BACK_OFF_S)
-        replica.next_start_at = clock.now() + timedelta(seconds=delay_s)
-        replica.last_error = (
-            local.failure_reason(deployment.id, replica.position)
-            or f"The model server (pid {replica.pid}) ended."
-        )
+        watch = self._watches[replica.id]
+        if watch.ready_s == 0.0 and watch.exit_status is None:
+            # It ended while no app watched, as when the machine was started anew: no fault.
+            replica.next_start_at = clock.now()
+        else:
+            status = watch.exit_status
+            loading = replica.state in ("starting", "restarting")
+            said = local.load_failure(deployment.id, replica.position) if loading else ""
+            self._back_off(replica, said or _ending(replica, status))
+            replica.restarts += 1
         replica.state, replica.pid, replica.port = "restarting", None, None
-        local.forget(replica.id)
+        server_records.remove(settings().data_dir, replica.id)
         self._watches[replica.id] = _Watch()
 
+    def _back_off(self, replica: Replica, why: str) -> None:
+        replica.crashes += 1
+        delay_s = _BACK_OFF_S * 4 ** (replica.crashes - 2) if replica.crashes > 1 else 0.0
+        replica.next_start_at = clock.now() + timedelta(seconds=min(delay_s, _MAX_BACK_OFF_S))
+        replica.last_error, replica.state = why, "restarting"
+
     def _start(self, deployment: Deployment, replica: Replica) -> None:
-        config = ServerConfig(
+        try:
+            child = local.start(self._config(deployment, replica), replica.position)
+        except (BudError, OSError) as error:
+            # The model is gone, the disk is full, no process can be made: said, and tried again.
+            self._back_off(replica, f"The model server cannot be started: {error}")
+            return
+        replica.started_at = clock.now()
+        self._watches[replica.id] = _Watch(child=child)
+        replica.state = "restarting" if replica.crashes else "starting"
+        replica.pid, replica.generation = child.pid, deployment.generation
+
+    def _config(self, deployment: Deployment, replica: Replica) -> ServerConfig:
+        # Its path moves with Bud's environment, so it is asked for each time.
+        model = registry.get_model(Actor.system(deployment.tenant_id), deployment.model_id)
+        if model.path is None:
+            raise Conflict(f"{model.name} has no file: {model.error or model.state}.")
+        return ServerConfig(
             replica_id=replica.id,
             deployment_id=deployment.id,
             data_dir=str(settings().data_dir),
             keys_dir=str(settings().keys_folder),
-            model_path=deployment.model_path,
+            model_path=model.path,
             model_name=deployment.name,
             credential=replica.sealed_key,
             context_tokens=deployment.context_tokens,
             slots=deployment.slots,
             threads=deployment.threads,
             embedding=deployment.task == "embedding",
-        )
-        child = local.start(config, replica.position)
-        replica.started_at = clock.now()
-        self._watches[replica.id] = _Watch(child=child)
-        replica.state, replica.pid, replica.generation = (
-            "starting",
-            child.pid,
-            deployment.generation,
+            # A model made for embeddings says itself how they are pooled.
+            pool_mean=model.capabilities != ["embedding"],
         )
 
     def _replace_one_old(self, deployment: Deployment, replicas: list[Replica]) -> None:
@@ -313,6 +365,15 @@ class Reconciler:
                 tx.flush()
                 tx.delete(row)
         return True
+
+
+def _ending(replica: Replica, status: int | None) -> str:
+    """How a server ended that gave no reason."""
+    said = f"The model server (process {replica.pid}) ended"
+    if status is None or status >= 0:
+        return f"{said} with status {status}." if status else f"{said}."
+    hint = " If nobody killed it, the machine ran out of memory." if status == -9 else ""
+    return f"{said} by {signal.Signals(-status).name}.{hint}"
 
 
 def _visible(replica: Replica) -> tuple[object, ...]:

@@ -32,22 +32,6 @@ class DeploymentRequest(BaseModel):
     replicas: int = 1
 
 
-class DeploymentChange(BaseModel):
-    """New settings of a deployment; every field replaces the old one.
-
-    Make it with `services.change_of(deployment)` and `model_copy(update={…})`.
-    """
-
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
-
-    name: str
-    model_id: str
-    context_tokens: int | None = None
-    slots: int | None = None
-    threads: int | None = None
-    replicas: int = 1
-
-
 class Fit(BaseModel):
     """Whether a deployment fits into the memory that is free, with the numbers in bytes.
 

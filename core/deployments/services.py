@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -22,7 +23,6 @@ from core.deployments.schemas import (
     LogChunk,
     ReadyReplica,
     ReplicaView,
-    Task,
 )
 from core.kernel import audit, clock, database, events, ids
 from core.kernel.actor import Actor
@@ -102,8 +102,7 @@ def _new(actor: Actor, request: DeploymentRequest, model: ModelView, fit: Fit) -
         name=request.name,
         model_id=model.id,
         model_name=model.name,
-        model_path=model.path,
-        task=_task(request, model),
+        task=planning.task_of(request, model),
         context_tokens=fit.context_tokens,
         slots=fit.slots,
         threads=fit.threads,
@@ -120,12 +119,6 @@ def _new(actor: Actor, request: DeploymentRequest, model: ModelView, fit: Fit) -
     )
 
 
-def _task(request: DeploymentRequest, model: ModelView) -> Task:
-    if request.task is not None:
-        return request.task
-    return "embedding" if model.capabilities == ["embedding"] else "chat"
-
-
 def _usable_model(actor: Actor, request: DeploymentRequest) -> ModelView:
     model = registry.get_model(actor, request.model_id)
     if model.project_id not in (None, request.project_id):
@@ -135,7 +128,7 @@ def _usable_model(actor: Actor, request: DeploymentRequest) -> ModelView:
             f"{model.name} is not ready: {model.error or model.state}.",
             remedy="Wait until it has been added, or add it again.",
         )
-    task = _task(request, model)
+    task = planning.task_of(request, model)
     wanted = {"embedding"} if task == "embedding" else {"chat", "completion"}
     if not wanted & set(model.capabilities):
         raise InvalidInput(
@@ -178,9 +171,7 @@ def start(actor: Actor, deployment_id: str) -> str:
 def stop(actor: Actor, deployment_id: str) -> None:
     """Stop a deployment: no new requests, those in flight are finished."""
     view = _changeable(actor, deployment_id, "deployment:update", busy_ok=True)
-    job = jobs.find_active(actor, view.project_id, f"deployment:{deployment_id}")
-    if job is not None:
-        jobs.cancel(actor, job.id)
+    _cancel_job(actor, view)
     with database.transaction() as tx:
         row = _row(actor, tx, deployment_id)
         row.desired_state, row.reason, row.failure = "stopped", None, None
@@ -242,6 +233,7 @@ def edit(
         row = _row(actor, tx, deployment_id)
         row.context_tokens, row.slots, row.threads = fit.context_tokens, fit.slots, fit.threads
         row.replica_bytes = fit.replica_bytes
+        row.requested = {**row.requested, **changes}
         row.generation += 1
         _record(tx, actor, "edited", row, **changes)
     _wanted()
@@ -256,9 +248,7 @@ def copy(actor: Actor, deployment_id: str, name: str) -> DeploymentView:
 def delete(actor: Actor, deployment_id: str) -> None:
     """Stop a deployment and forget it; its requests stay in the metrics."""
     view = _changeable(actor, deployment_id, "deployment:delete", busy_ok=True)
-    job = jobs.find_active(actor, view.project_id, f"deployment:{deployment_id}")
-    if job is not None:
-        jobs.cancel(actor, job.id)
+    _cancel_job(actor, view)
     with database.transaction() as tx:
         row = _row(actor, tx, deployment_id)
         row.desired_state, row.state = "deleted", "deleting"
@@ -359,6 +349,14 @@ def _changeable(
     return view
 
 
+def _cancel_job(actor: Actor, view: DeploymentView) -> None:
+    job = jobs.find_active(actor, view.project_id, f"deployment:{view.id}")
+    if job is not None:
+        # It may have ended in between.
+        with suppress(Conflict):
+            jobs.cancel(actor, job.id)
+
+
 def _row(actor: Actor, tx: Session, deployment_id: str) -> Deployment:
     row = crud.deployment(tx, deployment_id)
     visible = (
@@ -421,16 +419,19 @@ def _resident_bytes(pid: int | None) -> int | None:
 
 
 def _promised_bytes(but_for: str | None) -> int:
-    """Memory that running deployments may still take: planned, but not yet resident."""
+    """Memory that other deployments may still take: planned, but not yet held."""
     with database.reading() as session:
-        rows = [row for row in crud.deployments(session) if row.id != but_for]
+        rows = [
+            row
+            for row in crud.deployments(session)
+            if row.id != but_for and row.desired_state in ("planned", "running")
+        ]
         replicas = crud.replicas(session, [row.id for row in rows])
-    return sum(
-        max(row.replica_bytes - (_resident_bytes(replica.pid) or 0), 0)
-        for row in rows
-        if row.desired_state == "running"
-        for replica in replicas[row.id]
-    )
+    promised = 0
+    for row in rows:
+        held = sum(local.held_bytes(replica.pid) for replica in replicas[row.id])
+        promised += max(row.replica_bytes * row.desired_replicas - held, 0)
+    return promised
 
 
 def _own_bytes(deployment_id: str | None) -> int:
@@ -439,7 +440,7 @@ def _own_bytes(deployment_id: str | None) -> int:
         return 0
     with database.reading() as session:
         replicas = crud.replicas(session, [deployment_id])[deployment_id]
-    return sum(_resident_bytes(replica.pid) or 0 for replica in replicas)
+    return sum(local.held_bytes(replica.pid) for replica in replicas)
 
 
 def _record(tx: Session, actor: Actor, verb: str, row: Deployment, **details: object) -> None:

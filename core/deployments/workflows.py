@@ -12,9 +12,11 @@ from core.deployments.models import Deployment
 from core.deployments.schemas import Task
 from core.jobs import Progress, Run, Step, workflow
 from core.kernel import database, events
+from core.kernel.actor import Actor
 from core.kernel.errors import BudError, Conflict, UpstreamFailed
 from core.kernel.keys import keyring
 from core.kernel.settings import settings
+from core.registry import services as registry
 
 _LOAD_TIMEOUT_S = 600.0
 _POLL_S = 0.2
@@ -75,8 +77,10 @@ def _set(deployment_id: str, **values: str | None) -> None:
 
 def _preflight(progress: Progress, deployment_id: str) -> None:
     row = _get(deployment_id)
+    model = registry.get_model(Actor.system(row.tenant_id), row.model_id)
     variables = {
-        "model_path": row.model_path,
+        "model_path": model.path,
+        "model_bytes": model.size_bytes if "-of-" not in str(model.path) else None,
         "needed_memory_mb": row.replica_bytes * row.desired_replicas // 1_000_000,
         "data_dir": str(settings().data_dir),
         "needed_disk_mb": 100,

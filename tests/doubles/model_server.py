@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 import msgspec
-import psutil
 from aiohttp import web
 
 from core.deployments import model_server, server_records
@@ -89,20 +88,17 @@ async def _serve(config: ServerConfig) -> None:
     await site.start()
     port = runner.addresses[0][1]
     data_dir = Path(config.data_dir)
-    server_records.write(
-        data_dir,
-        server_records.ServerRecord(
-            replica_id=config.replica_id,
-            deployment_id=config.deployment_id,
-            pid=os.getpid(),
-            created=psutil.Process().create_time(),
-            port=port,
-        ),
+    record = server_records.ServerRecord(
+        replica_id=config.replica_id,
+        deployment_id=config.deployment_id,
+        pid=os.getpid(),
+        port=port,
     )
+    if not server_records.claim(data_dir, record):
+        return
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await stop.wait()
-    server_records.remove(data_dir, config.replica_id)
     await runner.cleanup()
 
 

@@ -8,7 +8,7 @@ from core.deployments.schemas import Task
 from core.kernel.crypto import Secret
 from core.kernel.errors import UpstreamFailed
 
-_HEALTH_TIMEOUT_S = 3.0
+_HEALTH_TIMEOUT_S = 2.0
 _ANSWER_TIMEOUT_S = 120.0
 
 

@@ -75,7 +75,6 @@ def upgrade() -> None:
     sa.Column('name', sa.String(length=63), nullable=False),
     sa.Column('model_id', sa.String(length=40), nullable=False),
     sa.Column('model_name', sa.String(length=120), nullable=False),
-    sa.Column('model_path', sa.Text(), nullable=False),
     sa.Column('task', sa.String(length=20), nullable=False),
     sa.Column('context_tokens', sa.Integer(), nullable=False),
     sa.Column('slots', sa.Integer(), nullable=False),
