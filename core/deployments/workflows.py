@@ -80,7 +80,8 @@ def _preflight(progress: Progress, deployment_id: str) -> None:
     model = registry.get_model(Actor.system(row.tenant_id), row.model_id)
     variables = {
         "model_path": model.path,
-        "model_bytes": model.size_bytes if "-of-" not in str(model.path) else None,
+        # The size is that of all parts; of a model in several only the first file is looked at.
+        "model_bytes": 0 if "-of-" in str(model.path) else model.size_bytes,
         "needed_memory_mb": row.replica_bytes * row.desired_replicas // 1_000_000,
         "data_dir": str(settings().data_dir),
         "needed_disk_mb": 100,

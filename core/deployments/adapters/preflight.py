@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from core.jobs import Progress
-from core.kernel.errors import NoCapacity
+from core.kernel.errors import Conflict
 from core.kernel.settings import ROOT
 
 _PLAYBOOK = ROOT / "playbooks" / "ansible" / "preflight.yml"
@@ -27,7 +27,7 @@ def run_preflight(progress: Progress, folder: Path, variables: dict[str, Any]) -
         variables: The playbook's variables.
 
     Raises:
-        NoCapacity: A check failed; carries what the playbook said.
+        Conflict: A check failed; carries what the playbook said.
         JobCancelled: The job was cancelled; Ansible's process group is ended.
     """
     import ansible_runner
@@ -46,6 +46,9 @@ def run_preflight(progress: Progress, folder: Path, variables: dict[str, Any]) -
                 "ANSIBLE_REMOTE_TEMP": str(folder / "tmp"),
                 "ANSIBLE_HOME": str(folder / "tmp"),
                 "ANSIBLE_COLLECTIONS_PATH": str(folder / "tmp"),
+                "ANSIBLE_LIBRARY": str(_PLAYBOOK.parent / "library"),
+                # One process less for each task.
+                "ANSIBLE_PIPELINING": "1",
             },
             quiet=True,
             timeout=_TIMEOUT_S,
@@ -57,7 +60,7 @@ def run_preflight(progress: Progress, folder: Path, variables: dict[str, Any]) -
         shutil.rmtree(folder, ignore_errors=True)
     progress.check()
     if result.status != "successful":
-        raise NoCapacity(
+        raise Conflict(
             watcher.failure or f"The preflight playbook ended as {result.status}.",
             remedy="Correct it and retry the job; its log shows every check.",
         )
@@ -78,7 +81,8 @@ class _Watcher:
     def on_event(self, event: dict[str, Any]) -> bool:
         kind, data = event.get("event"), event.get("event_data", {})
         if kind == "runner_on_ok":
-            self._progress.log(f"ok: {data.get('task')}")
+            said = data.get("res", {}).get("msg")
+            self._progress.log(f"ok: {data.get('task')}" + (f": {said}" if said else ""))
         elif kind in ("runner_on_failed", "runner_on_unreachable"):
             result = data.get("res", {})
             self.failure = str(result.get("msg") or data.get("task"))
