@@ -16,12 +16,13 @@ import streamlit as st  # noqa: E402
 from starlette.concurrency import run_in_threadpool  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 
-from app import auth, background, guard, internal  # noqa: E402
+from app import auth, background, guard, internal, setup_mark  # noqa: E402
 
 
 @asynccontextmanager
 async def lifespan(_app: st.App) -> AsyncIterator[None]:
     """Run jobs, deployments and ingestion while the app is up."""
+    await run_in_threadpool(setup_mark.wait)
     await run_in_threadpool(background.start)
     yield
     await run_in_threadpool(background.stop)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO, cast
 
-from app import logs, ports
+from app import logs, ports, setup_mark
 from core.kernel.errors import Conflict, InvalidInput, Unavailable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +47,8 @@ class Part:
         command: Its command line.
         port: The port it listens on.
         health_path: The path that answers 200 when it is ready.
-        waits_for_setup: Whether it may only start after the set-up.
+        waits_for_setup: Whether it may only start after the set-up; one that may start before
+            waits by itself where it must (`app.setup_mark`).
     """
 
     name: str
@@ -128,7 +129,7 @@ def plan(
         parts=(
             Part("gateway", "Gateway", gateway, gateway_port, "/health", first_start),
             Part(
-                "app", "Dashboard", (python, "-m", "app.serve"), app_port, "/_stcore/health", True
+                "app", "Dashboard", (python, "-m", "app.serve"), app_port, "/_stcore/health", False
             ),
         ),
         setup=setup,
@@ -173,6 +174,7 @@ class Supervisor:
         self._run_dir = plan.data_dir / "run"
         self._logs_dir = plan.data_dir / "logs"
         self._parts = [_Running(part, self._logs_dir / f"{part.name}.log") for part in plan.parts]
+        self._setup_mark = self._run_dir / "setup"
         self._stop = threading.Event()
         self._signals = 0
         self._ready = False
@@ -255,6 +257,7 @@ class Supervisor:
     # -- starting ----------------------------------------------------------------------------
 
     def _start_all(self) -> None:
+        self._setup_mark.unlink(missing_ok=True)
         for running in self._parts:
             if not running.part.waits_for_setup:
                 self._start(running)
@@ -267,7 +270,10 @@ class Supervisor:
         self._wait_until_healthy()
 
     def _set_up(self) -> None:
-        if self._plan.setup is None or self._stop.is_set():
+        if self._stop.is_set():
+            return
+        if self._plan.setup is None:
+            setup_mark.write(self._setup_mark, setup_mark.DONE)
             return
         started_s = time.monotonic()
         log = self._logs_dir / "setup.log"
@@ -289,6 +295,7 @@ class Supervisor:
                 f"The set-up of {self._plan.data_dir} failed:\n{logs.tail(log, 12)}",
                 remedy=f"Mend what the last line says and run bud up again; all of it: {log}",
             )
+        setup_mark.write(self._setup_mark, setup_mark.DONE)
         self._say(_timed("Database, accounts and starter model are ready", started_s))
 
     def _start(self, running: _Running) -> None:
@@ -305,6 +312,7 @@ class Supervisor:
             **os.environ,
             **self._plan.environment,
             "BUD_SUPERVISOR_PID": str(os.getpid()),
+            setup_mark.VARIABLE: str(self._setup_mark),
             "PYTHONUNBUFFERED": "1",
         }
 
@@ -337,7 +345,8 @@ class Supervisor:
         assert running.process is not None
         _signal_group(running.process.pid, signal.SIGKILL)
         ran_s = time.monotonic() - running.started_s
-        running.failures = 1 if ran_s >= _HEALTHY_RUN_S else running.failures + 1
+        ran_well = running.healthy and ran_s >= _HEALTHY_RUN_S
+        running.failures = 1 if ran_well else running.failures + 1
         delay_s = _RESTART_DELAYS_S[min(running.failures, len(_RESTART_DELAYS_S)) - 1]
         running.process, running.start_at_s = None, time.monotonic() + delay_s
         how = f"signal {-status}" if status < 0 else f"status {status}"
@@ -403,6 +412,7 @@ class Supervisor:
 
     def _stop_all(self) -> None:
         live = [running for running in self._parts if running.process is not None]
+        setup_mark.write(self._setup_mark, setup_mark.STOPPED)
         if live:
             self._say("\nStopping … (Ctrl-C again to end at once)")
         for running in live:
