@@ -66,6 +66,7 @@ def _chosen(known: list[ProjectView]) -> ProjectView:
     return known[names.index(name)] if name in names else known[0]
 
 
-def is_alive(token: str) -> bool:
-    """Whether the session still lives; cheap enough to ask every few seconds."""
-    return accounts.logged_in(token) is not None
+def is_current(context: SessionContext) -> bool:
+    """Whether the session lives, with the same rights; cheap enough to ask every few seconds."""
+    who = accounts.logged_in(context.token)
+    return who is not None and who.actor == context.actor

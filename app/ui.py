@@ -7,10 +7,15 @@ from pathlib import Path
 import streamlit as st
 
 from app import session, theme
+from app.widgets.layout import errors_shown, escape
 from core.accounts import services as accounts
 
 ROOT = Path(__file__).resolve().parents[1]
 _SESSION_CHECK_S = 4
+_TO_LOG_IN = """<script>
+const here = window.location.pathname + window.location.search;
+window.location.replace("/auth/login?next=" + encodeURIComponent(here));
+</script>"""
 
 # Section → (file, title, icon); the first of all is the start page.
 _SECTIONS: dict[str, list[tuple[str, str, str]]] = {
@@ -46,17 +51,23 @@ def main() -> None:
     st.set_page_config(page_title=f"{page.title} · Bud")
     with st.sidebar:
         _account(context)
-    page.run()
-    _watch(context.token)
+    # Before the page, which may end the run.
+    _watch(context)
+    with errors_shown():
+        page.run()
 
 
 def _pages() -> dict[str, list[st.Page]]:
     pages = {
-        section: [_page(*entry, visible=True) for entry in entries]
+        section: [_page(*entry, visible=True) for entry in entries if _exists(entry[0])]
         for section, entries in _SECTIONS.items()
     }
-    pages["System"] += [_page(*entry, visible=False) for entry in _HIDDEN]
+    pages["System"] += [_page(*entry, visible=False) for entry in _HIDDEN if _exists(entry[0])]
     return pages
+
+
+def _exists(name: str) -> bool:
+    return (ROOT / "pages" / f"{name}.py").exists()
 
 
 def _page(name: str, title: str, icon: str, *, visible: bool) -> st.Page:
@@ -71,8 +82,9 @@ def _page(name: str, title: str, icon: str, *, visible: bool) -> st.Page:
 
 
 def _account(context: session.SessionContext) -> None:
-    with st.popover(context.user.name, icon=":material/account_circle:", width="stretch"):
-        st.markdown(f"**{context.user.email}**  \n{context.user.role} · {context.project_name}")
+    user = context.user
+    with st.popover(escape(user.name), icon=":material/account_circle:", width="stretch"):
+        st.markdown(f"**{escape(user.email)}**  \n{user.role} · {escape(context.project_name)}")
         st.link_button("Change password", "/auth/password", width="stretch")
         if st.button("Log out", icon=":material/logout:", width="stretch"):
             accounts.log_out(context.token)
@@ -83,13 +95,13 @@ def _logged_out() -> None:
     st.title("You are logged out")
     st.write("Your session has ended: you logged out, it expired, or an admin ended it.")
     st.html('<a href="/auth/login" target="_self">Log in again</a>')
-    st.html("<script>window.location.replace('/auth/login')</script>", unsafe_allow_javascript=True)
+    st.html(_TO_LOG_IN, unsafe_allow_javascript=True)
 
 
 @st.fragment(run_every=_SESSION_CHECK_S)
-def _watch(token: str) -> None:
-    """End an open tab within five seconds of the session's end."""
-    if not session.is_alive(token):
+def _watch(context: session.SessionContext) -> None:
+    """End an open tab within five seconds of the session's end; show new rights as soon."""
+    if not session.is_current(context):
         st.rerun()
 
 

@@ -5,65 +5,111 @@ from __future__ import annotations
 import streamlit as st
 
 from app import session
-from app.widgets import page_header
+from app.widgets import (
+    Kpi,
+    errors_shown,
+    escape,
+    formats,
+    kpi_row,
+    page_header,
+    table_with_downloads,
+)
 from core.accounts import services as accounts
-from core.kernel.errors import BudError
+from core.accounts.schemas import UserView
 from core.projects import services as projects
+from core.projects.schemas import ProjectView
 
 context = session.current()
+actor = context.actor
+_ROLES = {"no access": None, "member": "member", "admin": "admin"}
 
 
-@st.dialog("New project")
-def _create() -> None:
-    name = st.text_input("Name", placeholder="Research")
-    if st.button("Create", type="primary", disabled=not name.strip()):
-        try:
-            projects.create_project(context.actor, name)
-            st.rerun()
-        except BudError as error:
-            st.error(str(error))
+@st.dialog("New project", icon=":material/create_new_folder:")
+def _create_dialog() -> None:
+    with st.form("new-project", border=False):
+        name = st.text_input("Name", placeholder="Research", max_chars=80)
+        st.caption("It starts empty; admins see it at once, others when they are added to it.")
+        if not st.form_submit_button("Create", type="primary"):
+            return
+    with errors_shown():
+        projects.create_project(actor, name)
+        st.rerun()
 
 
-page_header("Projects", "Models, deployments, keys and metrics belong to one project each.")
-known = projects.list_projects(context.actor)
-if context.actor.may("project:create") and st.button(
-    "New project", type="primary", icon=":material/create_new_folder:"
-):
-    _create()
-st.dataframe(
-    [
-        {
-            "Name": project.name,
-            "Chosen now": project.id == context.project_id,
-            "Demo": project.demo,
-            "Created": project.created_at,
-        }
-        for project in known
-    ],
-    column_config={"Created": st.column_config.DatetimeColumn(format="distance")},
-    hide_index=True,
-)
-if len(known) > 1:
-    st.caption("Change the project at the top of the sidebar.")
-
-if context.actor.may("user:read"):
-    st.subheader(f"Members of {context.project_name}")
-    users = [user for user in accounts.list_users(context.actor) if user.enabled]
-    roles = {"none": None, "member": "member", "admin": "admin"}
-    for user in users:
-        left, right = st.columns([3, 2], vertical_alignment="center")
-        left.markdown(f"{user.name}  \n:gray[{user.email}]")
-        present = user.projects.get(context.project_id)
-        if user.role == "admin":
-            right.caption("admin of everything")
-            continue
-        chosen = right.segmented_control(
-            f"Role of {user.email}",
-            list(roles),
-            default=present or "none",
-            key=f"role_{context.project_id}_{user.id}",
-            label_visibility="collapsed",
+def _row(project: ProjectView, users: list[UserView] | None) -> dict[str, object]:
+    row: dict[str, object] = {
+        "Name": project.name,
+        "Now": "chosen" if project.id == context.project_id else "",
+    }
+    if users is None:
+        row["Your role"] = "admin" if actor.is_admin else actor.projects.get(project.id, "")
+    else:
+        row["People"] = sum(
+            user.enabled and (user.role == "admin" or project.id in user.projects) for user in users
         )
-        if chosen is not None and roles[chosen] != present:
-            accounts.set_membership(context.actor, context.project_id, user.id, roles[chosen])
-            st.rerun()
+    return row | {
+        "Kind": "demo" if project.demo else "real",
+        "Created": project.created_at,
+        "Id": project.id,
+    }
+
+
+def _members(users: list[UserView]) -> None:
+    st.subheader(f"Who works in {escape(context.project_name)}")
+    st.caption(
+        "Admins of this installation are in every project. Taking somebody's access away also "
+        "revokes the API keys that they made in it."
+    )
+    with st.container(border=True, key="members"):
+        for user in users:
+            _member(user)
+
+
+def _member(user: UserView) -> None:
+    left, right = st.columns([3, 2], vertical_alignment="center")
+    left.markdown(f"**{escape(user.name)}** :gray[{escape(user.email)}]")
+    if user.role == "admin":
+        right.caption("admin of this installation")
+        return
+    key = f"member-{context.project_id}-{user.id}"
+    right.segmented_control(
+        f"Role of {user.email}",
+        list(_ROLES),
+        default=user.projects.get(context.project_id, "no access"),
+        required=True,
+        key=key,
+        label_visibility="collapsed",
+        on_change=_set_role,
+        args=(user, key),
+    )
+
+
+def _set_role(user: UserView, key: str) -> None:
+    with errors_shown():
+        role = _ROLES[st.session_state[key]]
+        projects.set_member(actor, context.project_id, user.id, role)
+
+
+def main() -> None:
+    """Show the page."""
+    with page_header("Projects", "Models, deployments, keys and metrics belong to one each."):
+        if actor.may("project:create") and st.button(
+            "New project", type="primary", icon=":material/create_new_folder:"
+        ):
+            _create_dialog()
+    known = projects.list_projects(actor)
+    users = accounts.list_users(actor) if actor.may("user:read") else None
+    kpi_row([Kpi("Projects", formats.count(len(known))), Kpi("Chosen", context.project_name)])
+    table_with_downloads(
+        [_row(project, users) for project in known],
+        name="projects",
+        columns={"Created": st.column_config.DatetimeColumn(format="distance"), "Id": None},
+    )
+    if len(known) > 1:
+        st.caption("Choose the project that the other pages show in the sidebar.")
+    if users is not None:
+        _members([user for user in users if user.enabled])
+
+
+with errors_shown():
+    main()

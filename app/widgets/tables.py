@@ -9,6 +9,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from app.formats import NONE
+
 
 def table_with_downloads(
     rows: Sequence[Mapping[str, Any]] | pd.DataFrame,
@@ -34,6 +36,7 @@ def table_with_downloads(
     chosen: Any = st.dataframe(
         frame,
         hide_index=True,
+        placeholder=NONE,
         column_config=dict(columns) if columns else None,
         key=f"table-{name}",
         height=height if height is not None else "auto",

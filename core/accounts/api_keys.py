@@ -80,7 +80,8 @@ def _add(
             tx, actor, "key.created", f"key:{row.id}", project_id=project_id, name=row.name
         )
     events.publish("keys.changed")
-    return NewKey(ApiKeyView.model_validate(row), Secret(secret))
+    view = ApiKeyView.model_validate(row).model_copy(update={"made_by": actor.name})
+    return NewKey(view, Secret(secret))
 
 
 def list_keys(actor: Actor, project_id: str) -> list[ApiKeyView]:
@@ -88,7 +89,13 @@ def list_keys(actor: Actor, project_id: str) -> list[ApiKeyView]:
     actor.require("key:read", project_id)
     with database.reading() as session:
         found = crud.keys(session, actor.tenant_id, project_id)
-    return [ApiKeyView.model_validate(row) for row in found]
+        people = {user.id: user.email for user in crud.users(session, actor.tenant_id)}
+    return [
+        ApiKeyView.model_validate(row).model_copy(
+            update={"made_by": people.get(row.user_id, row.user_id)}
+        )
+        for row in found
+    ]
 
 
 def revoke_key(actor: Actor, key_id: str) -> None:

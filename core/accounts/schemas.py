@@ -39,6 +39,7 @@ class ApiKeyView(BaseModel):
     name: str
     kind: str
     last_four: str
+    made_by: str = ""
     models: list[str]
     created_at: datetime
     expires_at: datetime | None
