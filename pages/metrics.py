@@ -1,0 +1,353 @@
+"""Metrics: every request of the project, how fast it was, whether it failed, what it cost."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import streamlit as st
+
+from app import charts, session
+from app.widgets import (
+    Kpi,
+    empty_state,
+    errors_shown,
+    escape,
+    formats,
+    kpi_row,
+    page_header,
+    table_with_downloads,
+)
+from core.metrics import services as metrics
+from core.metrics.schemas import PRESETS, Filters, GroupBy, GroupNumbers, Series, Window
+
+context = session.current()
+actor, project_id = context.actor, context.project_id
+
+_LIVE_S = 5.0
+_CUSTOM = "custom"
+_GROUPS: dict[str, GroupBy] = {"Model": "model", "Deployment": "deployment", "Key": "key"}
+_OUTCOMES = {"All requests": "all", "Succeeded": "ok", "Failed": "errors"}
+
+
+def _window() -> Window:
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    name = left.segmented_control(
+        "Time window", [*PRESETS, _CUSTOM], default="24h", key="window", bind="query-params"
+    )
+    if name != _CUSTOM:
+        return Window.preset(name or "24h")
+    default = Window.preset("24h")
+    with right.container(horizontal=True):
+        start = st.datetime_input("From (UTC)", default.start, key="from", bind="query-params")
+        end = st.datetime_input("To (UTC)", default.end, key="to", bind="query-params")
+    return Window.between(
+        (start or default.start).replace(tzinfo=UTC), (end or default.end).replace(tzinfo=UTC)
+    )
+
+
+def _choice(column: Any, label: str, every: str, key: str, rows: list[GroupNumbers]) -> str:
+    ids = {row.label: row.group for row in rows if row.group}
+    picked = column.selectbox(label, [every, *ids], key=key, bind="query-params")
+    return ids.get(picked or "", "")
+
+
+def _filters(window: Window) -> Filters:
+    with st.expander("Filters", icon=":material/filter_list:", key="metrics-filters"):
+        columns = st.columns(4)
+        tops = {
+            by: metrics.top(actor, project_id, window, group_by=by, limit=50)
+            for by in _GROUPS.values()
+        }
+        outcome = columns[3].selectbox(
+            "Outcome", list(_OUTCOMES), key="outcome", bind="query-params"
+        )
+        return Filters(
+            model=_choice(columns[0], "Model", "All models", "model", tops["model"]),
+            deployment_id=_choice(
+                columns[1], "Deployment", "All deployments", "deployment", tops["deployment"]
+            ),
+            key_id=_choice(columns[2], "API key", "All keys", "key", tops["key"]),
+            outcome=cast(Any, _OUTCOMES[outcome or "All requests"]),
+        )
+
+
+def _warnings() -> None:
+    state = metrics.ingest_state(actor)
+    if state.dropped_facts:
+        st.warning(
+            f"{state.dropped_facts:,} requests are missing here: the gateway could not write "
+            "them down. Free disk space, or raise BUD_FACTS_MAX_MB.",
+            icon=":material/warning:",
+        )
+    if state.damaged_segments:
+        st.warning(
+            f"{state.damaged_segments} segments of request facts were damaged. What could be "
+            "read is here; the files are in facts/damaged in the data folder.",
+            icon=":material/warning:",
+        )
+    if state.oldest_waiting_s is not None and state.oldest_waiting_s > 15:
+        waiting = formats.duration(state.oldest_waiting_s)
+        st.info(f"Requests of the last {waiting} are still being read in.")
+
+
+def _kpis(window: Window, filters: Filters, trend: Series) -> None:
+    found = metrics.summary(actor, project_id, window, filters)
+    points = trend.points
+    unpriced = found.unpriced_requests
+    kpi_row(
+        [
+            Kpi(
+                "Requests",
+                formats.short_count(found.requests),
+                note=f"{found.requests_per_minute:,.2f} a minute",
+                trend=[point.requests for point in points],
+            ),
+            Kpi(
+                "Errors",
+                formats.percent(found.error_rate),
+                "Requests that failed; those the caller cancelled are not counted.",
+                note=f"{found.errors:,} failed, {found.cancelled:,} cancelled",
+                trend=[point.errors for point in points],
+            ),
+            Kpi(
+                "Output tokens",
+                formats.short_count(found.output_tokens),
+                "Generation speed is the median over streamed requests.",
+                note=formats.tokens_per_s(found.generation_tokens_per_s),
+                trend=[point.output_tokens for point in points],
+            ),
+            Kpi(
+                "Input tokens",
+                formats.short_count(found.input_tokens),
+                note=f"{formats.short_count(found.cached_tokens)} cached",
+                trend=[point.input_tokens for point in points],
+            ),
+            Kpi(
+                "TTFT p50",
+                formats.ms(found.ttft.p50_ms),
+                "Time to the first token of streamed requests that succeeded.",
+                note=f"p95 {formats.ms(found.ttft.p95_ms)}",
+                trend=[point.ttft.p50_ms or 0 for point in points],
+            ),
+            Kpi(
+                "Latency p50",
+                formats.ms(found.latency.p50_ms),
+                "From the request to the end of its answer, of requests that succeeded.",
+                note=f"p95 {formats.ms(found.latency.p95_ms)}",
+                trend=[point.latency.p50_ms or 0 for point in points],
+            ),
+            Kpi(
+                "Cost",
+                formats.usd(found.cost_usd),
+                "By token price, or else by the share of the machine's busy time. "
+                "“—” means that no price is set: see Settings, Prices.",
+                note=f"{unpriced:,} without a price" if unpriced else "estimate",
+                trend=[point.cost_usd or 0 for point in points],
+            ),
+        ],
+        key="metrics",
+    )
+
+
+def _by_group(series: Series, field: str) -> dict[str, list[float | None]]:
+    values: dict[str, list[float | None]] = {label: [] for label in series.labels.values()}
+    for point in series.points:
+        values[series.labels[point.group]].append(getattr(point, field))
+    return values
+
+
+def _times(series: Series) -> list[datetime]:
+    first = next(iter(series.labels), "")
+    return [point.at for point in series.points if point.group == first]
+
+
+def _percentiles(total: Series, field: str) -> dict[str, list[float | None]]:
+    return {
+        name: [getattr(getattr(point, field), f"{name}_ms") for point in total.points]
+        for name in ("p50", "p95", "p99")
+    }
+
+
+def _charts(window: Window, filters: Filters, total: Series, grouped: Series) -> None:
+    at, grouped_at = _times(total), _times(grouped)
+    palette = charts.colors(grouped.labels.values())
+    bucket = formats.duration(total.bucket_s)
+    left, right = st.columns(2)
+    with left:
+        figure = charts.stacked_bars(
+            grouped_at, _by_group(grouped, "requests"), unit="requests", group_colors=palette
+        )
+        charts.show(figure, f"Requests per {bucket}", key="requests")
+        charts.show(
+            charts.percentiles(at, _percentiles(total, "ttft")), "Time to first token", key="ttft"
+        )
+        figure = charts.stacked_bars(
+            grouped_at, _by_group(grouped, "output_tokens"), unit="tokens", group_colors=palette
+        )
+        charts.show(figure, f"Output tokens per {bucket}", key="tokens")
+    with right:
+        _error_chart(window, filters, at, bucket)
+        charts.show(
+            charts.percentiles(at, _percentiles(total, "latency")), "Latency", key="latency"
+        )
+        figure = charts.stacked_bars(
+            grouped_at,
+            _by_group(grouped, "cost_usd"),
+            unit="USD",
+            group_colors=palette,
+            number_format=",.4f",
+        )
+        charts.show(figure, f"Cost per {bucket} (estimate)", key="cost")
+
+
+def _error_chart(window: Window, filters: Filters, at: list[datetime], bucket: str) -> None:
+    points = metrics.errors_over_time(actor, project_id, window, filters)
+    found = {(point.error_class, point.at): point.requests for point in points}
+    classes = sorted({point.error_class for point in points})
+    values: dict[str, list[float | None]] = {
+        name: [found.get((name, moment), 0) for moment in at] for name in classes
+    }
+    figure = charts.stacked_bars(
+        at,
+        values or {"all": [0] * len(at)},
+        unit="requests",
+        group_colors=charts.colors(classes, charts.ERROR_PALETTE),
+    )
+    charts.show(figure, f"Failed requests per {bucket}, by kind", key="errors")
+
+
+def _breakdown(window: Window, filters: Filters, by: str) -> None:
+    st.markdown(f"#### By {by.lower()}")
+    rows = metrics.top(actor, project_id, window, filters, group_by=_GROUPS[by])
+    table_with_downloads(
+        [
+            {
+                by: row.label,
+                "Requests": row.requests,
+                "Error rate": formats.percent(row.error_rate),
+                "Input tokens": row.input_tokens,
+                "Output tokens": row.output_tokens,
+                "TTFT p50": formats.ms(row.ttft.p50_ms),
+                "TTFT p95": formats.ms(row.ttft.p95_ms),
+                "Latency p50": formats.ms(row.latency.p50_ms),
+                "Latency p95": formats.ms(row.latency.p95_ms),
+                "Generation": formats.tokens_per_s(row.generation_tokens_per_s),
+                "Cost": formats.usd(row.cost_usd),
+            }
+            for row in rows
+        ],
+        name=f"metrics-by-{by.lower()}",
+    )
+
+
+def _errors(window: Window, filters: Filters) -> None:
+    rows = metrics.errors(actor, project_id, window, filters)
+    if not rows:
+        return
+    st.markdown("#### What failed")
+    table_with_downloads(
+        [
+            {
+                "Kind": row.error_class,
+                "Requests": row.requests,
+                "Newest message": row.last_message,
+                "Last": row.last_at,
+            }
+            for row in rows
+        ],
+        name="metrics-errors",
+        columns={"Last": st.column_config.DatetimeColumn(format="distance")},
+    )
+
+
+def _requests(window: Window, filters: Filters, limit: int) -> None:
+    rows = metrics.requests(actor, project_id, window, filters, limit=limit)
+    table_with_downloads(
+        [
+            {
+                "Started (UTC)": row.started_at,
+                "Model": row.model,
+                "Status": row.status,
+                "Error": row.error_class,
+                "Message": row.error_message,
+                "Key": row.key_name,
+                "Input": row.input_tokens,
+                "Output": row.output_tokens,
+                "TTFT (ms)": row.ttft_ms,
+                "Duration (ms)": row.duration_ms,
+                "Cost (USD)": row.cost_usd,
+                "Cost from": row.cost_basis,
+                "Streamed": row.stream,
+                "Tries": row.attempts,
+                "Endpoint": row.endpoint,
+                "Request": row.request_id,
+            }
+            for row in rows
+        ],
+        name="requests",
+        columns={
+            "Started (UTC)": st.column_config.DatetimeColumn(
+                format="YYYY-MM-DD HH:mm:ss", timezone="UTC"
+            ),
+            "TTFT (ms)": st.column_config.NumberColumn(format="%.0f"),
+            "Duration (ms)": st.column_config.NumberColumn(format="%.0f"),
+            "Cost (USD)": st.column_config.NumberColumn(format="%.6f"),
+        },
+        height=420,
+    )
+
+
+def _body(preset: str | None, window: Window, filters: Filters, by: str, limit: int) -> None:
+    """All numbers; run again every five seconds while live."""
+    with errors_shown():
+        window = Window.preset(preset) if preset else window
+        _warnings()
+        total = metrics.series(actor, project_id, window, filters)
+        if not any(point.requests for point in total.points):
+            _nothing(filters)
+            return
+        _kpis(window, filters, total)
+        grouped = metrics.series(actor, project_id, window, filters, group_by=_GROUPS[by])
+        _charts(window, filters, total, grouped)
+        _breakdown(window, filters, by)
+        _errors(window, filters)
+        st.markdown("#### Latest requests")
+        _requests(window, filters, limit)
+
+
+def _nothing(filters: Filters) -> None:
+    if filters != Filters():
+        empty_state("Nothing matches", "Choose other filters or a longer window.", icon="search")
+        return
+    empty_state(
+        "No requests in this window",
+        "Choose a longer window, or ask a deployed model something: it shows here within 2 s.",
+        icon="monitoring",
+        action="Open the Playground",
+        page="playground",
+    )
+
+
+def main() -> None:
+    """Show the page."""
+    badges = [":orange-badge[Demo data]"] if context.project.demo else []
+    with page_header("Metrics", "How much was asked, how fast, how often it failed.", badges):
+        live = st.toggle("Live", key="live", bind="query-params", help="New numbers every 5 s.")
+    window = _window()
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        by = st.segmented_control(
+            "Show by", list(_GROUPS), default="Model", key="by", bind="query-params"
+        )
+        limit = st.selectbox(
+            "Latest requests", [100, 1000, 10_000], key="limit", bind="query-params", width=150
+        )
+    filters = _filters(window)
+    preset = st.session_state.get("window") or "24h"
+    body = st.fragment(_body, run_every=_LIVE_S if live else None)
+    body(None if preset == _CUSTOM else preset, window, filters, by or "Model", limit or 100)
+    st.caption(f"Project {escape(context.project_name)}. Times are in UTC.")
+
+
+with errors_shown():
+    main()
