@@ -18,12 +18,13 @@ from core.kernel.settings import ROOT
 
 @dataclass(frozen=True)
 class Kpi:
-    """One number of a KPI row; `value` already carries its unit."""
+    """One number of a KPI row; `value` already carries its unit, `trend` is its sparkline."""
 
     label: str
     value: str | None
     help: str | None = None
     note: str | None = None
+    trend: Sequence[float] | None = None
 
 
 def page_header(title: str, purpose: str, badges: Sequence[str] = ()) -> DeltaGenerator:
@@ -53,7 +54,7 @@ def page_header(title: str, purpose: str, badges: Sequence[str] = ()) -> DeltaGe
         )
 
 
-def kpi_row(kpis: Sequence[Kpi], *, key: str = "kpis") -> None:
+def kpi_row(kpis: Sequence[Kpi], *, key: str = "kpis", border: bool = True) -> None:
     """The numbers that matter most, in one row that wraps on a narrow screen."""
     with st.container(horizontal=True, key=f"bud-kpi-row-{key}", gap="small"):
         for kpi in kpis:
@@ -61,10 +62,11 @@ def kpi_row(kpis: Sequence[Kpi], *, key: str = "kpis") -> None:
                 kpi.label,
                 kpi.value if kpi.value is not None else NONE,
                 help=kpi.help,
-                border=True,
+                border=border,
                 delta=kpi.note,
                 delta_color="off",
                 delta_arrow="off",
+                chart_data=kpi.trend,
             )
 
 
@@ -108,7 +110,9 @@ def empty_state(
 
 def escape(text: str) -> str:
     """Text as it is, inside Markdown: nothing in it is taken as formatting."""
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+!|<>~:$" else letter for letter in text)
+    return "".join(
+        f"\\{letter}" if letter in "\\`*_{}[]()#+!|<>~:$@" else letter for letter in text
+    )
 
 
 def show_error(error: BudError) -> None:
