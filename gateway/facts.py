@@ -150,13 +150,16 @@ class FactWriter:
                 self._write(b"".join([self._encoder.encode(fact) + b"\n" for fact in batch]))
             except (OSError, _Full) as error:
                 self._drop(len(batch), str(error))
-        segment = self._segment
-        if segment is not None and (
-            clock.monotonic_s() - segment.opened_s > self.seal_s or segment.written_bytes > _SEAL_BYTES
-        ):
+        if self._is_due():
             self._seal()
         if self._unsaved_dropped:
             self._save_dropped()
+
+    def _is_due(self) -> bool:
+        if self._segment is None:
+            return False
+        age_s = clock.monotonic_s() - self._segment.opened_s
+        return age_s > self.seal_s or self._segment.written_bytes > _SEAL_BYTES
 
     def _write(self, lines: bytes) -> None:
         if self._segment is None:

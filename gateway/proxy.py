@@ -226,7 +226,8 @@ class Proxy:
         soonest_s = min((backend.wait_s for backend in target.backends), default=_POLL_S)
         self._stats.waiting.add(value=1)
         try:
-            await asyncio.sleep(min(max(soonest_s, 0.02), _POLL_S) * random.uniform(1.0, 1.3))  # noqa: S311 (jitter)
+            jitter = random.uniform(1.0, 1.3)  # noqa: S311 (not cryptography)
+            await asyncio.sleep(min(max(soonest_s, 0.02), _POLL_S) * jitter)
         finally:
             self._stats.waiting.add(value=-1)
 
@@ -316,7 +317,11 @@ class Proxy:
             size_bytes += len(read)
         after = connection.headers.get(b"retry-after", b"")
         retry_after_s = int(after) if after.isdigit() else None
-        return from_upstream(connection.status, b"".join(reads), model, retry_after_s=retry_after_s)
+        status = connection.status
+        error = from_upstream(status, b"".join(reads), model, retry_after_s=retry_after_s)
+        if status in _RETRY_STATUSES:
+            raise _Retryable(error, str(status), unsent=status == 503)
+        return error
 
 
 def _may_retry(failure: _Retryable, target: Target, tried: list[Backend]) -> bool:

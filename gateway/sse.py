@@ -29,7 +29,7 @@ class EventTooLarge(Exception):
 class _Event(msgspec.Struct):
     choices: list[msgspec.Raw] | None = None
     usage: Usage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = msgspec.Raw()
 
 
 _decode_event = msgspec.json.Decoder(_Event).decode
@@ -105,7 +105,7 @@ class EventStream:
             parsed = _decode_event(payload)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return event
-        if parsed.error is not None and not parsed.choices:
+        if parsed.error and bytes(parsed.error) != b"null" and not parsed.choices:
             self.error = payload
         if parsed.usage is None:
             return event

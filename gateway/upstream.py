@@ -58,6 +58,7 @@ class Connection(asyncio.Protocol):
         self._head_seen = False
         self._anything_seen = False
         self._complete = False
+        self._keep_alive = False
         self._paused = False
         self._error: Exception | None = None
         self._deadline_s = 0.0
@@ -127,6 +128,8 @@ class Connection(asyncio.Protocol):
         """The answer is whole."""
         if self._head_seen:
             self._complete = True
+            # The parser knows this only now.
+            self._keep_alive = bool(self._parser.should_keep_alive())
         else:
             self.headers.clear()
 
@@ -145,7 +148,7 @@ class Connection(asyncio.Protocol):
     @property
     def can_be_kept(self) -> bool:
         """Whether the answer is whole and the connection is to be used again."""
-        return self._complete and self.is_open and bool(self._parser.should_keep_alive())
+        return self._complete and self._keep_alive and self.is_open
 
     def send(self, head: bytes, body: bytes) -> None:
         """Send a request; the answer may begin before all of it is out."""
@@ -154,7 +157,7 @@ class Connection(asyncio.Protocol):
         self._in_use = True
         self._parser = httptools.HttpResponseParser(self)
         self.status, self.headers = 0, {}
-        self._head_seen = self._anything_seen = self._complete = False
+        self._head_seen = self._anything_seen = self._complete = self._keep_alive = False
         if len(body) < _ONE_WRITE_BYTES:
             self.transport.write(head + body)
         else:
