@@ -199,10 +199,9 @@ def _kpis(deployment_id: str, was_moving: bool) -> None:
         st.caption(f"Metrics are out of reach: {escape(error.what)}")
         return
     kpis += [
-        Kpi("Requests, last hour", formats.count(hour.requests)),
-        Kpi("Errors, last hour", formats.percent(hour.error_rate)),
+        Kpi("Requests, 1 h", formats.count(hour.requests), "In the last hour."),
+        Kpi("Errors, 1 h", formats.percent(hour.error_rate)),
         Kpi("TTFT p50", formats.ms(hour.ttft.p50_ms), "Time to first token, last hour."),
-        Kpi("Latency p95", formats.ms(hour.latency.p95_ms), "Whole requests, last hour."),
         Kpi(
             "Generation",
             formats.tokens_per_s(hour.generation_tokens_per_s),
@@ -263,7 +262,10 @@ def _chosen(view: DeploymentView) -> None:
         "Created": f"{formats.when(view.created_at)} by {view.created_by_name}",
         "Restarts of its servers": formats.count(sum(r.restarts for r in view.replicas)),
     }
-    st.markdown("\n\n".join(f"**{name}**  \n{escape(value)}" for name, value in rows.items()))
+    for name, value in rows.items():
+        with st.container(gap=None):
+            st.caption(name)
+            st.markdown(escape(value))
     try:
         fit = deployments.check_fit(actor, _request(view), replacing=view.id)
     except BudError as error:

@@ -54,6 +54,7 @@ def _machine_card(views: list[DeploymentView]) -> None:
                 Kpi("Free disk", formats.size(machine.disk_free_bytes)),
             ],
             key="machine",
+            border=False,
         )
         share = used / machine.memory_total_bytes
         st.progress(min(share, 1.0), f"{formats.percent(share)} of the memory is in use")

@@ -29,6 +29,9 @@ from core.registry.schemas import ModelView
 context = session.current()
 actor, project_id = context.actor, context.project_id
 
+_FACT_PX = 180
+_LONG_FACT = 30
+
 
 @st.dialog("Add a model", width="medium", icon=":material/add:")
 def _add_dialog() -> None:
@@ -135,11 +138,13 @@ def _metadata(model: ModelView) -> None:
         "From": model.source,
         "SHA-256": model.sha256,
     }
-    left, right = st.columns(2)
-    items = list(facts.items())
-    for place, part in ((left, items[: len(items) // 2]), (right, items[len(items) // 2 :])):
-        lines = [f"**{name}**  \n{escape(value or formats.NONE)}" for name, value in part]
-        place.markdown("\n\n".join(lines))
+    with st.container(horizontal=True, key="model-facts", gap="medium"):
+        for name, value in facts.items():
+            with st.container(
+                width=_FACT_PX if len(value or "") < _LONG_FACT else "content", gap=None
+            ):
+                st.caption(name)
+                st.markdown(escape(value or formats.NONE))
 
 
 def _adding() -> None:

@@ -40,9 +40,16 @@ _VOTES: dict[Winner, str] = {
     "b": "Right is better",
 }
 _CHATS_SHOWN = 40
+# Typing must reach the chat at once; elsewhere single letters are Streamlit's shortcuts.
 _FOCUS = """<script>
-if (matchMedia("(pointer: fine)").matches)
-  document.querySelector('[data-testid="stChatInputTextArea"]')?.focus();
+if (matchMedia("(pointer: fine)").matches) {
+  let tries = 0;
+  const focus = setInterval(() => {
+    const input = document.querySelector('[data-testid="stChatInputTextArea"]');
+    if (input && !input.disabled) input.focus();
+    if (document.activeElement === input || ++tries > 30) clearInterval(focus);
+  }, 100);
+}
 </script>"""
 
 
@@ -358,8 +365,10 @@ def _conversation(chat: ChatView, live: list[Answer], chosen: ChatSettings) -> d
     slots: dict[str, LiveSlot] = {}
     for turn in chat.turns:
         slots |= show_turn(turn, live)
+    actions = st.empty()
     if chat.turns and not live and chosen.models:
-        _last_turn_actions(chat, chat.turns[-1], chosen)
+        with actions.container():
+            _last_turn_actions(chat, chat.turns[-1], chosen)
     return slots
 
 
@@ -404,11 +413,15 @@ def main() -> None:
         _code_dialog(chat, chosen)
     question = None
     slots: dict[str, LiveSlot] = {}
+    # A place of its own, emptied at once: what a run does not replace stays until its end, and
+    # the run that draws an answer lasts.
+    greeting = st.empty()
     if chat is not None:
         _title_row(chat)
         slots = _conversation(chat, live, chosen)
     elif models:
-        question = _greeting(chosen)
+        with greeting:
+            question = _greeting(chosen)
     question = _input(chat, chosen, streaming=bool(slots)) or question
     if _kept("focused") != (chat.session.id if chat else "new"):
         st.html(_FOCUS, unsafe_allow_javascript=True)

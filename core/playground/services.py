@@ -340,10 +340,14 @@ def _request(
     if chat_settings.system_prompt.strip():
         messages.append({"role": "system", "content": chat_settings.system_prompt.strip()})
     for turn in turns:
-        messages.append({"role": "user", "content": turn.question.content})
+        asked = {"role": "user", "content": turn.question.content}
         given = _answer_of(turn, lane)
-        if given is not None and turn.number < until:
-            messages.append({"role": "assistant", "content": given.content})
+        if turn.number == until:
+            messages.append(asked)
+        elif given is not None:
+            # A question that was never answered is left out: many chat templates refuse two
+            # messages of the same role in a row.
+            messages += [asked, {"role": "assistant", "content": given.content}]
     if not turns:
         messages.append({"role": "user", "content": "Hello"})
     return ChatRequest(

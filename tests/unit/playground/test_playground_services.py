@@ -61,6 +61,17 @@ def test_the_next_question_carries_what_was_said(person: Actor, gateway: Scripte
     assert services.get_session(person, first.session.id).session.settings == how
 
 
+def test_a_question_without_an_answer_is_not_sent_on(
+    person: Actor, gateway: ScriptedGateway
+) -> None:
+    gateway.behave = lambda exchange: exchange.error(503, "It is not ready.")
+    chat_id = asked(person, "One").session.id
+    gateway.behave = lambda exchange: exchange.stream("yes")
+    services.ask(person, PROJECT, "Two", ONE, session_id=chat_id)
+    settled(person, chat_id)
+    assert gateway.requests[-1]["messages"] == [{"role": "user", "content": "Two"}]
+
+
 def test_each_of_two_models_sees_its_own_answers(person: Actor, gateway: ScriptedGateway) -> None:
     gateway.behave = lambda exchange: exchange.stream("from ", exchange.body["model"])
     chat = asked(person, "One", TWO)
