@@ -12,6 +12,7 @@ from core.jobs import engine
 from core.metrics.ingest import Ingester
 from core.registry import workflows as _registry_workflows  # noqa: F401 (registers kinds)
 from core.routing import services as routing
+from core.routing.keeper import Keeper
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 class _Running:
     reconciler: Reconciler
     ingester: Ingester
+    keeper: Keeper
 
 
 _running: _Running | None = None
@@ -33,8 +35,9 @@ def start() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     routing.subscribe()
     routing.publish()
-    _running = _Running(Reconciler(), Ingester())
+    _running = _Running(Reconciler(), Ingester(), Keeper())
     _running.ingester.start()
+    _running.keeper.start()
     internal.start()
     _running.reconciler.start()
     engine.launch()
@@ -48,5 +51,6 @@ def stop() -> None:
     internal.stop()
     engine.shutdown()
     _running.reconciler.stop()
+    _running.keeper.stop()
     _running.ingester.stop()
     _running = None

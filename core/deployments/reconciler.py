@@ -172,10 +172,10 @@ class Reconciler:
                 continue
             self._keep_running(deployment, replica, alive[replica.id], records.get(replica.id))
             kept.append(replica)
-        self._replace_one_old(deployment, kept)
         taken = {replica.position for replica in kept}
         missing = [position for position in range(wanted) if position not in taken]
         kept.extend(self._new_replica(deployment, position) for position in missing)
+        self._replace_one_old(deployment, kept)
         return self._write(deployment, replicas, kept, before)
 
     def _process(self, replica: Replica, record: ServerRecord | None) -> psutil.Process | None:
