@@ -168,8 +168,22 @@ def running(data_dir: Path) -> dict[str, object] | None:
 class Supervisor:
     """Runs a plan until it is told to stop."""
 
-    def __init__(self, plan: Plan, *, say: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        say: Callable[[str], None] | None = None,
+        setup_output: TextIO | None = None,
+    ) -> None:
+        """Make a supervisor.
+
+        Args:
+            plan: What to run.
+            say: Takes each line for the person; default: prints it.
+            setup_output: Where the set-up prints the one-time password; default: the terminal.
+        """
         self._plan = plan
+        self._setup_output = setup_output
         self._say = _unbreakable(say or _print)
         self._run_dir = plan.data_dir / "run"
         self._logs_dir = plan.data_dir / "logs"
@@ -281,8 +295,8 @@ class Supervisor:
             # Standard output goes to the terminal: it holds the one-time password, which must
             # not stand in a log.
             process = subprocess.Popen(
-                self._plan.setup, cwd=ROOT, env=self._environment(), stderr=output,
-                start_new_session=True,
+                self._plan.setup, cwd=ROOT, env=self._environment(),
+                stdout=self._setup_output, stderr=output, start_new_session=True,
             )  # fmt: skip
             while process.poll() is None and not self._stop.is_set():
                 time.sleep(_POLL_S / 4)

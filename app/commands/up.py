@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +59,9 @@ def up(
     def say(text: str) -> None:
         show_line({"message": text.strip()}, as_json=as_json, text=text)
 
-    raise typer.Exit(supervisor.Supervisor(plan, say=say).run(verbose=verbose))
+    # Among lines of JSON the box with the one-time password has no place.
+    bud = supervisor.Supervisor(plan, say=say, setup_output=sys.stderr if as_json else None)
+    raise typer.Exit(bud.run(verbose=verbose))
 
 
 def logs(
