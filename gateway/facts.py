@@ -146,14 +146,17 @@ class FactWriter:
         """Write the queue out; seal when it is time. A full disk drops, counts and goes on."""
         batch = [self._queue.popleft() for _ in range(len(self._queue))]
         if batch:
-            try:
-                self._write(b"".join([self._encoder.encode(fact) + b"\n" for fact in batch]))
-            except (OSError, _Full) as error:
-                self._drop(len(batch), str(error))
+            self._write_or_drop(batch)
         if self._is_due():
             self._seal()
         if self._unsaved_dropped:
             self._save_dropped()
+
+    def _write_or_drop(self, batch: list[RequestFact]) -> None:
+        try:
+            self._write(b"".join([self._encoder.encode(fact) + b"\n" for fact in batch]))
+        except (OSError, _Full) as error:
+            self._drop(len(batch), str(error))
 
     def _is_due(self) -> bool:
         if self._segment is None:
