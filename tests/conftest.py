@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 
+from core.accounts import identity
 from core.kernel import database, keys
 from core.kernel.actor import Actor
 from core.kernel.crypto import Keyring
@@ -54,6 +56,13 @@ def data_dir(
     _forget()
     yield folder
     _forget()
+
+
+@pytest.fixture
+def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Argon2id at its lowest cost; at its real one a hash takes up to half a second here."""
+    cheap = identity.LocalAccounts(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    monkeypatch.setattr(identity, "provider", lambda: cheap)
 
 
 @pytest.fixture

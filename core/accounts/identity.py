@@ -35,8 +35,8 @@ class IdentityProvider(Protocol):
 class LocalAccounts:
     """Argon2id with the library's current parameters (RFC 9106, low-memory profile)."""
 
-    def __init__(self) -> None:
-        self._hasher = PasswordHasher()
+    def __init__(self, hasher: PasswordHasher | None = None) -> None:
+        self._hasher = hasher or PasswordHasher()
         self._turn = threading.BoundedSemaphore(_MAX_HASHES_AT_ONCE)
         self._decoy = self._hasher.hash("nobody has this password")
 

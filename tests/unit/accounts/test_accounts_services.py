@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 from core.accounts import api_keys
 from core.accounts import services as accounts
 from core.accounts.schemas import NewUser
-from core.kernel import audit, clock
+from core.kernel import audit, clock, database
 from core.kernel.actor import Actor
 from core.kernel.crypto import Secret
 from core.kernel.errors import (
@@ -19,10 +21,14 @@ from core.kernel.errors import (
     PermissionDenied,
     RateLimited,
 )
+from core.kernel.settings import settings
 from core.projects import services as projects
 
 PASSWORD = Secret("correct-horse-battery")
 EMAIL = "admin@example.org"
+
+
+pytestmark = pytest.mark.usefixtures("quick_passwords")
 
 
 @pytest.fixture
@@ -171,3 +177,73 @@ def test_every_change_leaves_one_audit_row(tenant: Path, admin: Actor) -> None:
     actions = [entry.action for entry in audit.entries(admin, None)]
     assert len(actions) - before == 3
     assert set(actions[:3]) == {"user.created", "user.password_reset", "user.role_changed"}
+
+
+def test_many_attempts_at_once_do_not_pass_the_limit(tenant: Path) -> None:
+    def attempt(_number: int) -> str:
+        try:
+            accounts.log_in(EMAIL, Secret("wrong"), "10.0.0.1")
+        except (NotAuthenticated, RateLimited) as error:
+            return error.code
+        return "logged in"
+
+    with ThreadPoolExecutor(8) as pool:
+        codes = Counter(pool.map(attempt, range(24)))
+    assert codes == {"not_authenticated": 10, "rate_limited": 14}
+
+
+def test_the_limit_outlives_a_restart(tenant: Path) -> None:
+    for _ in range(10):
+        with pytest.raises(NotAuthenticated):
+            accounts.log_in(EMAIL, Secret("wrong"), "10.0.0.1")
+    database.dispose()
+    with pytest.raises(RateLimited):
+        accounts.log_in(EMAIL, PASSWORD, "10.0.0.2")
+
+
+def test_who_leaves_a_project_loses_the_keys_made_in_it(tenant: Path, admin: Actor) -> None:
+    project_b = projects.create_project(admin, "B")
+    member = _member(admin, "ana@example.org", "prj_default")
+    projects.set_member(admin, project_b.id, member.user_id, "member")
+    in_both = accounts.logged_in(_log_in_again(admin, member.user_id))
+    assert in_both is not None
+    gone = api_keys.create_key(in_both.actor, project_b.id, "gone").key
+    stays = api_keys.create_key(in_both.actor, "prj_default", "stays").key
+    projects.set_member(admin, project_b.id, member.user_id, None)
+    assert [key.id for key in api_keys.active_keys()] == [stays.id]
+    assert api_keys.list_keys(admin, project_b.id)[0].id == gone.id
+    assert api_keys.list_keys(admin, "prj_default")[0].made_by == "ana@example.org"
+
+
+def _log_in_again(admin: Actor, user_id: str) -> str:
+    email = accounts.get_user(admin, user_id).email
+    return _log_in(email, accounts.reset_password(admin, user_id))
+
+
+def test_a_session_ends_at_its_time(tenant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = _log_in()
+    later = clock.now() + timedelta(hours=settings().session_hours)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    assert accounts.logged_in(token) is None
+    assert _log_in()
+
+
+def test_another_tenants_users_do_not_exist(tenant: Path, admin: Actor) -> None:
+    user_id = accounts.list_users(admin)[0].id
+    stranger = Actor.system("ten_other")
+    assert accounts.list_users(stranger) == []
+    with pytest.raises(NotFound):
+        accounts.reset_password(stranger, user_id)
+    with pytest.raises(NotFound):
+        accounts.set_user_enabled(stranger, user_id, False)
+
+
+@pytest.mark.parametrize("email", ["", "ana", "a b@example.org", "@", "x" * 200 + "@example.org"])
+def test_what_is_no_address_is_refused(tenant: Path, admin: Actor, email: str) -> None:
+    with pytest.raises(InvalidInput, match="not an e-mail address"):
+        accounts.add_user(admin, email)
+
+
+def test_the_operator_needs_no_name_in_passwd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 1_000_770_000)
+    assert accounts.operator().name == "uid 1000770000 (command line)"

@@ -1,0 +1,179 @@
+"""A dashboard and its gateway as processes, and what page tests do with a browser tab."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from playwright.sync_api import Page, expect
+
+from app.guard import SESSION_COOKIE
+from core.accounts import services as accounts
+from core.accounts.models import User
+from core.kernel import database
+from core.kernel.actor import Actor
+
+ROOT = Path(__file__).resolve().parents[1]
+EMAIL = "admin@bud.local"
+PASSWORD = "correct-horse-battery"
+START_TIMEOUT_S = 60.0
+# Pages wait for a machine that other tests keep busy as well.
+PAGE_TIMEOUT_MS = 30_000
+
+
+def free_port() -> int:
+    """A TCP port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(what: str, check: Callable[[], object], timeout_s: float = 30.0) -> float:
+    """Wait until `check()` is true; the seconds it took. Fails with `what` otherwise."""
+    started = time.monotonic()
+    while time.monotonic() - started < timeout_s:
+        if check():
+            return time.monotonic() - started
+        time.sleep(0.05)
+    raise AssertionError(f"after {timeout_s:.0f} s still not: {what}")
+
+
+def answers(url: str) -> bool:
+    """Whether `url` answers 200 now."""
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@dataclass
+class Bud:
+    """A dashboard and its gateway on a data folder of their own."""
+
+    data_dir: Path
+    app_port: int = field(default_factory=free_port)
+    gateway_port: int = field(default_factory=free_port)
+    actor: Actor = field(default_factory=Actor.system)
+    _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """The dashboard."""
+        return f"http://127.0.0.1:{self.app_port}"
+
+    @property
+    def gateway_url(self) -> str:
+        """The gateway, without `/v1`."""
+        return f"http://127.0.0.1:{self.gateway_port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes a process belong to this Bud."""
+        return {
+            "BUD_DATA_DIR": str(self.data_dir),
+            "BUD_APP_PORT": str(self.app_port),
+            "BUD_GATEWAY_PORT": str(self.gateway_port),
+            "BUD_ADMIN_PASSWORD": PASSWORD,
+        }
+
+    def set_up(self) -> None:
+        """What `bud up` does first."""
+        subprocess.run(
+            [sys.executable, "-m", "app.setup"],
+            cwd=ROOT,
+            env=os.environ | self.environment,
+            check=True,
+            timeout=120,
+        )
+
+    def start_app(self) -> None:
+        """Start the dashboard and wait until it answers."""
+        self._start("app", "-m", "app.serve")
+        self._wait("app", f"{self.url}/healthz")
+
+    def start_gateway(self) -> None:
+        """Start the gateway and wait until it answers."""
+        arguments = ["--host", "127.0.0.1", "--port", str(self.gateway_port)]
+        arguments += ["--data-dir", str(self.data_dir), "--keys-dir", str(self.data_dir / "keys")]
+        self._start("gateway", "-m", "gateway", *arguments)
+        self._wait("gateway", f"{self.gateway_url}/health")
+
+    def _start(self, name: str, *command: str) -> None:
+        with self._log(name).open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, *command],
+                cwd=ROOT,
+                env=os.environ | self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def _wait(self, name: str, url: str) -> None:
+        def ready() -> bool:
+            log = self._log(name)
+            assert self._processes[name].poll() is None, log.read_text(errors="replace")[-4000:]
+            return answers(url)
+
+        wait_for(f"the {name} answers", ready, START_TIMEOUT_S)
+
+    def _log(self, name: str) -> Path:
+        return self.data_dir.parent / f"{name}.log"
+
+    def stop(self, name: str) -> None:
+        """Stop one process; kill it when it does not end by itself."""
+        process = self._processes.pop(name, None)
+        if process is None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(timeout=10)
+
+    def log_in(self, page: Page, email: str = EMAIL, password: str = PASSWORD) -> None:
+        """Fill in the log-in form as a person does; ends on the page behind it."""
+        page.goto(f"{self.url}/auth/login")
+        page.get_by_label("E-mail").fill(email)
+        page.get_by_label("Password").fill(password)
+        page.get_by_role("button", name="Log in").click()
+
+    def log_in_as_new(self, page: Page, email: str, project_id: str = "prj_default") -> str:
+        """Add a member and give the tab their session; their id. Quicker than the form."""
+        new = accounts.add_user(self.actor, email, project_id=project_id)
+        with database.transaction() as tx:
+            row = tx.get(User, new.user.id)
+            assert row is not None
+            row.must_change_password = False
+        token = accounts.log_in(email, new.one_time_password, "test").token.reveal()
+        page.context.add_cookies([{"name": SESSION_COOKIE, "value": token, "url": self.url}])
+        return new.user.id
+
+    def open(self, page: Page, path: str) -> None:
+        """Open a page of the dashboard and wait until it has run."""
+        page.goto(f"{self.url}/{path.lstrip('/')}")
+        settle(page)
+
+
+def settle(page: Page) -> None:
+    """Wait until the script of the page has run, without an error."""
+    expect(page.get_by_test_id("stMainBlockContainer")).to_be_visible(timeout=PAGE_TIMEOUT_MS)
+    finished = page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    expect(finished).to_be_visible(timeout=PAGE_TIMEOUT_MS)
+    assert page.get_by_test_id("stException").count() == 0, page.inner_text("body")[:4000]
+
+
+def shot(page: Page, name: str) -> Path:
+    """Save what the browser shows as screenshots/<name>.png."""
+    path = ROOT / "screenshots" / f"{name}.png"
+    path.parent.mkdir(exist_ok=True)
+    page.screenshot(path=path)
+    return path

@@ -1,0 +1,129 @@
+"""A running dashboard with its gateway, and a real browser to look at it.
+
+    def test_something(page: Page, bud: Bud) -> None:      # nobody is logged in
+    def test_something(admin_page: Page, bud: Bud) -> None:  # the admin is
+
+`bud` lives as long as the test run, so a file makes what it needs under names of its own;
+services called in a test work on the dashboard's data folder.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
+
+from core.kernel import database, keys
+from core.kernel.settings import settings
+from tests.browsing import PAGE_TIMEOUT_MS, Bud, settle
+
+_DEBIAN_CHROMIUM = Path("/usr/bin/chromium")
+_BROWSER_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def bud(
+    tmp_path_factory: pytest.TempPathFactory, _made_keys: Path, _migrated_database: Path
+) -> Iterator[Bud]:
+    """A running dashboard and gateway; `app.setup` has made the admin and the starter model."""
+    made = Bud(tmp_path_factory.mktemp("pages") / "bud")
+    made.data_dir.mkdir()
+    shutil.copytree(_made_keys, made.data_dir / "keys")
+    shutil.copy(_migrated_database, made.data_dir / "bud.db")
+    try:
+        made.set_up()
+        made.start_gateway()
+        made.start_app()
+        yield made
+    finally:
+        made.stop("app")
+        made.stop("gateway")
+
+
+@pytest.fixture(autouse=True)
+def _services_see_it(bud: Bud, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Services that the test itself calls work on the dashboard's data folder."""
+    for name, value in bud.environment.items():
+        monkeypatch.setenv(name, value)
+    _forget()
+    yield
+    _forget()
+
+
+def _forget() -> None:
+    database.dispose()
+    settings.cache_clear()
+    keys.keyring.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's chromium where there is one, else playwright's own.
+
+    A module's, not the session's: playwright's event loop would get in the way of the asynchronous
+    tests of other files.
+    """
+    with sync_playwright() as playwright:
+        launched = _launch(playwright)
+        yield launched
+        launched.close()
+
+
+def _launch(playwright: Playwright) -> Browser:
+    debian = str(_DEBIAN_CHROMIUM) if _DEBIAN_CHROMIUM.exists() else None
+    try:
+        return playwright.chromium.launch(executable_path=debian, args=_BROWSER_ARGUMENTS)
+    except PlaywrightError as error:
+        if debian is None and "Executable doesn't exist" in str(error):
+            pytest.skip("no browser")
+        raise
+
+
+Window = Callable[..., BrowserContext]
+
+
+@pytest.fixture
+def window(browser: Browser) -> Iterator[Window]:
+    """Makes browser windows with cookies of their own: `window(width=390, dark=True)`."""
+    opened: list[BrowserContext] = []
+
+    def make(width: int = 1440, *, dark: bool = False) -> BrowserContext:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900 if width > 640 else 844},
+            color_scheme="dark" if dark else "light",
+            reduced_motion="reduce",
+            permissions=["clipboard-read", "clipboard-write"],
+        )
+        context.set_default_timeout(PAGE_TIMEOUT_MS)
+        opened.append(context)
+        return context
+
+    yield make
+    for context in opened:
+        context.close()
+
+
+@pytest.fixture
+def page(window: Window) -> Page:
+    """An empty tab; nobody is logged in."""
+    return window().new_page()
+
+
+@pytest.fixture
+def admin_page(page: Page, bud: Bud) -> Page:
+    """A tab in which the admin is logged in and sees the first page."""
+    bud.log_in(page)
+    settle(page)
+    return page

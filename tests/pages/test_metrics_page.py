@@ -1,0 +1,101 @@
+"""Home and Metrics in a real browser: empty, then with the demo's thirty days."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from core.demo import services as demo
+from core.kernel import clock, ids
+from core.metrics import segments
+from core.metrics.schemas import StoredFact
+from tests.browsing import Bud, settle, shot
+
+Window = Callable[..., BrowserContext]
+
+
+@pytest.fixture
+def loaded(bud: Bud) -> str:
+    """The demo project, loaded by another process than the dashboard's; its id."""
+    return demo.load(bud.actor).project_id
+
+
+def test_home_leads_from_nothing_to_the_first_call(bud: Bud, admin_page: Page) -> None:
+    bud.open(admin_page, "home?project=Default")
+    expect(admin_page.get_by_text("First steps")).to_be_visible()
+    expect(admin_page.get_by_text("Call it with curl")).to_be_visible()
+    shot(admin_page, "home-empty-1440-light")
+    admin_page.get_by_role("button", name="Deploy a model").first.click()
+    settle(admin_page)
+    expect(admin_page).to_have_url(re.compile(r"/deployments"))
+
+
+def test_metrics_says_what_to_do_when_there_is_nothing(bud: Bud, admin_page: Page) -> None:
+    bud.open(admin_page, "metrics?project=Default&window=15m&outcome=Failed")
+    expect(admin_page.get_by_text("Nothing matches")).to_be_visible()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_demo_on_home_and_metrics(
+    bud: Bud, loaded: str, window: Window, width: int, dark: bool
+) -> None:
+    page = window(width, dark=dark).new_page()
+    bud.log_in(page)
+    settle(page)
+    name = f"{width}-{'dark' if dark else 'light'}"
+    bud.open(page, "home?project=Demo")
+    expect(page.get_by_text("Demo data").first).to_be_visible()
+    expect(page.get_by_text("Requests, 24 h")).to_be_visible()
+    _no_sideways_scroll(page)
+    shot(page, f"home-{name}")
+    bud.open(page, "metrics?project=Demo&window=30d")
+    expect(page.get_by_text("Latency", exact=True)).to_be_visible()
+    expect(page.locator(".js-plotly-plot")).to_have_count(6)
+    settle(page)
+    _no_sideways_scroll(page)
+    shot(page, f"metrics-{name}")
+    page.get_by_text("Time to first token", exact=True).scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    shot(page, f"metrics-charts-{name}")
+    page.get_by_text("Latest requests").last.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    shot(page, f"metrics-requests-{name}")
+
+
+def test_a_link_carries_window_grouping_and_filters(
+    bud: Bud, loaded: str, admin_page: Page
+) -> None:
+    bud.open(admin_page, "metrics?project=Demo&window=7d&by=Key&model=code-assist")
+    expect(admin_page.get_by_role("heading", name="By key")).to_be_visible()
+    expect(admin_page.locator(".js-plotly-plot")).to_have_count(6)
+    admin_page.get_by_role("radio", name="30d").click()
+    settle(admin_page)
+    expect(admin_page).to_have_url(re.compile(r"window=30d"))
+    expect(admin_page).to_have_url(re.compile(r"model=code-assist"))
+
+
+def test_a_request_shows_without_a_reload_while_live(bud: Bud, admin_page: Page) -> None:
+    bud.open(admin_page, "metrics?project=Default&live=true&window=15m")
+    fact = StoredFact(
+        request_id=ids.new_id("req"),
+        started_unix_s=clock.unix_s(),
+        endpoint="/v1/completions",
+        project_id="prj_default",
+        model="brand-new-model",
+        error_class="upstream_error",
+        error_message="It broke.",
+        status=502,
+    )
+    segments.write(bud.data_dir, ids.new_id("seg"), [fact])
+    expect(admin_page.get_by_text("What failed")).to_be_visible(timeout=20_000)
+
+
+def _no_sideways_scroll(page: Page) -> None:
+    wider = page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    assert wider <= 0, f"the page is {wider} px wider than the screen"
