@@ -28,6 +28,7 @@ _CSS = """<style>
 [data-testid="stMetricValue"] { font-size: 1.55rem; font-weight: 650; }
 [class*="st-key-bud-kpi-row"] { display: grid;
   grid-template-columns: repeat(auto-fit, minmax(145px, 1fr)); }
+[class*="st-key-bud-kpi-row"] [data-testid="stMetricValue"] { font-size: 1.3rem; }
 [data-testid="stHeading"] h1 { letter-spacing: -0.02em; padding-bottom: .1rem; }
 a[href^="mailto:"] { color: inherit !important; text-decoration: none !important; }
 /* Streamlit writes white on the accent colour, which is light in the dark theme. */

@@ -199,8 +199,12 @@ def _kpis(deployment_id: str, was_moving: bool) -> None:
         st.caption(f"Metrics are out of reach: {escape(error.what)}")
         return
     kpis += [
-        Kpi("Requests, 1 h", formats.count(hour.requests), "In the last hour."),
-        Kpi("Errors, 1 h", formats.percent(hour.error_rate)),
+        Kpi(
+            "Requests, 1 h",
+            formats.count(hour.requests),
+            "In the last hour, and the share of them that failed.",
+            f"{formats.percent(hour.error_rate)} errors" if hour.requests else None,
+        ),
         Kpi("TTFT p50", formats.ms(hour.ttft.p50_ms), "Time to first token, last hour."),
         Kpi(
             "Generation",

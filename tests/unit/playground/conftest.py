@@ -10,7 +10,6 @@ import pytest
 from core.accounts import services as accounts
 from core.kernel.actor import Actor
 from core.kernel.settings import settings
-from core.projects import services as projects
 from tests.doubles.scripted_gateway import ScriptedGateway
 
 
@@ -23,13 +22,9 @@ def gateway() -> Iterator[ScriptedGateway]:
 
 
 @pytest.fixture
-def person(
-    data_dir: Path, gateway: ScriptedGateway, monkeypatch: pytest.MonkeyPatch, admin: Actor
-) -> Actor:
+def person(data_dir: Path, gateway: ScriptedGateway, monkeypatch: pytest.MonkeyPatch) -> Actor:
     """A member of the default project, whose gateway is the scripted one."""
     monkeypatch.setenv("BUD_GATEWAY_PORT", str(gateway.port))
     settings.cache_clear()
-    accounts.bootstrap("admin@example.org", None)
-    projects.bootstrap()
-    user = accounts.add_user(admin, "ann@example.org", project_id=accounts.DEFAULT_PROJECT_ID).user
-    return Actor(user.id, user.email, accounts.TENANT_ID, "member", dict(user.projects))
+    project = accounts.DEFAULT_PROJECT_ID
+    return Actor("usr_ann", "ann@example.org", accounts.TENANT_ID, "member", {project: "member"})
