@@ -74,10 +74,10 @@ def _all_parts(path: Path) -> list[Path]:
         return [path]
     stem, count = split
     names = [f"{stem}-{number:05d}-of-{count:05d}.gguf" for number in range(1, count + 1)]
-    missing = [name for name in names if not (path.parent / name).is_file()]
-    if missing or not names:
+    missing = next((name for name in names if not (path.parent / name).is_file()), None)
+    if missing is not None or not names:
         raise InvalidInput(
-            f"Of the model in {count} parts, {', '.join(missing[:3]) or 'every part'} is missing.",
+            f"Of the model in {count} parts, {missing or 'every one'} is missing.",
             remedy="Put every part into one folder.",
         )
     return [path.parent / name for name in names]

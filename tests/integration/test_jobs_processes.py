@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "tests" / "unit" / "jobs"))
 import job_process as kinds
 
 
-def _wait(check: Callable[[], object], timeout_s: float = 40.0) -> None:
+def _wait(check: Callable[[], object], timeout_s: float = 120.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not check():
         assert time.monotonic() < deadline, "waited in vain"

@@ -38,8 +38,9 @@ def two_steps(run: jobs.Run, word: str) -> None:
     run.step("second", _second, run.step("first", _first, word))
 
 
-# Ignores SIGTERM, and starts one grandchild in its group and one in a session of its own.
-_STUBBORN = "trap '' TERM; sleep 300 & setsid sleep 300 & while :; do wait; done"
+# Ignores SIGTERM, and starts one grandchild in its group and one in a session of its own; what
+# a failing test leaves of it ends by itself.
+_STUBBORN = "trap '' TERM; sleep 60 & setsid sleep 60 & wait"
 
 
 def _child(progress: jobs.Progress, _word: str) -> None:

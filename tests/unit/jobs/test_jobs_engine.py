@@ -20,7 +20,7 @@ import job_process as kinds
 PROJECT = "prj_a"
 
 
-def _wait(check: Callable[[], object], timeout_s: float = 20.0) -> None:
+def _wait(check: Callable[[], object], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not check():
         assert time.monotonic() < deadline, "waited in vain"
@@ -110,7 +110,7 @@ def test_after_kill_9_a_job_goes_on_at_the_step_it_was_in(data_dir: Path, admin:
     runner = [sys.executable, str(Path(__file__).parent / "job_process.py")]
     first = subprocess.Popen(runner)
     try:
-        _wait(lambda: jobs.get(admin, job_id).steps[1].state == "running", timeout_s=40)
+        _wait(lambda: jobs.get(admin, job_id).steps[1].state == "running", timeout_s=120)
     finally:
         first.kill()
         first.wait()
@@ -118,7 +118,7 @@ def test_after_kill_9_a_job_goes_on_at_the_step_it_was_in(data_dir: Path, admin:
     (data_dir / "gate").touch()
     second = subprocess.Popen(runner)
     try:
-        _wait(lambda: jobs.get(admin, job_id).state == "succeeded", timeout_s=40)
+        _wait(lambda: jobs.get(admin, job_id).state == "succeeded", timeout_s=120)
     finally:
         second.kill()
         second.wait()

@@ -27,7 +27,7 @@ def running(data_dir: Path) -> Iterator[Path]:
     engine.shutdown()
 
 
-def _ended(admin: Actor, job_id: str, timeout_s: float = 30) -> JobView:
+def _ended(admin: Actor, job_id: str, timeout_s: float = 60) -> JobView:
     deadline = time.monotonic() + timeout_s
     while (view := jobs.get(admin, job_id)).is_active:
         assert time.monotonic() < deadline, view
@@ -138,7 +138,7 @@ def test_cancelling_leaves_nothing_behind(
 
 
 def _until(check: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not check():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -352,3 +352,26 @@ def test_a_changed_starter_file_is_refused(
     with pytest.raises(InvalidInput, match="not the one that was published"):
         registry.add_starter(admin)
     assert registry.list_models(admin, PROJECT) == []
+
+
+def test_a_job_resumed_after_its_last_step_leaves_the_model_ready(
+    running: Path, tmp_path: Path, admin: Actor
+) -> None:
+    class Replay:
+        """A run whose steps are all done: it gives back their results."""
+
+        results = {"validate": ["tiny.gguf"], "copy": "0" * 64, "verify": None, "save": None}
+
+        def step(self, name: str, *_rest: object) -> object:
+            return self.results[name]
+
+    model, job_id = registry.add_local(admin, PROJECT, str(_file(tmp_path)))
+    _ended(admin, job_id)
+    registration = {
+        "tenant_id": admin.tenant_id,
+        "project_id": PROJECT,
+        "name": "tiny",
+        "source": "",
+    }
+    workflows.add_local.function(Replay(), model.id, registration, "tiny.gguf")
+    assert registry.get_model(admin, model.id).state == "ready"
