@@ -17,7 +17,8 @@ OTHER_COLOR = "#94a3b8"
 ERROR_PALETTE = ("#ef4444", "#f97316", "#eab308", "#d946ef", "#8b5cf6", "#64748b", "#0ea5e9")
 PERCENTILE_COLORS = {"p50": "#18a673", "p95": "#f59e0b", "p99": "#ef4444"}
 
-_HEIGHT_PX = 270
+_HEIGHT_PX = 280
+_LONG_MS = 5000.0
 
 
 def colors(groups: Iterable[str], palette: Sequence[str] = PALETTE) -> dict[str, str]:
@@ -88,10 +89,17 @@ def lines(
 
 
 def percentiles(
-    at: Sequence[datetime], values: Mapping[str, Sequence[float | None]], *, unit: str = "ms"
+    at: Sequence[datetime], values_ms: Mapping[str, Sequence[float | None]]
 ) -> go.Figure:
-    """p50, p95 and p99 over time, always in the same three colours."""
-    return lines(at, values, unit=unit, group_colors=PERCENTILE_COLORS)
+    """p50, p95 and p99 over time, always in the same three colours; in seconds when long."""
+    longest_ms = max((value or 0 for series in values_ms.values() for value in series), default=0)
+    if longest_ms < _LONG_MS:
+        return lines(at, values_ms, unit="ms", group_colors=PERCENTILE_COLORS)
+    values_s = {
+        name: [None if value is None else value / 1000 for value in series]
+        for name, series in values_ms.items()
+    }
+    return lines(at, values_s, unit="s", group_colors=PERCENTILE_COLORS, number_format=",.2f")
 
 
 def _framed(figure: go.Figure, unit: str, *, legend: bool) -> go.Figure:
@@ -100,7 +108,7 @@ def _framed(figure: go.Figure, unit: str, *, legend: bool) -> go.Figure:
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
         hovermode="x unified",
         showlegend=legend,
-        legend={"orientation": "h", "y": -0.16, "x": 0, "yanchor": "top", "title": None},
+        legend={"orientation": "h", "y": -0.2, "x": 0, "yanchor": "top", "title": None},
         xaxis={"title": None, "hoverformat": "%d %b %H:%M UTC", "nticks": 7, "automargin": True},
         yaxis={
             "title": {"text": unit, "standoff": 6},

@@ -81,13 +81,13 @@ def _attention() -> None:
     with st.container(border=True, key="attention", gap="small"):
         if not found:
             st.markdown(":green[:material/check_circle:] Nothing needs you now.")
-        for position, notice in enumerate(found):
+        for notice in found:
             icon = _ICONS.get(notice.severity, ":blue[:material/info:]")
-            with st.container(horizontal=True, vertical_alignment="center", key=f"note-{position}"):
-                st.markdown(f"{icon} {escape(notice.text)}", width="stretch")
-                if notice.page:
-                    with st.container(width="content"):
-                        link_to(notice.page, notice.link, query=notice.query)
+            text, link = st.columns([4, 1], vertical_alignment="center")
+            text.markdown(f"{icon} {escape(notice.text)}")
+            if notice.page:
+                with link:
+                    link_to(notice.page, notice.link, query=notice.query)
 
 
 def _running(views: list[DeploymentView]) -> None:
@@ -162,12 +162,12 @@ def _first_steps(views: list[DeploymentView]) -> None:
     st.markdown("#### First steps")
     with st.container(border=True, key="first-steps", gap="small"):
         for title, text, page, done in steps:
-            with st.container(horizontal=True, vertical_alignment="center", key=f"step-{title}"):
-                icon = ":green[:material/check_circle:]" if done else ":gray[:material/circle:]"
-                st.markdown(f"{icon} **{title}** :gray[{text}]", width="stretch")
-                primary = "primary" if title == following else "secondary"
-                if not done and st.button("Go", key=f"go-{title}", type=primary):
-                    open_page(page)
+            icon = ":green[:material/check_circle:]" if done else ":gray[:material/circle:]"
+            line, go = st.columns([5, 1], vertical_alignment="center")
+            line.markdown(f"{icon} **{title}**  \n:gray[{text}]")
+            primary = "primary" if title == following else "secondary"
+            if not done and go.button("Go", key=f"go-{title}", type=primary):
+                open_page(page)
 
 
 def _body() -> None:

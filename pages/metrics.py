@@ -106,22 +106,18 @@ def _kpis(window: Window, filters: Filters, trend: Series) -> None:
             Kpi(
                 "Errors",
                 formats.percent(found.error_rate),
-                "Requests that failed; those the caller cancelled are not counted.",
-                note=f"{found.errors:,} failed, {found.cancelled:,} cancelled",
+                f"Requests that failed; {found.cancelled:,} more were cancelled by the caller.",
+                note=f"{found.errors:,} failed",
                 trend=[point.errors for point in points],
             ),
             Kpi(
                 "Output tokens",
                 formats.short_count(found.output_tokens),
-                "Generation speed is the median over streamed requests.",
-                note=formats.tokens_per_s(found.generation_tokens_per_s),
+                f"Generated at {formats.tokens_per_s(found.generation_tokens_per_s)}, the median "
+                f"of streamed requests; {formats.tokens(found.cached_tokens)} of the input came "
+                "from a cache.",
+                note=f"{formats.short_count(found.input_tokens)} input",
                 trend=[point.output_tokens for point in points],
-            ),
-            Kpi(
-                "Input tokens",
-                formats.short_count(found.input_tokens),
-                note=f"{formats.short_count(found.cached_tokens)} cached",
-                trend=[point.input_tokens for point in points],
             ),
             Kpi(
                 "TTFT p50",
@@ -172,7 +168,7 @@ def _percentiles(total: Series, field: str) -> dict[str, list[float | None]]:
 def _charts(window: Window, filters: Filters, total: Series, grouped: Series) -> None:
     at, grouped_at = _times(total), _times(grouped)
     palette = charts.colors(grouped.labels.values())
-    bucket = formats.duration(total.bucket_s)
+    bucket = formats.duration(total.bucket_s).replace(" 0 min", "").replace(" 0 s", "")
     left, right = st.columns(2)
     with left:
         figure = charts.stacked_bars(
@@ -238,6 +234,10 @@ def _breakdown(window: Window, filters: Filters, by: str) -> None:
             for row in rows
         ],
         name=f"metrics-by-{by.lower()}",
+        columns={
+            name: st.column_config.NumberColumn(format="localized")
+            for name in ("Requests", "Input tokens", "Output tokens")
+        },
     )
 
 

@@ -67,6 +67,7 @@ def kpi_row(kpis: Sequence[Kpi], *, key: str = "kpis", border: bool = True) -> N
                 delta_color="off",
                 delta_arrow="off",
                 chart_data=kpi.trend,
+                height="stretch",
             )
 
 

@@ -133,7 +133,8 @@ def _tokens(actor: Actor, project_id: str, project_name: str) -> None:
             column_config={
                 name: st.column_config.NumberColumn(f"{name} $/M tokens", format="%.4f")
                 for name in ("Input", "Output", "Cached")
-            },
+            }
+            | {"Since": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm", timezone="UTC")},
             hide_index=True,
         )
     else:

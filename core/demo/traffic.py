@@ -19,7 +19,7 @@ DAYS = 30
 CLUSTER_ID = "demo"
 _SEED = 20_261_124
 _MINUTES = DAYS * 24 * 60
-_BASE_ERROR_RATE = 0.004
+_BASE_ERROR_RATE = 0.007
 
 FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -56,9 +56,10 @@ class Caller:
 
 @dataclass(frozen=True)
 class Incident:
-    """A time in which a share of one model's requests failed."""
+    """A time (`hour` in UTC) in which a share of one model's requests failed."""
 
-    days_ago: float
+    days_ago: int
+    hour: float
     minutes: int
     model: str
     share: float
@@ -82,9 +83,11 @@ CALLERS = (
     Caller("nightly-reports", 200, {"report-writer": 0.8, "doc-search": 0.2}, True, 0.0),
 )
 INCIDENTS = (
-    Incident(17.4, 45, "code-assist", 0.6, "upstream_broke", 502, "The replica broke off."),
-    Incident(6.2, 25, "support-chat", 0.8, "no_replica", 503, "No replica is ready."),
-    Incident(0.35, 35, "code-assist", 0.35, "timeout", 504, "The replica did not answer in 60 s."),
+    Incident(17, 13.2, 100, "code-assist", 0.7, "upstream_broke", 502, "The replica broke off."),
+    Incident(6, 14.5, 50, "support-chat", 0.9, "no_replica", 503, "No replica is ready."),
+    Incident(
+        1, 12.0, 80, "code-assist", 0.45, "timeout", 504, "The replica did not answer in 60 s."
+    ),
 )
 # The errors of ordinary days: class, HTTP status, message, weight.
 _ORDINARY = (
@@ -168,7 +171,7 @@ def _fact(
         worker_id="demo",
         cluster_id=CLUSTER_ID,
     )
-    failed = _failure(chance, at_s, model)
+    failed = _failure(chance, at_s, start.hour * 3600 + start.minute * 60, model)
     if failed is not None:
         fact.error_class, fact.status, fact.error_message = failed
         fact.duration_ms = _failed_ms(chance, fact.error_class)
@@ -176,9 +179,11 @@ def _fact(
     return _succeed(chance, fact, model)
 
 
-def _failure(chance: random.Random, at_s: float, model: Model) -> tuple[str, int, str] | None:
+def _failure(
+    chance: random.Random, at_s: float, since_midnight_s: float, model: Model
+) -> tuple[str, int, str] | None:
     for incident in INCIDENTS:
-        began_s = (DAYS - incident.days_ago) * 86400
+        began_s = (DAYS - incident.days_ago) * 86400 - since_midnight_s + incident.hour * 3600
         inside = began_s <= at_s < began_s + incident.minutes * 60
         if inside and model.name == incident.model and chance.random() < incident.share:
             return incident.error_class, incident.status, incident.message

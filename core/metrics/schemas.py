@@ -116,7 +116,7 @@ class Numbers(_View):
     `errors` leaves out `cancelled` (the caller hung up). Durations are those of requests that
     succeeded. `generation_tokens_per_s` is the median over requests of output tokens by the time
     from the first token to the last. `cost_usd` is None when no request has a price;
-    `unpriced_requests` are those that took machine time or tokens but have none.
+    `unpriced_requests` are those that succeeded on a replica but have none.
     """
 
     requests: int = 0

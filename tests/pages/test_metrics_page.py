@@ -24,7 +24,7 @@ def loaded(bud: Bud) -> str:
 
 
 def test_home_leads_from_nothing_to_the_first_call(bud: Bud, admin_page: Page) -> None:
-    bud.open(admin_page, "home?project=Default")
+    bud.open(admin_page, "?project=Default")
     expect(admin_page.get_by_text("First steps")).to_be_visible()
     expect(admin_page.get_by_text("Call it with curl")).to_be_visible()
     shot(admin_page, "home-empty-1440-light")
@@ -47,7 +47,7 @@ def test_demo_on_home_and_metrics(
     bud.log_in(page)
     settle(page)
     name = f"{width}-{'dark' if dark else 'light'}"
-    bud.open(page, "home?project=Demo")
+    bud.open(page, "?project=Demo")
     expect(page.get_by_text("Demo data").first).to_be_visible()
     expect(page.get_by_text("Requests, 24 h")).to_be_visible()
     _no_sideways_scroll(page)

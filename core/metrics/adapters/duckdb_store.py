@@ -157,7 +157,8 @@ _NUMBERS = """
         stream AND error_class = '' AND output_tokens > 1 AND duration_ms > ttft_ms
     ) AS generation_tokens_per_s,
     sum(cost_usd) AS token_usd,
-    count(*) FILTER (cost_usd IS NULL AND replica_id <> '') AS without_token_price
+    count(*) FILTER (
+        cost_usd IS NULL AND replica_id <> '' AND error_class = '') AS without_token_price
 """
 
 _ROW = """
@@ -345,7 +346,8 @@ class DuckDbStore:
         if scope.prices:
             statement += f""", {_MACHINE_COST}, machine_totals AS (
                 SELECT {group} AS grp, {bucket} AS bucket, sum(machine_usd) AS machine_usd,
-                    count(*) FILTER (minute = first_minute) AS with_machine_price
+                    count(*) FILTER (minute = first_minute AND error_class = '')
+                        AS with_machine_price
                 FROM machine_costs GROUP BY 1, 2)
                 SELECT * FROM totals LEFT JOIN machine_totals USING (grp, bucket)"""
         else:

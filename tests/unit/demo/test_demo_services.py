@@ -55,7 +55,7 @@ def test_traffic_has_weekends_growth_nights_and_incidents() -> None:
     nightly = [fact for fact in facts if fact.key_id == "key_nightly-reports"]
     assert {datetime.fromtimestamp(fact.started_unix_s, UTC).hour for fact in nightly} == {1, 2}
     broke = [fact for fact in facts if fact.error_class == "upstream_broke"]
-    assert broke
+    assert len(broke) > 10
     assert {fact.model for fact in broke} == {"code-assist"}
     assert 0.003 < sum(fact.error_class != "" for fact in facts) / len(facts) < 0.03
 
@@ -73,7 +73,7 @@ def test_load_then_remove_leaves_no_trace(installed: Path, admin: Actor) -> None
     assert summary.requests == pytest.approx(made.requests, abs=20)
     assert summary.cost_usd is not None
     assert summary.cost_usd > 1
-    assert summary.unpriced_requests < summary.errors + summary.cancelled + 1
+    assert summary.unpriced_requests == 0
     labels = {row.label.split(" …")[0] for row in metrics.top(
         admin, made.project_id, month, group_by="key")}  # fmt: skip
     assert labels == {f"{caller.key} (demo)" for caller in traffic.CALLERS}
