@@ -17,7 +17,7 @@ import httptools
 
 _HIGH_WATER_BYTES = 256 * 1024
 _LOW_WATER_BYTES = 64 * 1024
-_MIN_IDLE_KEPT = 4
+_MIN_IDLE_KEPT = 64
 _MAX_IDLE_S = 30.0
 _ONE_WRITE_BYTES = 64 * 1024
 
@@ -251,8 +251,8 @@ class Pool:
     Args:
         base_url: Where it is, without a path.
         credential: Sent as a bearer token; "" means none.
-        slots: How many requests it works on at once; about as many idle connections are kept,
-            because some servers hold a thread for each.
+        slots: How many requests it works on at once; as many idle connections are kept, and no
+            fewer than 64: a new connection costs more CPU than the rest of a request.
     """
 
     def __init__(self, base_url: str, credential: str, slots: int) -> None:
