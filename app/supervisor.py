@@ -245,8 +245,8 @@ class Supervisor:
     def _end_leftovers(self) -> None:
         """Wait for parts of a supervisor that was killed; end those that do not end."""
         state = _read_json(self._run_dir / "supervisor.json") or {}
-        parts = cast("dict[str, tuple[int, float]]", state.get("parts", {}))
-        left = [pid for pid, born in parts.values() if _is_alive(pid, born)]
+        pids = cast("dict[str, int]", state.get("parts", {})).values()
+        left = [pid for pid in pids if _is_part_of(pid, state.get("pid"))]
         deadline_s = time.monotonic() + _LEFTOVER_WAIT_S
         if left:
             self._say(f"Waiting for what is left of an earlier start (processes {left}) …")
@@ -389,7 +389,7 @@ class Supervisor:
             for running in self._parts
         }
         parts = {
-            running.part.name: (running.process.pid, _born(running.process.pid))
+            running.part.name: running.process.pid
             for running in self._parts
             if running.process is not None
         }
@@ -482,18 +482,14 @@ def _read_json(path: Path) -> dict[str, object] | None:
     return content if isinstance(content, dict) else None
 
 
-def _born(pid: int) -> float:
-    """When a process was made, in seconds since the epoch: tells it from a later one's pid."""
+def _is_part_of(pid: int, supervisor: object) -> bool:
+    """Whether a process was started by that supervisor: pids are used again, its mark is not."""
     import psutil
 
     try:
-        return psutil.Process(pid).create_time()
+        return psutil.Process(pid).environ().get("BUD_SUPERVISOR_PID") == str(supervisor)
     except psutil.Error:
-        return 0.0
-
-
-def _is_alive(pid: int, born: float) -> bool:
-    return _exists(pid) and abs(_born(pid) - born) < 1.0
+        return False
 
 
 def _exists(pid: int) -> bool:

@@ -58,7 +58,7 @@ def add(
     actor, project_id = context.operator(), context.project_id(project)
     path = Path(source).expanduser()
     if path.exists() or not _is_hub_id(source):
-        model, job_id = registry.add_local(actor, project_id, str(path.resolve()), name)
+        model, job_id = registry.add_local(actor, project_id, str(path.absolute()), name)
     else:
         model, job_id = registry.add_from_hub(actor, project_id, source, file, name)
     if wait:

@@ -35,6 +35,13 @@ def wait_for(check: Callable[[], object], timeout_s: float = 15.0) -> float:
     return time.monotonic() - started
 
 
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Bud:
     """One supervisor on a folder and two ports."""
 
@@ -67,10 +74,10 @@ class Bud:
 
     def pid(self, part: str) -> int:
         state = json.loads((self.folder / "run" / "supervisor.json").read_text())
-        return int(state["parts"][part][0])
+        return int(state["parts"][part])
 
     def living(self) -> list[int]:
-        return [pid for pid in (self.pid("app"), self.pid("gateway")) if psutil.pid_exists(pid)]
+        return [pid for pid in (self.pid("app"), self.pid("gateway")) if is_alive(pid)]
 
 
 @pytest.fixture
@@ -120,7 +127,7 @@ def test_a_clean_stop_leaves_nothing(start: Callable[..., Bud], number: signal.S
     assert len(pids) == 2
     bud.process.send_signal(number)
     assert bud.process.wait(timeout=10) == 0
-    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert not any(is_alive(pid) for pid in pids)
     assert (bud.folder / "servers_stopped").exists()
     assert not (bud.folder / "run" / "supervisor.json").exists()
 
@@ -134,7 +141,7 @@ def test_a_second_signal_ends_a_part_that_does_not_stop(start: Callable[..., Bud
     bud.process.send_signal(signal.SIGINT)
     assert bud.process.wait(timeout=5) == 0
     assert "Dashboard did not stop in time; killed it" in bud.output
-    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert not any(is_alive(pid) for pid in pids)
 
 
 def test_a_second_instance_on_the_folder_is_refused(start: Callable[..., Bud]) -> None:
@@ -181,5 +188,5 @@ def test_after_kill_9_a_new_one_takes_over(start: Callable[..., Bud]) -> None:
     first.process.wait()
     second = start(folder=first.folder, ports=(first.app_port, first.gateway_port))
     second.wait_until_ready()
-    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert not any(is_alive(pid) for pid in pids)
     assert second.answers()

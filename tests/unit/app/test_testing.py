@@ -1,0 +1,117 @@
+"""`bud test` and `bud bench`: everything runs, and anything that fails is told."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app import bench, testing
+from core.kernel.errors import NotFound
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def run_pytest(folder: Path, test: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    (folder / "tests").mkdir()
+    (folder / "tests" / "test_it.py").write_text(test)
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "tests.plugins.allowed_skips", "tests"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_skip_that_is_not_listed_fails_the_run(tmp_path: Path) -> None:
+    test = "import pytest\ndef test_a(): pytest.skip('not today')\ndef test_b(): pass\n"
+    run = run_pytest(tmp_path, test)
+    assert run.returncode == 1
+    assert "skips that fail this run" in run.stdout
+    assert "tests/test_it.py::test_a: not today" in run.stdout
+    assert "1 passed, 1 skipped" in run.stdout.splitlines()[-1]
+
+
+def test_a_module_that_skips_itself_counts(tmp_path: Path) -> None:
+    run = run_pytest(tmp_path, "import pytest\npytest.importorskip('no_such_module')\n")
+    assert run.returncode == 1
+    assert "could not import 'no_such_module'" in run.stdout
+
+
+def test_a_listed_skip_is_printed_with_its_reason(tmp_path: Path) -> None:
+    test = "import pytest\ndef test_a(): pytest.skip('no browser: none found')\n"
+    run = run_pytest(tmp_path, test)
+    assert run.returncode == 0, run.stdout
+    assert "as tests/allowed_skips.toml allows" in run.stdout
+    assert "test_a: no browser: none found" in run.stdout
+
+
+def test_an_expected_failure_is_no_skip(tmp_path: Path) -> None:
+    test = "import pytest\n@pytest.mark.xfail\ndef test_a(): assert False\n"
+    assert run_pytest(tmp_path, test).returncode == 0
+
+
+def test_failed_checks_are_shown_beside_the_tests(tmp_path: Path) -> None:
+    run = run_pytest(tmp_path, "def test_a(): pass\n", BUD_FAILED_CHECKS="mypy --strict")
+    assert "checks that failed before the tests" in run.stdout
+    assert "mypy --strict" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("failed", "pytest_status", "status"),
+    [([], 0, 0), (["ruff check"], 0, 1), ([], 1, 1), (["ruff check"], 2, 2)],
+)
+def test_any_failure_fails_the_whole(
+    failed: list[str], pytest_status: int, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, str] = {}
+
+    def run_tests(_arguments: object, environment: dict[str, str]) -> int:
+        given.update(environment)
+        return pytest_status
+
+    monkeypatch.setattr(testing, "find_browser", lambda _: "/usr/bin/browser")
+    monkeypatch.setattr(testing, "_static_checks", lambda _: failed)
+    monkeypatch.setattr(testing, "_pytest", run_tests)
+    assert testing.run([], say=print) == status
+    assert given["BUD_FAILED_CHECKS"] == ", ".join(failed)
+    assert given["BUD_BROWSER"] == "/usr/bin/browser"
+
+
+def test_with_arguments_only_pytest_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(testing, "find_browser", lambda _: "")
+    monkeypatch.setattr(testing, "_static_checks", lambda _: pytest.fail("not asked for"))
+    monkeypatch.setattr(testing, "_pytest", lambda arguments, _: seen.append(arguments) or 0)
+    assert testing.run(["tests/unit", "-x"], say=print) == 0
+    assert seen == [["tests/unit", "-x"]]
+
+
+def test_a_browser_that_is_named_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUD_BROWSER", "/opt/browser")
+    assert testing.find_browser(print) == "/opt/browser"
+
+
+def test_without_any_browser_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.delenv("BUD_BROWSER", raising=False)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.setattr(testing, "_quietly", lambda *_: False)
+    assert testing.find_browser(said.append) == ""
+    assert "will be skipped" in said[-1]
+
+
+def test_benchmarks_are_found_by_what_they_define(tmp_path: Path) -> None:
+    (tmp_path / "latency.py").write_text('"""Added latency.\n\nMore."""\n\ndef run(json): ...\n')
+    (tmp_path / "helper.py").write_text("def go(): ...\n")
+    assert bench.available(tmp_path) == {"latency": "Added latency."}
+
+
+def test_an_unknown_benchmark_is_refused() -> None:
+    with pytest.raises(NotFound, match="no benchmark 'nothing'"):
+        bench.run("nothing", as_json=False)
