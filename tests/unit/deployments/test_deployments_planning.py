@@ -109,7 +109,7 @@ def test_replicas_share_the_physical_cores_but_one() -> None:
 def test_an_embedding_server_buffers_a_whole_text() -> None:
     fit = _plan(_machine(60), task="embedding", slots=1)
     assert fit.context_tokens == 2048
-    assert fit.compute_bytes == 2048 * (128_256 + 16 * 4096) * 4
+    assert fit.compute_bytes == 2048 * (2 * 128_256 + 16 * 4096) * 4
     tight = _plan(_machine(7), task="embedding", slots=1, context_tokens=8192)
     assert tight.largest_context_tokens is not None
     at_most = {"task": "embedding", "slots": 1, "context_tokens": tight.largest_context_tokens}
