@@ -59,15 +59,11 @@ def main() -> None:
 
 def _pages() -> dict[str, list[st.Page]]:
     pages = {
-        section: [_page(*entry, visible=True) for entry in entries if _exists(entry[0])]
+        section: [_page(*entry, visible=True) for entry in entries]
         for section, entries in _SECTIONS.items()
     }
-    pages["System"] += [_page(*entry, visible=False) for entry in _HIDDEN if _exists(entry[0])]
+    pages["System"] += [_page(*entry, visible=False) for entry in _HIDDEN]
     return pages
-
-
-def _exists(name: str) -> bool:
-    return (ROOT / "pages" / f"{name}.py").exists()
 
 
 def _page(name: str, title: str, icon: str, *, visible: bool) -> st.Page:
