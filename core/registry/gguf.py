@@ -26,8 +26,9 @@ _MAX_ENTRIES = 100_000
 _MAX_KEPT_ARRAY = 1024
 _MAX_KEPT_STRINGS = 16
 _MAX_STRING_BYTES = 4_000_000
-# The largest vocabularies (260,000 tokens with their merges) need about 15 MB.
+# The largest vocabularies (260,000 tokens and twice as many merges) need about 15 MB.
 _MAX_HEADER_BYTES = 128 << 20
+_MAX_LISTED_STRINGS = 2_000_000
 _MAX_ELEMENTS = 1 << 50
 _DEFAULT_ALIGNMENT = 32
 _STRING, _ARRAY = 8, 9
@@ -168,6 +169,7 @@ class _Reader:
         self._path = path
         self.size_bytes = os.fstat(file.fileno()).st_size
         self.position = 0
+        self._listed_strings = 0
 
     def fail(self, why: str) -> InvalidInput:
         return InvalidInput(
@@ -216,6 +218,9 @@ class _Reader:
         if kind in _SCALARS:
             self.skip(length * struct.calcsize(_SCALARS[kind]))
         elif kind == _STRING:
+            self._listed_strings += length
+            if self._listed_strings > _MAX_LISTED_STRINGS:
+                raise self.fail(f"it lists {self._listed_strings} texts in its header")
             for _ in range(length):
                 self.skip(self.number("<Q"))
         else:
