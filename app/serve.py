@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -34,13 +35,14 @@ def main() -> None:
     # Pages wait for it otherwise. Not beside the import above: plotly, which that one loads,
     # looks into a half-imported pandas and fails.
     threading.Thread(target=_import_pandas, daemon=True).start()
+    # Nobody reads a line for each file and health check. A filter, because Streamlit gives the
+    # loggers of uvicorn its own handlers and levels when it starts.
+    logging.getLogger("uvicorn.access").addFilter(lambda _record: False)
     uvicorn.run(
         app,
         host=settings().host,
         port=settings().app_port,
         log_level="warning",
-        # The access log would hold every poll of every open tab.
-        access_log=False,
         timeout_graceful_shutdown=_GRACE_S,
         ws_ping_interval=30,
     )
