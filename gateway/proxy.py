@@ -6,6 +6,8 @@ import asyncio
 import random
 from collections.abc import Callable
 
+import msgspec
+
 from core.contracts.request_fact import RequestFact
 from core.kernel import clock
 from gateway import usage
@@ -13,7 +15,7 @@ from gateway.balancer import Backend, choose
 from gateway.body import Parsed
 from gateway.config import Timeouts
 from gateway.errors import GatewayError, from_upstream
-from gateway.sse import EventStream, EventTooLarge, renames
+from gateway.sse import EventStream, EventTooLarge, named
 from gateway.stats import Stats
 from gateway.table import Target
 from gateway.upstream import Broken, ConnectFailed, Connection, Stopped, TimedOut
@@ -73,14 +75,17 @@ class Answer:
             return self.events.usage
         return usage.of_answer(self.first) if self.is_whole else usage.in_part(self._edges)
 
-    async def begin(self, model: str, names: list[tuple[bytes, bytes]]) -> None:
-        """Read up to where it can be forwarded. Raises Broken, TimedOut or GatewayError."""
+    async def begin(self, model: str, name: bytes) -> None:
+        """Read up to where it can be forwarded; `name` is `model` as JSON.
+
+        Raises Broken, TimedOut or GatewayError.
+        """
         if self.events is None:
-            await self._begin_body(names)
+            await self._begin_body(name)
         else:
             await self._begin_stream(self.events, model)
 
-    async def _begin_body(self, names: list[tuple[bytes, bytes]]) -> None:
+    async def _begin_body(self, name: bytes) -> None:
         reads: list[bytes] = []
         size_bytes = 0
         timeout_s = self._timeouts.first_byte_s
@@ -94,8 +99,7 @@ class Answer:
             timeout_s = self._timeouts.between_tokens_s
         self.first = b"".join(reads)
         if self.is_whole:
-            for old, new in names:
-                self.first = self.first.replace(old, new)
+            self.first = named(self.first, name)
         else:
             self._edges = self.first[:_EDGE_BYTES] + self.first[-_EDGE_BYTES:]
 
@@ -281,14 +285,10 @@ class Proxy:
     ) -> Answer:
         if connection.status != 200:
             raise await self._refusal(connection, body.model)
-        upstream_model, model = target.route.upstream_model, target.route.model
-        events = None
-        if body.stream:
-            events = EventStream(
-                keep_usage=body.wants_usage, upstream_model=upstream_model, model=model
-            )
+        name = msgspec.json.encode(target.route.model)
+        events = EventStream(keep_usage=body.wants_usage, model=name) if body.stream else None
         answer = Answer(backend, connection, events, self._timeouts)
-        await answer.begin(model, renames(upstream_model, model))
+        await answer.begin(target.route.model, name)
         return answer
 
     async def _on_kept(self, connection: Connection, head: bytes, body: bytes) -> bool:

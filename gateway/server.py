@@ -18,6 +18,7 @@ from core.contracts import route_table
 from core.contracts.request_fact import RequestFact
 from core.contracts.route_table import ApiKey, Route
 from core.kernel import clock, ids
+from gateway import log as logs
 from gateway.body import parse
 from gateway.config import GatewayConfig
 from gateway.errors import GatewayError
@@ -77,6 +78,7 @@ class Gateway:
             self._answer,
             handler_cancellation=True,
             access_log=None,
+            logger=logs.of_server(),
             auto_decompress=False,
             keepalive_timeout=_IDLE_CALLER_S,
             lingering_time=_LINGER_S,
@@ -159,7 +161,10 @@ class Gateway:
                 )
             _caller_left(fact)
             raise
-        except (ConnectionError, web.RequestPayloadError):
+        except web.RequestPayloadError as error:
+            message = f"The request body cannot be read: {error}."
+            return self._refused(exchange, GatewayError("invalid_request", message))
+        except ConnectionError:
             _caller_left(fact)
             raise ConnectionResetError("the caller is gone") from None
         except Exception:  # the caller gets an answer, and the log the traceback

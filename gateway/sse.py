@@ -19,6 +19,7 @@ _END = b"\n\n"
 _DATA = b"data:"
 _DONE = re.compile(rb"(?:^|\n)data: ?\[DONE\]\n\n")
 _USAGE_NULL = re.compile(rb',\s*"usage"\s*:\s*null')
+_MODEL = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"')
 _MAX_EVENT_BYTES = 8 * 1024 * 1024
 
 
@@ -40,17 +41,16 @@ class EventStream:
 
     Args:
         keep_usage: The caller asked for usage, so it stays in.
-        upstream_model: The replica's name for the model; replaced by `model` when they differ.
-        model: The name the caller knows.
+        model: The name the caller knows the model by, as JSON.
     """
 
-    def __init__(self, *, keep_usage: bool, upstream_model: str = "", model: str = "") -> None:
+    def __init__(self, *, keep_usage: bool, model: bytes) -> None:
         self.usage: Usage | None = None
         self.has_data = False
         self.done = False
         self.error: bytes | None = None
         self._keep_usage = keep_usage
-        self._renames = renames(upstream_model, model)
+        self._model = model
         self._pending = b""
 
     def feed(self, chunk: bytes) -> bytes:
@@ -83,8 +83,7 @@ class EventStream:
             self.has_data = True
         if b"[DONE]" in events and _DONE.search(events):
             self.done = True
-        for old, new in self._renames:
-            events = events.replace(old, new)
+        events = named(events, self._model)
         if b'"usage"' in events:
             if not self._keep_usage:
                 events = _USAGE_NULL.sub(b"", events)
@@ -121,9 +120,13 @@ def _without_usage(payload: bytes) -> bytes:
     return _DATA + b" " + msgspec.json.encode(document)
 
 
-def renames(upstream_model: str, model: str) -> list[tuple[bytes, bytes]]:
-    """Byte replacements that give an answer the model name its caller knows."""
-    if upstream_model == model:
-        return []
-    old, new = msgspec.json.encode(upstream_model), msgspec.json.encode(model)
-    return [(b'"model":' + gap + old, b'"model":' + gap + new) for gap in (b"", b" ")]
+def named(content: bytes, model: bytes) -> bytes:
+    """An answer with the model name its caller knows, whatever the replica calls it.
+
+    Args:
+        content: Whole JSON documents or events.
+        model: The name as JSON.
+    """
+    if b'"model":' + model in content or b'"model"' not in content:
+        return content
+    return _MODEL.sub(lambda _: b'"model":' + model, content)

@@ -49,7 +49,9 @@ class Table:
 
     def key(self, secret: str) -> ApiKey | None:
         """The key with this text; None when there is none, or it has expired."""
-        found = self.keys.get(hashlib.sha256(secret.encode()).hexdigest())
+        # A header may hold bytes that are no text; aiohttp gives those as surrogates.
+        text = secret.encode("utf-8", "surrogateescape")
+        found = self.keys.get(hashlib.sha256(text).hexdigest())
         if found is None:
             return None
         expired = found.expires_unix_s is not None and found.expires_unix_s <= clock.unix_s()

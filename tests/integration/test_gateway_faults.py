@@ -376,6 +376,37 @@ async def test_compressed_body_is_refused_by_name(gateway: GatewayHere) -> None:
     assert answer.status_code == 415
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"GET /v1/%ff HTTP/1.1\r\nHost: g\r\n\r\n",
+        b"GET /v1/models/%ff%fe HTTP/1.1\r\nHost: g\r\nx-api-key: KEY\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer \xff\xfe\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nHost: g\r\nAuthorization: Basic KEY\r\n\r\n",
+        b"POST /v1/embeddings HTTP/1.1\r\nHost: g\r\nx-api-key: KEY\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /v1/embeddings HTTP/1.1\r\nHost: g\r\nx-api-key: KEY\r\n\r\n",
+        b"POST /v1/embeddings HTTP/1.1\r\nHost: g\r\nx-api-key: KEY\r\n"
+        b'Content-Length: 18\r\n\r\n{"model":"\\ud800"}',
+        b"POST /v1/embeddings HTTP/1.1\r\nHost: g\r\nx-api-key: KEY\r\n"
+        b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nHost: g\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+    ],
+)
+async def test_odd_requests_are_refused_and_break_nothing(
+    gateway: GatewayHere, raw: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
+    writer.write(raw.replace(b"KEY", KEY.encode()))
+    status = await asyncio.wait_for(reader.readline(), 3)
+    assert status == b"" or status.split()[1] in (b"400", b"401", b"404"), status
+    writer.close()
+    assert "Traceback" not in caplog.text
+    assert KEY not in caplog.text
+    await gateway.openai.chat.completions.create(**CALL)
+
+
 async def test_pipelined_requests_are_answered_in_order(gateway: GatewayHere) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
     writer.write(_post(msgspec.json.encode({**CALL, "model": "no"})) + _post(b"{"))

@@ -55,6 +55,17 @@ def test_stream_options_are_kept(options: Any, sent: Any, wants: bool) -> None:
     assert msgspec.json.decode(body.for_replica("m"))["stream_options"] == sent
 
 
+@given(st.binary(max_size=60) | values.map(msgspec.json.encode))
+def test_any_bytes_are_a_body_or_a_clear_error(raw: bytes) -> None:
+    try:
+        body = parse(raw, can_stream=True)
+    except GatewayError as refused:
+        assert refused.status == 400
+        assert msgspec.json.decode(refused.body())
+    else:
+        assert msgspec.json.decode(body.for_replica("another"))["model"] == "another"
+
+
 def test_embeddings_never_stream() -> None:
     raw = b'{"model":"m","stream":true}'
     body = parse(raw, can_stream=False)

@@ -46,7 +46,7 @@ def test_any_cut_gives_the_same_stream(tokens: list[str], cuts: list[int], crlf:
     expected = b"".join(token(text) for text in tokens) + b"data: [DONE]\n\n"
     if crlf:
         content = content.replace(b"\n", b"\r\n")
-    stream = EventStream(keep_usage=False)
+    stream = EventStream(keep_usage=False, model=b'"up"')
     assert fed(stream, content, cuts) == expected
     assert stream.done
     assert stream.is_whole
@@ -58,14 +58,14 @@ def test_any_cut_gives_the_same_stream(tokens: list[str], cuts: list[int], crlf:
 @given(st.lists(texts, max_size=6), st.lists(st.integers(0, 10_000), max_size=12))
 def test_usage_that_was_asked_for_stays_untouched(tokens: list[str], cuts: list[int]) -> None:
     content = stream_of(tokens, usage=None)
-    stream = EventStream(keep_usage=True)
+    stream = EventStream(keep_usage=True, model=b'"up"')
     assert fed(stream, content, cuts) == content
     assert stream.usage is not None
 
 
 @given(st.lists(texts, max_size=6), st.lists(st.integers(0, 10_000), max_size=12))
 def test_null_usage_and_model_name_are_put_right(tokens: list[str], cuts: list[int]) -> None:
-    stream = EventStream(keep_usage=False, upstream_model="up", model="the name")
+    stream = EventStream(keep_usage=False, model=b'"the name"')
     out = fed(stream, stream_of(tokens, usage=None), cuts)
     expected = b"".join(token(text) for text in tokens).replace(
         b'"model":"up"', b'"model":"the name"'
@@ -76,7 +76,7 @@ def test_null_usage_and_model_name_are_put_right(tokens: list[str], cuts: list[i
 @given(st.lists(texts, min_size=1, max_size=4), st.integers(1, 400))
 def test_only_whole_events_are_forwarded(tokens: list[str], cut: int) -> None:
     content = stream_of(tokens)
-    stream = EventStream(keep_usage=True)
+    stream = EventStream(keep_usage=True, model=b'"up"')
     out = stream.feed(content[:cut])
     assert out == b"" or out.endswith(b"\n\n")
     assert content.startswith(out)
@@ -84,30 +84,30 @@ def test_only_whole_events_are_forwarded(tokens: list[str], cut: int) -> None:
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=6))
 def test_garbage_is_never_an_exception(content: bytes, cuts: list[int]) -> None:
-    fed(EventStream(keep_usage=False), content, cuts)
+    fed(EventStream(keep_usage=False, model=b'"up"'), content, cuts)
 
 
 def test_usage_on_the_last_choice_is_taken_out() -> None:
     # llama.cpp's /v1/completions gives usage with its last choice, asked or not.
     last = {"choices": [{"text": "", "finish_reason": "stop"}], "usage": USAGE}
-    stream = EventStream(keep_usage=False)
+    stream = EventStream(keep_usage=False, model=b'"up"')
     assert stream.feed(event(last)) == event({"choices": last["choices"]})
     assert stream.usage is not None
 
 
 def test_error_event_is_seen_and_forwarded() -> None:
-    stream = EventStream(keep_usage=False)
+    stream = EventStream(keep_usage=False, model=b'"up"')
     failed = event({"error": {"message": "no"}})
     assert stream.feed(failed) == failed
     assert stream.error is not None
     assert stream.is_whole
-    fine = EventStream(keep_usage=False)
+    fine = EventStream(keep_usage=False, model=b'"up"')
     assert fine.feed(token('say "error"', error=None))
     assert fine.error is None
 
 
 def test_comments_are_forwarded_but_are_no_data() -> None:
-    stream = EventStream(keep_usage=False)
+    stream = EventStream(keep_usage=False, model=b'"up"')
     assert stream.feed(b": ping\n\n") == b": ping\n\n"
     assert not stream.has_data
     stream.feed(token("a"))
@@ -115,12 +115,21 @@ def test_comments_are_forwarded_but_are_no_data() -> None:
 
 
 def test_event_without_end_is_refused() -> None:
-    stream = EventStream(keep_usage=False)
+    stream = EventStream(keep_usage=False, model=b'"up"')
     for _ in range(8):
         assert stream.feed(b"x" * (1 << 20)) == b""
     with pytest.raises(EventTooLarge):
         stream.feed(b"x")
 
 
-def test_nothing_is_renamed_when_the_names_are_equal() -> None:
-    assert sse.renames("a", "a") == []
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'{"model":"up"}', b'{"model":"up"}'),
+        (b'{"model": "/a \\" b/c.gguf"}', b'{"model":"up"}'),
+        (b'{"content":"\\"model\\":\\"x\\""}', b'{"content":"\\"model\\":\\"x\\""}'),
+        (b"{}", b"{}"),
+    ],
+)
+def test_the_caller_sees_the_name_it_knows(content: bytes, expected: bytes) -> None:
+    assert sse.named(content, b'"up"') == expected
