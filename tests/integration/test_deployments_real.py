@@ -17,6 +17,7 @@ from core.contracts import route_table
 from core.contracts.route_table import RouteTable
 from core.deployments import server_records
 from core.deployments import services as deployments
+from core.deployments.adapters import local
 from core.deployments.reconciler import Reconciler
 from core.deployments.schemas import DeploymentRequest, DeploymentView
 from core.jobs import engine
@@ -92,6 +93,8 @@ def test_a_deployment_answers_survives_a_kill_and_stops(running: Path, admin: Ac
     assert any("Enough memory" in line.line for line in jobs.logs(admin, job.id))
     answer = _ask("/v1/completions", {"prompt": "One, two,", "max_tokens": 3})
     assert answer.json()["usage"]["completion_tokens"] == 3
+    assert view.replicas[0].memory_bytes is not None
+    assert 0 < local.held_bytes(view.replicas[0].pid) < view.planned_bytes - 98_362_432
 
     old_pid = view.replicas[0].pid
     assert old_pid is not None
@@ -191,12 +194,15 @@ def test_a_broken_file_fails_with_its_reason(running: Path, admin: Actor, tmp_pa
     with database.transaction() as tx:
         row = tx.get(Model, model.id)
         assert row is not None
-        row.path = str(broken)
+        # As if it had been added like this: the preflight sees a file of the right size.
+        row.path, row.size_bytes = str(broken), broken.stat().st_size
     made = deployments.deploy(admin, request)
+    _until("the job has failed", lambda: jobs.get(admin, str(made.job_id)).state == "failed")
     _until("failed", lambda: deployments.get_deployment(admin, made.id).state == "failed")
     reason = deployments.get_deployment(admin, made.id).reason
     assert reason is not None
-    assert "fail" in reason or "error" in reason
+    assert "is not within the file bounds, model is corrupted or incomplete" in reason
+    assert "Read the replica's log" in reason
     _until("no server", lambda: not server_records.read_all(running))
 
 
