@@ -17,8 +17,14 @@ OTHER_COLOR = "#94a3b8"
 ERROR_PALETTE = ("#ef4444", "#f97316", "#eab308", "#d946ef", "#8b5cf6", "#64748b", "#0ea5e9")
 PERCENTILE_COLORS = {"p50": "#18a673", "p95": "#f59e0b", "p99": "#ef4444"}
 
-_HEIGHT_PX = 280
+_HEIGHT_PX = 290
 _LONG_MS = 5000.0
+_DAY_MS = 86_400_000
+# No year: no window is longer than that, and it would take a line of its own.
+_TICKS = [
+    {"dtickrange": [None, _DAY_MS - 1], "value": "%H:%M\n%d %b"},
+    {"dtickrange": [_DAY_MS, None], "value": "%d %b"},
+]
 
 
 def colors(groups: Iterable[str], palette: Sequence[str] = PALETTE) -> dict[str, str]:
@@ -108,8 +114,14 @@ def _framed(figure: go.Figure, unit: str, *, legend: bool) -> go.Figure:
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
         hovermode="x unified",
         showlegend=legend,
-        legend={"orientation": "h", "y": -0.2, "x": 0, "yanchor": "top", "title": None},
-        xaxis={"title": None, "hoverformat": "%d %b %H:%M UTC", "nticks": 7, "automargin": True},
+        legend={"orientation": "h", "y": -0.24, "x": 0, "yanchor": "top", "title": None},
+        xaxis={
+            "tickformatstops": _TICKS,
+            "title": None,
+            "hoverformat": "%d %b %H:%M UTC",
+            "nticks": 7,
+            "automargin": True,
+        },
         yaxis={
             "title": {"text": unit, "standoff": 6},
             "rangemode": "tozero",

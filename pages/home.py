@@ -34,7 +34,8 @@ _ICONS = {"error": ":red[:material/error:]", "warning": ":orange[:material/warni
 def _kpis(views: list[DeploymentView]) -> None:
     day = Window.preset("24h")
     found = metrics.summary(actor, project_id, day)
-    points = metrics.series(actor, project_id, day, bucket=3600).points
+    # Without requests the sparklines would be flat lines that say nothing.
+    points = metrics.series(actor, project_id, day, bucket=3600).points if found.requests else []
     ready = [view for view in views if view.ready_replicas]
     replicas = sum(view.ready_replicas for view in views)
     kpi_row(
@@ -49,26 +50,26 @@ def _kpis(views: list[DeploymentView]) -> None:
                 "Requests, 24 h",
                 formats.short_count(found.requests),
                 note=f"{found.requests_per_minute:,.2f} a minute",
-                trend=[point.requests for point in points],
+                trend=[point.requests for point in points] or None,
             ),
             Kpi(
                 "Errors, 24 h",
                 formats.percent(found.error_rate),
                 note=f"{found.errors:,} failed",
-                trend=[point.errors for point in points],
+                trend=[point.errors for point in points] or None,
             ),
             Kpi(
                 "Output tokens, 24 h",
                 formats.short_count(found.output_tokens),
                 note=formats.tokens_per_s(found.generation_tokens_per_s),
-                trend=[point.output_tokens for point in points],
+                trend=[point.output_tokens for point in points] or None,
             ),
             Kpi(
                 "TTFT p50, 24 h",
                 formats.ms(found.ttft.p50_ms),
                 "Time to the first token of streamed requests.",
                 note=f"p95 {formats.ms(found.ttft.p95_ms)}",
-                trend=[point.ttft.p50_ms or 0 for point in points],
+                trend=[point.ttft.p50_ms or 0 for point in points] or None,
             ),
         ],
         key="home",
@@ -129,6 +130,8 @@ def _costs() -> None:
             border=False,
         )
         for machine in month.machines:
+            if machine.total_usd is None:
+                continue
             st.caption(
                 f"This machine, 30 days: {formats.usd(machine.total_usd)} for "
                 f"{formats.duration(machine.up_s)}; busy {formats.usd(machine.busy_usd)}, "

@@ -12,7 +12,7 @@ from core.demo import services as demo
 from core.kernel import clock, ids
 from core.metrics import segments
 from core.metrics.schemas import StoredFact
-from tests.browsing import Bud, settle, shot
+from tests.browsing import PAGE_TIMEOUT_MS, Bud, settle, shot
 
 Window = Callable[..., BrowserContext]
 
@@ -54,7 +54,7 @@ def test_demo_on_home_and_metrics(
     shot(page, f"home-{name}")
     bud.open(page, "metrics?project=Demo&window=30d")
     expect(page.get_by_text("Latency", exact=True)).to_be_visible()
-    expect(page.locator(".js-plotly-plot")).to_have_count(6)
+    expect(page.locator(".js-plotly-plot")).to_have_count(6, timeout=PAGE_TIMEOUT_MS)
     settle(page)
     _no_sideways_scroll(page)
     shot(page, f"metrics-{name}")
@@ -71,7 +71,7 @@ def test_a_link_carries_window_grouping_and_filters(
 ) -> None:
     bud.open(admin_page, "metrics?project=Demo&window=7d&by=Key&model=code-assist")
     expect(admin_page.get_by_role("heading", name="By key")).to_be_visible()
-    expect(admin_page.locator(".js-plotly-plot")).to_have_count(6)
+    expect(admin_page.locator(".js-plotly-plot")).to_have_count(6, timeout=PAGE_TIMEOUT_MS)
     admin_page.get_by_role("radio", name="30d").click()
     settle(admin_page)
     expect(admin_page).to_have_url(re.compile(r"window=30d"))
