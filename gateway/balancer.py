@@ -22,11 +22,14 @@ class Backend:
     """A replica as the gateway sees it: its connections, its load, its breaker.
 
     The breaker is passive. A failure puts the replica aside for a back-off; when that is over
-    one request at a time probes it, until one gets a connection.
+    one request at a time probes it, until one gets a connection. One that is away (nothing
+    listens, or it is loading) is not tried before; one that only answers badly is, when there
+    is no other: waiting would not help its callers.
     """
 
     __slots__ = (
         "_aside_until_s",
+        "_away",
         "_failed_at_s",
         "_failures",
         "_probing",
@@ -45,6 +48,7 @@ class Backend:
         self._failed_at_s = 0.0
         self._aside_until_s = 0.0
         self._probing = False
+        self._away = False
 
     @property
     def available(self) -> bool:
@@ -52,6 +56,11 @@ class Backend:
         if not self._aside_until_s:
             return True
         return not self._probing and clock.monotonic_s() >= self._aside_until_s
+
+    @property
+    def away(self) -> bool:
+        """Whether it is aside because it does not work on requests at all."""
+        return self._away and bool(self._aside_until_s)
 
     @property
     def wait_s(self) -> float:
@@ -86,13 +95,15 @@ class Backend:
         weight = _EWMA_WEIGHT if self.latency_ms else 1.0
         self.latency_ms += weight * (first_byte_ms - self.latency_ms)
 
-    def failed(self, began_s: float) -> None:
+    def failed(self, began_s: float, *, away: bool) -> None:
         """Put it aside for a while, longer after each failure in a row.
 
         Args:
             began_s: When the failed attempt began: many that ran at once are one failure.
+            away: It does not work on requests at all.
         """
         now_s = clock.monotonic_s()
+        self._away = away
         if began_s < self._failed_at_s and self._aside_until_s:
             return
         self._failed_at_s = now_s
@@ -112,7 +123,7 @@ def choose(backends: Sequence[Backend], tried: Collection[Backend] = ()) -> Back
     """
     available = [backend for backend in backends if backend.available]
     candidates = [backend for backend in available if backend not in tried] if tried else available
-    candidates = candidates or available
+    candidates = candidates or available or [each for each in backends if not each.away]
     if len(candidates) <= 1:
         return candidates[0] if candidates else None
     if len(candidates) == 2:

@@ -150,7 +150,7 @@ class Answer:
 
     def broke(self) -> None:
         """The replica broke off in the middle."""
-        self._backend.failed(clock.monotonic_s())
+        self._backend.failed(clock.monotonic_s(), away=False)
 
     def release(self) -> None:
         """Free the replica; what is still running there is cancelled by closing."""
@@ -333,20 +333,20 @@ def _may_retry(failure: _Retryable, target: Target, tried: list[Backend]) -> boo
 def _judged(error: Exception, backend: Backend, began_s: float, model: str) -> Exception:
     """What an attempt's failure means for the replica and for the request."""
     if isinstance(error, ConnectFailed):
-        backend.failed(began_s)
+        backend.failed(began_s, away=True)
         refused = GatewayError(
             "connect", f"No replica of {model!r} can be reached now. Try again soon.",
             retry_after_s=2,
         )  # fmt: skip
         return _Retryable(refused, "connect", unsent=True)
     if isinstance(error, Broken):
-        backend.failed(began_s)
+        backend.failed(began_s, away=False)
         broken = GatewayError("upstream_broke", f"The replica of {model!r} broke off: {error}.")
         return _Retryable(broken, "broken")
     if isinstance(error, TimedOut):
         return GatewayError("timeout", f"{model!r} did not answer: {error}.")
     if isinstance(error, _Retryable) and error.error.status != 429:
-        backend.failed(began_s)
+        backend.failed(began_s, away=error.unsent)
     return error
 
 

@@ -109,14 +109,14 @@ async def test_segment_of_a_live_worker_is_left_alone(gateway: GatewayProcess) -
     async with client(gateway) as http:
         for _ in range(100):
             await http.post("/v1/chat/completions", json=CALL)
-            if list(folder.glob("*.open")):
-                break
             await asyncio.sleep(0.02)
-        live = list(folder.glob("*.open"))
-        assert live
-        os.kill(gateway.pid, signal.SIGSTOP)  # it cannot seal meanwhile
-        try:
+            os.kill(gateway.pid, signal.SIGSTOP)  # it cannot seal meanwhile
             live = list(folder.glob("*.open"))
+            if live:
+                break
+            os.kill(gateway.pid, signal.SIGCONT)
+        try:
+            assert live
             assert seal_orphans(folder) == 0
             assert list(folder.glob("*.open")) == live
         finally:

@@ -75,7 +75,7 @@ def test_failed_one_is_put_aside_longer_each_time(time_s: Clock) -> None:
     one = backend()
     waits = []
     for _ in range(7):
-        one.failed(time_s.now_s)
+        one.failed(time_s.now_s, away=True)
         waits.append(one.wait_s)
         assert not one.available
         assert choose([one]) is None
@@ -83,13 +83,13 @@ def test_failed_one_is_put_aside_longer_each_time(time_s: Clock) -> None:
         assert one.available
     assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0])
     one.succeeded(5.0)
-    one.failed(time_s.now_s)
+    one.failed(time_s.now_s, away=True)
     assert one.wait_s == pytest.approx(0.1)
 
 
 def test_one_probe_at_a_time(time_s: Clock) -> None:
     one = backend()
-    one.failed(time_s.now_s)
+    one.failed(time_s.now_s, away=True)
     time_s.now_s += 1
     one.began()
     assert not one.available
@@ -105,16 +105,26 @@ def test_many_failures_at_once_are_one(time_s: Clock) -> None:
     began_s = time_s.now_s
     time_s.now_s += 0.01
     for _ in range(50):
-        one.failed(began_s)
+        one.failed(began_s, away=True)
     assert one.wait_s == pytest.approx(0.1)
 
 
 def test_choice_skips_what_is_aside(time_s: Clock) -> None:
     backends = [backend(str(n)) for n in range(3)]
-    backends[0].failed(time_s.now_s)
+    backends[0].failed(time_s.now_s, away=True)
     seen = Counter(choose(backends) for _ in range(60))
     assert backends[0] not in seen
     assert len(seen) == 2
+
+
+def test_one_that_answers_badly_is_tried_when_there_is_no_other(time_s: Clock) -> None:
+    bad, away = backend("bad"), backend("away")
+    bad.failed(time_s.now_s, away=False)
+    away.failed(time_s.now_s, away=True)
+    assert not bad.available
+    assert {choose([bad, away]) for _ in range(10)} == {bad}
+    good = backend("good")
+    assert {choose([bad, away, good]) for _ in range(10)} == {good}
 
 
 def test_retry_budget_is_bounded_and_refills(time_s: Clock) -> None:
