@@ -195,12 +195,13 @@ class Gateway:
         fact.model, fact.stream = body.model, body.stream
 
         def find() -> Target:
-            return self._target(key, body.model, capability)
+            return self._target(key, fact.model, capability)
 
         route = find().route
         fact.deployment_id = route.deployment_id
         answer = await self._proxy.begin(find, path, body, fact)
         exchange.answer = answer
+        del raw, body  # up to 32 MB, not needed while the answer runs
         try:
             return await exchange.send(answer, self._headers(fact))
         finally:
