@@ -41,7 +41,7 @@ _HIDDEN = [("deployment", "Deployment", ":material/rocket_launch:")]
 
 def main() -> None:
     """Show the page, or the way to the log-in."""
-    st.set_page_config(page_title="Bud", page_icon=":material/potted_plant:", layout="wide")
+    st.set_page_config(page_title="Bud", page_icon=theme.LOGO_SVG, layout="wide")
     theme.apply()
     context = session.open_session()
     if context is None:
