@@ -149,10 +149,10 @@ def remove_member(user: _User, project: Project = DEFAULT_PROJECT, as_json: Json
 
 
 def _set_membership(user: str, project: str, role: Role | None, *, as_json: bool) -> None:
-    from core.accounts import services as accounts
+    from core.projects import services
 
     found, project_id = _find(user), context.project_id(project)
-    accounts.set_membership(context.operator(), project_id, found.id, role)
+    services.set_member(context.operator(), project_id, found.id, role)
     done = f"{found.email} is {role or 'no longer a member'} in {project_id}."
     value = {"user_id": found.id, "project_id": project_id, "role": role}
     output.show(value, done, as_json=as_json)

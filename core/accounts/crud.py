@@ -39,16 +39,10 @@ def users(tx: Session, tenant_id: str) -> list[User]:
 
 
 def other_enabled_admins(tx: Session, tenant_id: str, user_id: str) -> int:
-    """How many enabled admins there are besides `user_id`."""
+    """How many enabled admins there are besides `user_id`; demo people cannot help anybody."""
     query = select(func.count()).select_from(User)
-    return (
-        tx.scalar(
-            query.where(
-                User.tenant_id == tenant_id, User.role == "admin", User.enabled, User.id != user_id
-            )
-        )
-        or 0
-    )
+    is_admin = (User.tenant_id == tenant_id, User.role == "admin", User.enabled, ~User.demo)
+    return tx.scalar(query.where(*is_admin, User.id != user_id)) or 0
 
 
 def memberships(tx: Session, user_ids: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -75,6 +69,14 @@ def set_membership(tx: Session, user_id: str, project_id: str, role: str | None)
 def session(tx: Session, token_sha256: str) -> LogInSession | None:
     """One log-in."""
     return tx.get(LogInSession, token_sha256)
+
+
+def has_logged_in_from(tx: Session, user_id: str, client: str) -> bool:
+    """Whether a log-in of the user from this client is still kept."""
+    query = select(LogInSession.token_sha256).where(
+        LogInSession.user_id == user_id, LogInSession.client == client
+    )
+    return tx.scalar(query.limit(1)) is not None
 
 
 def end_sessions(tx: Session, user_id: str, at: datetime, keep: str | None = None) -> None:

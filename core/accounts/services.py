@@ -7,6 +7,7 @@ import os
 import pwd
 import re
 import secrets
+from collections.abc import Callable
 from datetime import timedelta
 
 from sqlalchemy.orm import Session
@@ -23,11 +24,27 @@ from core.kernel.settings import settings
 TENANT_ID = "ten_default"
 DEFAULT_PROJECT_ID = "prj_default"
 
-_MAX_FAILURES = 10
+# Failed log-ins within the window: of one account from one client, of one client whatever the
+# account, and of one account from clients it has never logged in from.
+_MAX_FAILURES_OF_PAIR = 10
+_MAX_FAILURES_OF_CLIENT = 50
+_MAX_FAILURES_OF_ACCOUNT = 100
 _FAILURE_WINDOW = timedelta(minutes=5)
 _KEEP_ENDED_SESSIONS = timedelta(days=30)
 _MAX_EMAIL_CHARACTERS = 200
+_MAX_CLIENT_CHARACTERS = 100
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+
+_project_check: Callable[[Actor, str], object] | None = None
+
+
+def register_project_check(check: Callable[[Actor, str], object]) -> None:
+    """Let the higher domain of projects say whether there is one with this id.
+
+    `check(actor, project_id)` raises NotFound when there is none that the actor can read.
+    """
+    global _project_check
+    _project_check = check
 
 
 def bootstrap(email: str, password: Secret | None) -> Bootstrap:
@@ -66,29 +83,33 @@ def log_in(email: str, password: Secret, client: str) -> LogIn:
     Args:
         email: The user's address; case does not matter.
         password: What the person typed.
-        client: Where it came from, such as an IP address; limited on its own.
+        client: The address it came from. Guessing from elsewhere never keeps out a client that
+            the account has logged in from within the last 30 days.
 
     Raises:
-        RateLimited: Ten failures within five minutes, for the account or the client.
+        RateLimited: Too many failures within five minutes: see `_limits`.
         NotAuthenticated: Unknown user, wrong password or disabled: the same answer for each.
     """
     email = email.strip().lower()[:_MAX_EMAIL_CHARACTERS]
-    subjects = [f"user:{email}", f"client:{client}"]
+    client = client[:_MAX_CLIENT_CHARACTERS]
     # Counted before the check, and forgiven after a success: many attempts at once would
-    # otherwise all pass the limit before the first of them has failed.
+    # otherwise all pass the limit before the first of them has failed. A refused attempt leaves
+    # no row, and old rows go, so that there are never more than the checks of five minutes.
     with database.transaction() as tx:
-        for subject in subjects:
-            _refuse_when_limited(tx, subject)
+        crud.forget_old(tx, clock.now() - _FAILURE_WINDOW, clock.now() - _KEEP_ENDED_SESSIONS)
         user = crud.user_by_email(tx, email)
-        attempts = [LogInFailure(id=ids.new_id("lif"), subject=s, at=clock.now()) for s in subjects]
+        limits = _limits(email, client)
+        for subject, most in limits.items():
+            if subject != _of_account(email) or not _is_known(tx, user, client):
+                _refuse_when_limited(tx, subject, most)
+        attempts = [LogInFailure(id=ids.new_id("lif"), subject=s, at=clock.now()) for s in limits]
         tx.add_all(attempts)
     # Outside a transaction: Argon2id takes tens of ms on purpose.
     verified = identity.provider().verify(user, password)
     with database.transaction() as tx:
         row = crud.user(tx, user.id) if user is not None else None
         if verified and row is not None and row.enabled:
-            crud.forget_failures(tx, subjects[0], [attempt.id for attempt in attempts])
-            crud.forget_old(tx, clock.now() - _FAILURE_WINDOW, clock.now() - _KEEP_ENDED_SESSIONS)
+            crud.forget_failures(tx, _of_pair(email, client), [attempt.id for attempt in attempts])
             return _open_session(tx, row, client)
     raise NotAuthenticated(
         "The e-mail address or the password is wrong.",
@@ -96,11 +117,35 @@ def log_in(email: str, password: Secret, client: str) -> LogIn:
     )
 
 
-def _refuse_when_limited(session: Session, subject: str) -> None:
+def _limits(email: str, client: str) -> dict[str, int]:
+    """How many failures each subject of a log-in may have within the window.
+
+    Over many addresses the third one still slows guessing down to 20 a minute.
+    """
+    return {
+        _of_pair(email, client): _MAX_FAILURES_OF_PAIR,
+        f"client:{client}": _MAX_FAILURES_OF_CLIENT,
+        _of_account(email): _MAX_FAILURES_OF_ACCOUNT,
+    }
+
+
+def _of_pair(email: str, client: str) -> str:
+    return f"pair:{_sha256(f'{email} {client}')}"
+
+
+def _of_account(email: str) -> str:
+    return f"account:{email}"
+
+
+def _is_known(session: Session, user: User | None, client: str) -> bool:
+    return user is not None and crud.has_logged_in_from(session, user.id, client)
+
+
+def _refuse_when_limited(session: Session, subject: str, most: int) -> None:
     recent = crud.failures(session, subject, clock.now() - _FAILURE_WINDOW)
-    if len(recent) < _MAX_FAILURES:
+    if len(recent) < most:
         return
-    wait_s = (recent[-_MAX_FAILURES] + _FAILURE_WINDOW - clock.now()).total_seconds()
+    wait_s = (recent[-most] + _FAILURE_WINDOW - clock.now()).total_seconds()
     raise RateLimited(
         "Too many failed log-ins.",
         retry_after_s=max(wait_s, 1.0),
@@ -115,13 +160,13 @@ def _open_session(tx: Session, user: User, client: str) -> LogIn:
         LogInSession(
             token_sha256=_sha256(token),
             user_id=user.id,
-            client=client[:100],
+            client=client,
             created_at=now,
             expires_at=now + timedelta(hours=settings().session_hours),
         )
     )
     user.last_log_in_at = now
-    audit.record(tx, _actor(user, {}), "user.logged_in", f"user:{user.id}", client=client[:100])
+    audit.record(tx, _actor(user, {}), "user.logged_in", f"user:{user.id}", client=client)
     return LogIn(Secret(token), user.must_change_password)
 
 
@@ -206,9 +251,13 @@ def add_user(
 
     Raises:
         InvalidInput: Not an e-mail address.
+        NotFound: No such project.
         Conflict: The address is taken.
     """
     actor.require("user:create")
+    if project_id is not None:
+        assert _project_check is not None, "core.projects.services was never imported"
+        _project_check(actor, project_id)
     email = email.strip().lower()
     if not _EMAIL.fullmatch(email) or len(email) > _MAX_EMAIL_CHARACTERS:
         raise InvalidInput(
@@ -283,10 +332,7 @@ def revoke_sessions(actor: Actor, user_id: str) -> None:
 
 
 def set_membership(actor: Actor, project_id: str, user_id: str, role: Role | None) -> None:
-    """Give a user a role in a project, or take it away with None: their keys in it end too.
-
-    Whether there is such a project is what `core.projects.services.set_member` checks.
-    """
+    """The half of `core.projects.services.set_member` that is about the user; call that one."""
     actor.require("project:update", project_id)
     with database.transaction() as tx:
         user = _user(tx, actor, user_id)

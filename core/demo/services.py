@@ -116,7 +116,7 @@ def _add_people(actor: Actor, project_id: str) -> Actor:
     ]
     for user, (_, _, role) in zip(made, _PEOPLE, strict=True):
         if role != "member":
-            accounts.set_membership(actor, project_id, user.id, role)
+            projects.set_member(actor, project_id, user.id, role)
     owner = made[0]
     return Actor(owner.id, owner.email, actor.tenant_id, "member", {project_id: "admin"})
 

@@ -78,5 +78,13 @@ def delete_demo_project(actor: Actor, project_id: str) -> None:
         audit.record(tx, actor, "project.deleted", f"project:{project_id}", name=project.name)
 
 
+def _require_project(actor: Actor, project_id: str) -> None:
+    if project_id not in [project.id for project in list_projects(actor)]:
+        raise NotFound(f"There is no project {project_id!r}.", remedy="See the Projects page.")
+
+
 def _project(project_id: str, tenant_id: str, name: str, *, demo: bool) -> Project:
     return Project(id=project_id, tenant_id=tenant_id, name=name, demo=demo, created_at=clock.now())
+
+
+accounts.register_project_check(_require_project)

@@ -6,9 +6,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from core.accounts import api_keys
 from core.accounts import services as accounts
+from core.accounts.models import LogInFailure
 from core.accounts.schemas import NewUser
 from core.kernel import audit, clock, database
 from core.kernel.actor import Actor
@@ -68,14 +70,15 @@ def test_log_in_log_out(tenant: Path) -> None:
 
 def test_wrong_password_and_unknown_user_read_the_same_and_are_limited(tenant: Path) -> None:
     messages = set()
-    for email in (EMAIL, "nobody@example.org") * 5:
+    for email in (EMAIL, "nobody@example.org") * 10:
         with pytest.raises(NotAuthenticated) as caught:
             accounts.log_in(email, Secret("wrong"), "10.0.0.1")
         messages.add(str(caught.value))
     assert len(messages) == 1
-    with pytest.raises(RateLimited) as limited:
-        accounts.log_in(EMAIL, PASSWORD, "10.0.0.1")
-    assert 0 < limited.value.retry_after_s <= 300
+    for email in (EMAIL, "nobody@example.org"):
+        with pytest.raises(RateLimited) as limited:
+            accounts.log_in(email, PASSWORD, "10.0.0.1")
+        assert 0 < limited.value.retry_after_s <= 300
     assert _log_in()  # another client is not locked out
 
 
@@ -117,7 +120,7 @@ def test_members_cannot_manage_people(tenant: Path, admin: Actor) -> None:
         lambda: accounts.list_users(member),
         lambda: accounts.add_user(member, "b@example.org"),
         lambda: projects.create_project(member, "Mine"),
-        lambda: accounts.set_membership(member, "prj_default", member.user_id, "admin"),
+        lambda: projects.set_member(member, "prj_default", member.user_id, "admin"),
     ):
         with pytest.raises(PermissionDenied):
             act()
@@ -199,7 +202,56 @@ def test_the_limit_outlives_a_restart(tenant: Path) -> None:
             accounts.log_in(EMAIL, Secret("wrong"), "10.0.0.1")
     database.dispose()
     with pytest.raises(RateLimited):
-        accounts.log_in(EMAIL, PASSWORD, "10.0.0.2")
+        accounts.log_in(EMAIL, PASSWORD, "10.0.0.1")
+
+
+def _guess(email: str, client: str, times: int) -> Counter[str]:
+    outcomes: Counter[str] = Counter()
+    for _ in range(times):
+        with pytest.raises((NotAuthenticated, RateLimited)) as caught:
+            accounts.log_in(email, Secret("wrong"), client)
+        outcomes[caught.value.code] += 1
+    return outcomes
+
+
+def test_guessing_from_elsewhere_does_not_lock_the_account(tenant: Path) -> None:
+    assert _guess(EMAIL, "10.0.0.1", 12) == {"not_authenticated": 10, "rate_limited": 2}
+    assert accounts.log_in(EMAIL, PASSWORD, "10.0.0.2")
+    assert accounts.log_in(EMAIL, PASSWORD, "10.0.0.3")
+
+
+def test_a_client_that_tries_many_accounts_is_limited(tenant: Path) -> None:
+    outcomes = sum((_guess(f"u{n}@example.org", "10.0.0.1", 9) for n in range(6)), Counter())
+    assert outcomes == {"not_authenticated": 50, "rate_limited": 4}
+    with pytest.raises(RateLimited):
+        accounts.log_in(EMAIL, PASSWORD, "10.0.0.1")
+    assert accounts.log_in(EMAIL, PASSWORD, "10.0.0.2")
+
+
+def test_guessing_from_many_addresses_is_slowed_but_for_clients_known_before(
+    tenant: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts.log_in(EMAIL, PASSWORD, "192.0.2.7")
+    outcomes = sum((_guess(EMAIL, f"10.0.0.{n}", 10) for n in range(12)), Counter())
+    assert outcomes == {"not_authenticated": 100, "rate_limited": 20}
+    assert accounts.log_in(EMAIL, PASSWORD, "192.0.2.7")
+    assert _guess(EMAIL, "10.0.1.1", 1) == {"rate_limited": 1}
+    later = clock.now() + timedelta(minutes=6)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    assert accounts.log_in(EMAIL, PASSWORD, "10.0.1.1")
+
+
+def test_failures_do_not_pile_up(tenant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept() -> int:
+        with database.reading() as session:
+            return len(session.scalars(select(LogInFailure.id)).all())
+
+    _guess(EMAIL, "10.0.0.1", 30)
+    assert kept() == 30  # ten checks, three rows each: what was refused leaves none
+    later = clock.now() + timedelta(minutes=6)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    _guess(EMAIL, "10.0.0.2", 1)
+    assert kept() == 3
 
 
 def test_who_leaves_a_project_loses_the_keys_made_in_it(tenant: Path, admin: Actor) -> None:
@@ -243,6 +295,15 @@ def test_another_tenants_users_do_not_exist(tenant: Path, admin: Actor) -> None:
 def test_what_is_no_address_is_refused(tenant: Path, admin: Actor, email: str) -> None:
     with pytest.raises(InvalidInput, match="not an e-mail address"):
         accounts.add_user(admin, email)
+
+
+@pytest.mark.parametrize("project_id", ["prj_none", "Default", ""])
+def test_a_user_is_not_added_to_a_project_that_is_not_there(
+    tenant: Path, admin: Actor, project_id: str
+) -> None:
+    with pytest.raises(NotFound, match=f"no project {project_id!r}"):
+        accounts.add_user(admin, "ana@example.org", project_id=project_id)
+    assert [user.email for user in accounts.list_users(admin)] == [EMAIL]
 
 
 def test_the_operator_needs_no_name_in_passwd(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from core.accounts import services as accounts
 from core.kernel.actor import Actor
 from core.kernel.crypto import Secret
 from core.kernel.settings import settings
+from core.projects import services as projects
 
 EMAIL = "admin@example.org"
 PASSWORD = "correct-horse-battery"
@@ -40,6 +41,7 @@ async def _echo(socket: WebSocket) -> None:
 @pytest.fixture
 def client(data_dir: Path, quick_passwords: None) -> Iterator[TestClient]:
     accounts.bootstrap(EMAIL, Secret(PASSWORD))
+    projects.bootstrap()
     app = Starlette(
         routes=[
             *auth.routes,
@@ -161,6 +163,14 @@ def test_too_many_failures_are_told_when_to_come_back(client: TestClient) -> Non
     assert answer.status_code == 429
     assert 0 < int(answer.headers["retry-after"]) <= 300
     assert "Too many failed log-ins" in answer.text
+
+
+def test_the_limit_is_of_the_address_that_the_request_came_from(client: TestClient) -> None:
+    for _ in range(10):
+        _log_in(client, password="wrong")
+    assert _log_in(client).status_code == 429
+    with TestClient(client.app, client=("192.0.2.7", 50_000), follow_redirects=False) as other:
+        assert _log_in(other).status_code == 303
 
 
 def test_a_success_forgives_the_failures_before(client: TestClient) -> None:
