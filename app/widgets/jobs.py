@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import formats
+from app.widgets.dialogs import rerun_page
 from app.widgets.layout import errors_shown, escape
 from app.widgets.states import badge_markdown, look
 from core import jobs
@@ -45,7 +46,7 @@ def _steps(actor: Actor, job_id: str, show_title: bool, was_active: bool) -> Non
         _log(actor, job)
         _actions(actor, job)
     if was_active and not job.is_active:
-        st.rerun()
+        rerun_page()
 
 
 def _head(job: JobView, show_title: bool) -> None:
@@ -118,9 +119,7 @@ def _log(actor: Actor, job: JobView) -> None:
 
 
 def _actions(actor: Actor, job: JobView) -> None:
-    if not actor.may("job:cancel", job.project_id):
-        return
-    if job.is_active:
+    if job.is_active and actor.may("job:cancel", job.project_id):
         label = "Stopping …" if job.cancel_requested else "Cancel"
         if st.button(
             label,
@@ -131,9 +130,8 @@ def _actions(actor: Actor, job: JobView) -> None:
             with errors_shown():
                 jobs.cancel(actor, job.id)
                 st.rerun()
-    elif job.state in ("failed", "cancelled") and st.button(
-        "Retry", key=f"job-retry-{job.id}", icon=":material/refresh:"
-    ):
+    may_retry = job.state in ("failed", "cancelled") and actor.may("job:retry", job.project_id)
+    if may_retry and st.button("Retry", key=f"job-retry-{job.id}", icon=":material/refresh:"):
         with errors_shown():
             st.session_state[f"job-retried-{job.id}"] = jobs.retry(actor, job.id)
             st.rerun()

@@ -4,7 +4,7 @@ A job is a row before it is anything else: any process may start one, the app's 
 it, and every page reads the same rows while it runs and afterwards.
 """
 
-from core.jobs.services import cancel, find_active, get, list_jobs, logs, retry, start
+from core.jobs.services import cancel, enqueue, find_active, get, list_jobs, logs, retry, start
 from core.jobs.workflows import JobCancelled, Progress, Run, Step, Workflow, workflow
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Step",
     "Workflow",
     "cancel",
+    "enqueue",
     "find_active",
     "get",
     "list_jobs",

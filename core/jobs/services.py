@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from core.jobs import crud
@@ -25,16 +26,42 @@ def start(
     subject: str,
     arguments: dict[str, Any],
 ) -> str:
-    """Queue a job and return its id at once.
+    """Queue a job and return its id at once: `enqueue` in a transaction of its own."""
+    with database.transaction() as tx:
+        return enqueue(
+            tx,
+            actor,
+            workflow,
+            project_id=project_id,
+            title=title,
+            subject=subject,
+            arguments=arguments,
+        )
+
+
+def enqueue(
+    tx: Session,
+    actor: Actor,
+    workflow: Workflow,
+    *,
+    project_id: str,
+    title: str,
+    subject: str,
+    arguments: dict[str, Any],
+) -> str:
+    """Queue a job together with the row that it works on, and return its id.
 
     The caller has already checked that `actor` may do what the job does. Any process may call
-    this; the app's dispatcher picks the row up.
+    this; the app's dispatcher picks the row up once `tx` has been committed.
     """
     job = _new(actor, workflow.kind, project_id, title, subject, arguments)
-    with database.transaction() as tx:
-        _add(tx, actor, job, workflow.steps)
-    events.publish("jobs.changed")
+    _add(tx, actor, job, workflow.steps)
+    event.listen(tx, "after_commit", _announce, once=True)
     return job.id
+
+
+def _announce(_session: Session) -> None:
+    events.publish("jobs.changed")
 
 
 def _new(
@@ -142,7 +169,7 @@ def retry(actor: Actor, job_id: str) -> str:
     """
     with database.transaction() as tx:
         old = _readable(actor, crud.job(tx, job_id), job_id)
-        actor.require("job:cancel", old.project_id)
+        actor.require("job:retry", old.project_id)
         if old.state not in ("failed", "cancelled"):
             raise Conflict(
                 f"Job {job_id} is {old.state}; only a failed or cancelled job can be retried.",

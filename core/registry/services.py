@@ -153,14 +153,16 @@ def _add(
         audit.record(
             tx, actor, "model.created", f"model:{row.id}", project_id=project_id, name=row.name
         )
-    job_id = jobs.start(
-        actor,
-        workflow,
-        project_id=project_id,
-        title=f"Add model {row.name}",
-        subject=f"model:{model_id}",
-        arguments={"model_id": model_id, "registration": registration, **arguments},
-    )
+        # In the same transaction: a kill in between would leave a model that nothing adds.
+        job_id = jobs.enqueue(
+            tx,
+            actor,
+            workflow,
+            project_id=project_id,
+            title=f"Add model {row.name}",
+            subject=f"model:{model_id}",
+            arguments={"model_id": model_id, "registration": registration, **arguments},
+        )
     return ModelView.model_validate(row), job_id
 
 
@@ -211,7 +213,7 @@ def delete_model(actor: Actor, model_id: str) -> None:
         raise Conflict(
             f"{model.name} comes with Bud and stays.", remedy="Nothing needs to be done."
         )
-    actor.require("model:create", model.project_id)
+    actor.require("model:delete", model.project_id)
     users = [name for check in _usage_checks for name in check(model_id)]
     if users:
         raise Conflict(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import defaultdict
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from sqlalchemy import select, update
 from core import jobs
 from core.jobs import crud
 from core.jobs.models import Job, JobStep
-from core.kernel import audit, clock, database
+from core.kernel import actor as actor_module
+from core.kernel import audit, clock, database, events
 from core.kernel.actor import Actor
 from core.kernel.errors import Conflict, NotFound, PermissionDenied
 
@@ -121,6 +123,45 @@ def test_who_may_read_and_cancel(data_dir: Path, admin: Actor) -> None:
             ("job.started", "system"),
             ("job.cancelled", "usr_m"),
         ]
+
+
+def test_a_job_stands_in_the_transaction_of_its_caller(
+    data_dir: Path, admin: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced: list[str] = []
+    monkeypatch.setattr(events, "_subscribers", defaultdict(list))
+    events.subscribe("jobs.changed", lambda: announced.append("changed"))
+
+    def enqueue(*, killed: bool) -> str:
+        with database.transaction() as tx:
+            job_id = jobs.enqueue(
+                tx, admin, WORKFLOW, project_id="prj_a", title="T", subject="s", arguments={}
+            )
+            assert announced == []
+            if killed:
+                raise KeyboardInterrupt
+        return job_id
+
+    with pytest.raises(KeyboardInterrupt):
+        enqueue(killed=True)
+    assert (jobs.list_jobs(admin, "prj_a"), announced) == ([], [])
+    job_id = enqueue(killed=False)
+    assert [job.id for job in jobs.list_jobs(admin, "prj_a")] == [job_id]
+    assert announced == ["changed"]
+
+
+def test_a_retry_has_a_permission_of_its_own(
+    data_dir: Path, admin: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = _start(admin)
+    _set(job_id, state="failed", ended_at=clock.now())
+    member = Actor("usr_m", "m@example.org", admin.tenant_id, "member", {"prj_a": "member"})
+    granted = actor_module._MEMBER_PERMISSIONS
+    monkeypatch.setattr(actor_module, "_MEMBER_PERMISSIONS", granted - {"job:retry"})
+    with pytest.raises(PermissionDenied, match="job:retry"):
+        jobs.retry(member, job_id)
+    monkeypatch.setattr(actor_module, "_MEMBER_PERMISSIONS", granted - {"job:cancel"})
+    assert jobs.get(member, jobs.retry(member, job_id)).attempt == 2
 
 
 def test_lists_are_newest_first_and_filtered(data_dir: Path, admin: Actor) -> None:

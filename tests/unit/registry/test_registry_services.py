@@ -11,6 +11,7 @@ from test_gguf import gguf_bytes
 from core import jobs
 from core.jobs import engine
 from core.jobs.schemas import JobView
+from core.kernel import actor as actor_module
 from core.kernel import audit
 from core.kernel.actor import Actor
 from core.kernel.errors import Conflict, InvalidInput, NotFound, PermissionDenied
@@ -340,6 +341,35 @@ def test_a_member_may_add_and_a_stranger_may_not(
     ):
         with pytest.raises(PermissionDenied):
             add()
+
+
+def test_a_kill_between_the_model_and_its_job_leaves_neither(
+    data_dir: Path, tmp_path: Path, admin: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.jobs.services._new", _killed)
+    with pytest.raises(KeyboardInterrupt):
+        registry.add_local(admin, PROJECT, str(_file(tmp_path)))
+    assert registry.list_models(admin, PROJECT) == []
+    assert audit.entries(admin, PROJECT) == []
+
+
+def _killed(*_arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_deleting_a_model_has_a_permission_of_its_own(
+    data_dir: Path, tmp_path: Path, admin: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = Actor("usr_m", "m@example.org", admin.tenant_id, "member", {PROJECT: "member"})
+    model, job_id = registry.add_local(member, PROJECT, str(_file(tmp_path)))
+    jobs.cancel(member, job_id)
+    granted = actor_module._MEMBER_PERMISSIONS
+    monkeypatch.setattr(actor_module, "_MEMBER_PERMISSIONS", granted - {"model:delete"})
+    with pytest.raises(PermissionDenied, match="model:delete"):
+        registry.delete_model(member, model.id)
+    monkeypatch.setattr(actor_module, "_MEMBER_PERMISSIONS", granted - {"model:create"})
+    registry.delete_model(member, model.id)
+    assert registry.list_models(member, PROJECT) == []
 
 
 def test_a_changed_starter_file_is_refused(
