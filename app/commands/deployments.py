@@ -11,10 +11,10 @@ from app import formats
 from app.commands import context, follow, output
 from app.commands.context import DEFAULT_PROJECT, Project
 from app.commands.output import Json, Yes
-from core.kernel.errors import Unavailable
+from core.kernel.errors import InvalidInput, Unavailable
 
 if TYPE_CHECKING:
-    from core.deployments.schemas import DeploymentView
+    from core.deployments.schemas import DeploymentView, EngineChanges
     from core.kernel.actor import Actor
 
 group = typer.Typer(
@@ -32,6 +32,16 @@ _Slots = Annotated[
 ]
 _Threads = Annotated[
     int | None, typer.Option("--threads", help="CPU threads, a replica; default: chosen.")
+]
+_AUTO = "auto"
+_NewContext = Annotated[
+    str | None, typer.Option("--context", help="Tokens of one conversation; auto: Bud chooses.")
+]
+_NewSlots = Annotated[
+    str | None, typer.Option("--slots", help="Requests at once, a replica; auto: Bud chooses.")
+]
+_NewThreads = Annotated[
+    str | None, typer.Option("--threads", help="CPU threads, a replica; auto: Bud chooses.")
 ]
 _SETTLE_S = 120.0
 
@@ -211,21 +221,43 @@ def scale(
 @group.command()
 def edit(
     deployment: _Name,
-    context_tokens: _Context = None,
-    slots: _Slots = None,
-    threads: _Threads = None,
+    name: Annotated[str | None, typer.Option(help="A new name for callers to use.")] = None,
+    context_tokens: _NewContext = None,
+    slots: _NewSlots = None,
+    threads: _NewThreads = None,
     yes: Yes = False,
     wait: _Wait = False,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Change the settings of a deployment; it restarts."""
+    """Rename a deployment, or change its settings, for which it restarts."""
     from core.deployments import services as deployments
 
     actor, view = context.operator(), _find(deployment, project)
-    output.confirm(f"{view.name} restarts to take this. Go on?", yes=yes)
-    deployments.edit(actor, view.id, context_tokens=context_tokens, slots=slots, threads=threads)
+    changes: EngineChanges = {}
+    if context_tokens is not None:
+        changes["context_tokens"] = _number_or_auto(context_tokens)
+    if slots is not None:
+        changes["slots"] = _number_or_auto(slots)
+    if threads is not None:
+        changes["threads"] = _number_or_auto(threads)
+    if changes:
+        output.confirm(f"{view.name} restarts to take this. Go on?", yes=yes)
+    elif name is not None:
+        output.confirm(f"Who calls {view.name} must then call {name}. Go on?", yes=yes)
+    deployments.edit(actor, view.id, name=name, **changes)
     _show_result(actor, view.id, wait=wait, as_json=as_json)
+
+
+def _number_or_auto(text: str) -> int | None:
+    if text == _AUTO:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidInput(
+            "This is not a number.", value=text, remedy=f"Give a whole number, or {_AUTO}."
+        ) from None
 
 
 @group.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
@@ -30,6 +30,14 @@ class DeploymentRequest(BaseModel):
     slots: int | None = None
     threads: int | None = None
     replicas: int = 1
+
+
+class EngineChanges(TypedDict, total=False):
+    """What to change of the engine's settings; None lets Bud choose again."""
+
+    context_tokens: int | None
+    slots: int | None
+    threads: int | None
 
 
 class Fit(BaseModel):

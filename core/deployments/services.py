@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from typing import Any
+from typing import Any, Unpack, cast
 
 import psutil
 from sqlalchemy.orm import Session
@@ -19,6 +19,7 @@ from core.deployments.schemas import (
     DeploymentRequest,
     DeploymentRoute,
     DeploymentView,
+    EngineChanges,
     Fit,
     LogChunk,
     ReadyReplica,
@@ -69,27 +70,16 @@ def deploy(actor: Actor, request: DeploymentRequest) -> DeploymentView:
         NoCapacity: It does not fit; carries the numbers and the nearest fit.
     """
     actor.require("deployment:create", request.project_id)
-    if not _NAME.fullmatch(request.name):
-        raise InvalidInput(
-            "A deployment's name has 1 to 63 small letters, digits, dots and dashes, "
-            "and begins and ends with a letter or digit.",
-            value=request.name,
-            remedy="It is the model name that callers use, such as smollm2-135m.",
-        )
     model = _usable_model(actor, request)
     fit = check_fit(actor, request)
     planning.require_fit(fit)
     row = _new(actor, request, model, fit)
     with database.transaction() as tx:
-        if crud.by_name(tx, request.project_id, request.name) is not None:
-            raise Conflict(
-                f"There is already a deployment {request.name!r} in this project.",
-                remedy=f"Choose another name, such as {request.name}-2.",
-            )
+        _require_free_name(tx, request.project_id, request.name)
         tx.add(row)
         _record(tx, actor, "created", row, model=model.name, replicas=fit.replicas)
+        _bring_up(tx, actor, row)
     events.publish("deployments.changed")
-    _bring_up(actor, row)
     return get_deployment(actor, row.id)
 
 
@@ -138,8 +128,10 @@ def _usable_model(actor: Actor, request: DeploymentRequest) -> ModelView:
     return model
 
 
-def _bring_up(actor: Actor, row: Deployment) -> str:
-    job_id = jobs.start(
+def _bring_up(tx: Session, actor: Actor, row: Deployment) -> str:
+    """Queue the job, in the transaction that plans the deployment: neither is without the other."""
+    row.job_id = jobs.enqueue(
+        tx,
         actor,
         workflows.bring_up,
         project_id=row.project_id,
@@ -147,11 +139,7 @@ def _bring_up(actor: Actor, row: Deployment) -> str:
         subject=f"deployment:{row.id}",
         arguments={"deployment_id": row.id},
     )
-    with database.transaction() as tx:
-        stored = crud.deployment(tx, row.id)
-        if stored is not None:
-            stored.job_id = job_id
-    return job_id
+    return row.job_id
 
 
 def start(actor: Actor, deployment_id: str) -> str:
@@ -165,7 +153,7 @@ def start(actor: Actor, deployment_id: str) -> str:
         # A failed one may still be tried again by the reconciler: this starts afresh.
         row.desired_state, row.state, row.reason, row.failure = "planned", "planned", None, None
         _record(tx, actor, "started", row)
-    return _bring_up(actor, row)
+        return _bring_up(tx, actor, row)
 
 
 def stop(actor: Actor, deployment_id: str) -> None:
@@ -206,37 +194,63 @@ def scale(actor: Actor, deployment_id: str, replicas: int) -> None:
 
 
 def edit(
-    actor: Actor,
-    deployment_id: str,
-    *,
-    context_tokens: int | None = None,
-    slots: int | None = None,
-    threads: int | None = None,
+    actor: Actor, deployment_id: str, *, name: str | None = None, **changes: Unpack[EngineChanges]
 ) -> None:
-    """Change the engine's settings; a running deployment restarts, one replica at a time."""
+    """Rename a deployment, or change the engine's settings; what is not given stays.
+
+    New settings restart a running deployment, one replica at a time. A new name does not: callers
+    use it from now on and the old one is gone; prices and keys that name the old one stay so.
+
+    Args:
+        actor: Who asks.
+        deployment_id: Which deployment.
+        name: The new name; None keeps it.
+        changes: Numbers, or None for what Bud shall choose from the machine and the model.
+
+    Raises:
+        InvalidInput: A bad name or number.
+        Conflict: The name is taken.
+        NoCapacity: It does not fit; carries the numbers and the nearest fit.
+    """
     view = _changeable(actor, deployment_id, "deployment:update")
-    changes = {
-        name: value
-        for name, value in (
-            ("context_tokens", context_tokens),
-            ("slots", slots),
-            ("threads", threads),
-        )
-        if value is not None and value != getattr(view, name)
-    }
-    if not changes:
-        return
-    request = _request_of(view).model_copy(update=changes)
-    fit = check_fit(actor, request, replacing=deployment_id)
-    planning.require_fit(fit)
+    asked = view.requested | cast(dict[str, int | None], changes)
+    fit = None
+    if asked != view.requested:
+        fit = check_fit(actor, _request_of(view).model_copy(update=asked), replacing=deployment_id)
+        planning.require_fit(fit)
     with database.transaction() as tx:
         row = _row(actor, tx, deployment_id)
-        row.context_tokens, row.slots, row.threads = fit.context_tokens, fit.slots, fit.threads
-        row.replica_bytes = fit.replica_bytes
-        row.requested = {**row.requested, **changes}
-        row.generation += 1
-        _record(tx, actor, "edited", row, **changes)
+        if name is not None and name != row.name:
+            _require_free_name(tx, row.project_id, name)
+            _record(tx, actor, "renamed", row, new_name=name)
+            row.name = name
+        if fit is not None:
+            _take(row, fit, asked)
+            _record(tx, actor, "edited", row, **changes)
     _wanted()
+
+
+def _take(row: Deployment, fit: Fit, asked: dict[str, int | None]) -> None:
+    before = (row.context_tokens, row.slots, row.threads)
+    row.context_tokens, row.slots, row.threads = fit.context_tokens, fit.slots, fit.threads
+    row.replica_bytes, row.requested = fit.replica_bytes, asked
+    if before != (fit.context_tokens, fit.slots, fit.threads):
+        row.generation += 1
+
+
+def _require_free_name(tx: Session, project_id: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            "A deployment's name has 1 to 63 small letters, digits, dots and dashes, "
+            "and begins and ends with a letter or digit.",
+            value=name,
+            remedy="It is the model name that callers use, such as smollm2-135m.",
+        )
+    if crud.by_name(tx, project_id, name) is not None:
+        raise Conflict(
+            f"There is already a deployment {name!r} in this project.",
+            remedy=f"Choose another name, such as {name}-2.",
+        )
 
 
 def copy(actor: Actor, deployment_id: str, name: str) -> DeploymentView:

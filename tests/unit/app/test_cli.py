@@ -21,6 +21,7 @@ from core.kernel import errors
 from core.kernel.crypto import Secret
 from core.kernel.settings import settings
 from core.projects import services as projects
+from core.registry import services as registry
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -234,3 +235,14 @@ def test_logs_of_bud_itself(bud: Callable[..., Any], data_dir: Path) -> None:
     (data_dir / "logs" / "app.log").write_text("one\ntwo\n")
     assert bud("logs", "app", "-n", "1") == {"log": "app", "line": "two"}
     assert bud("logs", "nothing", status=4)["error"]["remedy"] == "There are: app."
+
+
+def test_a_deployment_is_renamed_and_a_value_given_back_to_bud(bud: Callable[..., Any]) -> None:
+    registry.add_starter(context.operator())
+    made = bud("deploy", registry.STARTER_NAME, "--name", "smol", "--slots", "1")
+    bud("jobs", "cancel", made["job_id"])
+    edited = bud("deployments", "edit", "smol", "--name", "tiny", "--slots", "auto", "--yes")
+    assert edited["name"] == "tiny"
+    assert edited["requested"]["slots"] is None
+    error = bud("deployments", "edit", "tiny", "--slots", "many", "--yes", status=2)["error"]
+    assert error["value"] == "many"
