@@ -1,4 +1,4 @@
-"""What the app does beside showing pages: jobs, deployments, routes and metrics."""
+"""What the app does beside showing pages: jobs, deployments, routes, metrics and retention."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from app import internal
+from app.retention import Pruner
 from core.deployments import workflows as _deployment_workflows  # noqa: F401 (registers kinds)
 from core.deployments.reconciler import Reconciler
 from core.jobs import engine
@@ -22,6 +23,7 @@ class _Running:
     reconciler: Reconciler
     ingester: Ingester
     keeper: Keeper
+    pruner: Pruner
 
 
 _running: _Running | None = None
@@ -35,12 +37,13 @@ def start() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     routing.subscribe()
     routing.publish()
-    _running = _Running(Reconciler(), Ingester(), Keeper())
+    _running = _Running(Reconciler(), Ingester(), Keeper(), Pruner())
     _running.ingester.start()
     _running.keeper.start()
     internal.start()
     _running.reconciler.start()
     engine.launch()
+    _running.pruner.start()
 
 
 def stop() -> None:
@@ -49,6 +52,7 @@ def stop() -> None:
     if _running is None:
         return
     internal.stop()
+    _running.pruner.stop()
     engine.shutdown()
     _running.reconciler.stop()
     _running.keeper.stop()

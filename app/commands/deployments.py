@@ -300,15 +300,16 @@ def _show_result(actor: Actor, deployment_id: str, *, wait: bool, as_json: bool)
     from core.deployments import services as deployments
 
     view = deployments.get_deployment(actor, deployment_id)
+    active = jobs.find_active(actor, view.project_id, f"deployment:{view.id}")
     if wait:
-        if view.job_id is not None and jobs.get(actor, view.job_id).is_active:
-            follow.job(actor, view.job_id)
+        if active is not None:
+            follow.job(actor, active.id)
         view = _settled(actor, deployment_id)
     text = f"{view.name} is {view.state}."
     if view.state == "ready":
         text += f' Try it: bud chat {view.name} "Hello"'
-    elif not wait and view.job_id is not None:
-        text += f" Watch it: bud jobs wait {view.job_id}"
+    elif not wait and active is not None:
+        text += f" Watch it: bud jobs wait {active.id}"
     output.show(view, text, as_json=as_json)
 
 

@@ -102,10 +102,15 @@ def forget_failures(tx: Session, subject: str, ids: Sequence[str]) -> None:
     )
 
 
-def forget_old(tx: Session, failures_before: datetime, sessions_before: datetime) -> None:
-    """Drop everybody's failures and log-ins that ended before a moment each."""
-    tx.execute(delete(LogInFailure).where(LogInFailure.at < failures_before))
-    tx.execute(delete(LogInSession).where(LogInSession.expires_at < sessions_before))
+def forget_failures_before(tx: Session, moment: datetime) -> None:
+    """Drop everybody's failures from before a moment."""
+    tx.execute(delete(LogInFailure).where(LogInFailure.at < moment))
+
+
+def forget_sessions_before(tx: Session, moment: datetime) -> int:
+    """Drop everybody's log-ins that expired before a moment; how many there were."""
+    old = delete(LogInSession).where(LogInSession.expires_at < moment)
+    return tx.connection().execute(old).rowcount
 
 
 def key(tx: Session, key_id: str) -> ApiKeyRow | None:

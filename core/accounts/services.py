@@ -96,7 +96,7 @@ def log_in(email: str, password: Secret, client: str) -> LogIn:
     # otherwise all pass the limit before the first of them has failed. A refused attempt leaves
     # no row, and old rows go, so that there are never more than the checks of five minutes.
     with database.transaction() as tx:
-        crud.forget_old(tx, clock.now() - _FAILURE_WINDOW, clock.now() - _KEEP_ENDED_SESSIONS)
+        crud.forget_failures_before(tx, clock.now() - _FAILURE_WINDOW)
         user = crud.user_by_email(tx, email)
         limits = _limits(email, client)
         for subject, most in limits.items():
@@ -195,6 +195,13 @@ def log_out(token: str) -> None:
         user = crud.user(tx, row.user_id)
         assert user is not None
         audit.record(tx, _actor(user, {}), "user.logged_out", f"user:{user.id}")
+
+
+def prune_sessions(actor: Actor) -> int:
+    """Forget the log-ins that expired over 30 days ago; how many there were. Admins only."""
+    actor.require("user:update")
+    with database.transaction() as tx:
+        return crud.forget_sessions_before(tx, clock.now() - _KEEP_ENDED_SESSIONS)
 
 
 def change_password(token: str, old: Secret, new: Secret) -> None:

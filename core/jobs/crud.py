@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from statistics import median
 
 from sqlalchemy import delete, func, select, update
@@ -86,6 +87,19 @@ def asked_to_cancel(tx: Session, job_ids: Sequence[str]) -> list[str]:
     """Which of these jobs somebody asked to cancel."""
     query = select(Job.id).where(Job.id.in_(job_ids), Job.cancel_requested)
     return list(tx.scalars(query))
+
+
+def ended_before(tx: Session, moment: datetime, limit: int) -> list[str]:
+    """The ids of jobs that ended before a moment and have nothing left to clean up."""
+    query = select(Job.id).where(Job.ended_at < moment, Job.cleanup_due.is_(False))
+    return list(tx.scalars(query.order_by(Job.ended_at).limit(limit)))
+
+
+def delete_jobs(tx: Session, job_ids: Sequence[str]) -> None:
+    """Forget jobs with their steps and log lines."""
+    tx.execute(delete(JobLog).where(JobLog.job_id.in_(job_ids)))
+    tx.execute(delete(JobStep).where(JobStep.job_id.in_(job_ids)))
+    tx.execute(delete(Job).where(Job.id.in_(job_ids)))
 
 
 def expected_s(tx: Session, kind: str, name: str, typical_s: float) -> float:

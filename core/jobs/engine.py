@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
@@ -19,7 +20,8 @@ from dbos import DBOS, DBOSConfig, SetWorkflowID
 from core.jobs import crud, processes, workflows
 from core.jobs.models import Job
 from core.jobs.workflows import Control, JobCancelled, JobInterrupted, Run, failure, log_traceback
-from core.kernel import clock, database, events
+from core.kernel import audit, clock, database, events
+from core.kernel.actor import Actor
 from core.kernel.errors import BudError
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 MAX_RUNNING = 4
 _POLL_S = 0.5
 _STOP_TIMEOUT_S = 4.0
+# Short transactions, so that running jobs can go on writing.
+_PRUNE_BATCH = 200
 # What DBOS says of a workflow that it will run, or runs.
 _ALIVE = frozenset({"ENQUEUED", "DELAYED", "PENDING"})
 # Pinned: DBOS resumes only workflows of the same version and executor (see the design).
@@ -209,6 +213,29 @@ def shutdown() -> None:
     if _engine is not None:
         _engine.shutdown()
         _engine = None
+
+
+def prune(actor: Actor, before: datetime) -> int:
+    """Forget the jobs that ended before a moment, here and in DBOS; how many there were.
+
+    Needs the running engine, which alone can write DBOS's database.
+    """
+    actor.require("job:delete")
+    pruned = 0
+    while True:
+        with database.reading() as session:
+            due = crud.ended_before(session, before, _PRUNE_BATCH)
+        if not due:
+            break
+        # DBOS first: a job that is left over by a kill in between is found again.
+        DBOS.delete_workflows(due)
+        with database.transaction() as tx:
+            crud.delete_jobs(tx, due)
+        pruned += len(due)
+    if pruned:
+        with database.transaction() as tx:
+            audit.record(tx, actor, "jobs.pruned", "jobs", before=before.isoformat(), jobs=pruned)
+    return pruned
 
 
 def _execute(job_id: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Index, String, select
+from sqlalchemy import JSON, Index, String, delete, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from core.kernel import clock, database, ids
@@ -67,3 +67,14 @@ def entries(
         query = query.where(AuditEntry.subject == subject)
     with database.reading() as session:
         return list(session.scalars(query.order_by(AuditEntry.at.desc()).limit(limit)))
+
+
+def prune(actor: Actor, before: datetime) -> int:
+    """Delete the tenant's entries from before a moment; how many there were. Admins only."""
+    actor.require("audit:delete")
+    old = delete(AuditEntry).where(AuditEntry.tenant_id == actor.tenant_id, AuditEntry.at < before)
+    with database.transaction() as tx:
+        pruned = tx.connection().execute(old).rowcount
+        if pruned:
+            record(tx, actor, "audit.pruned", "audit", before=before.isoformat(), entries=pruned)
+    return pruned

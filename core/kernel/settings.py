@@ -59,6 +59,18 @@ class Settings(BaseSettings):
         description="Disk space for request facts that are not yet ingested, in MB; "
         "what is over it is dropped and counted.",
     )
+    keep_requests_days: int = Field(
+        400,
+        ge=1,
+        le=36_500,
+        description="Days that requests are kept in the metrics, with the time of the machines.",
+    )
+    keep_jobs_days: int = Field(
+        90, ge=1, le=36_500, description="Days that a job is kept after its end, with its log."
+    )
+    keep_audit_days: int = Field(
+        3650, ge=1, le=36_500, description="Days that an entry of the audit log is kept."
+    )
     model_server_module: str = Field(
         "core.deployments.model_server",
         description="Python module that serves one model as a process; the tests put a double "

@@ -254,6 +254,21 @@ def forget_project(actor: Actor, project_id: str) -> int:
     return count
 
 
+def prune(actor: Actor, before: datetime) -> int:
+    """Delete every request from before a moment; how many there were. Admins only.
+
+    Only in the process that owns the store: the app.
+    """
+    actor.require("metrics:delete")
+    pruned = store.own().prune(before.timestamp())
+    if pruned:
+        with database.transaction() as tx:
+            audit.record(
+                tx, actor, "metrics.pruned", "metrics", before=before.isoformat(), requests=pruned
+            )
+    return pruned
+
+
 def _scope(actor: Actor, project_id: str, window: Window, filters: Filters | None) -> Scope:
     actor.require("metrics:read", project_id)
     return Scope(

@@ -78,6 +78,13 @@ class WritableStore(MetricsStore, Protocol):
     def add_uptime(self, cluster_id: str, seconds_by_minute: Mapping[int, float]) -> None:
         """Add seconds of uptime to minutes (given as Unix time by 60)."""
 
+    def prune(self, before_unix_s: float) -> int:
+        """Delete the requests that ended, and the minutes that were over, before a moment.
+
+        Returns:
+            How many requests there were.
+        """
+
     def close(self) -> None:
         """Give the file free for other processes."""
 

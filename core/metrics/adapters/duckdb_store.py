@@ -298,6 +298,26 @@ class DuckDbStore:
             )
         return int(deleted[0]) if deleted else 0
 
+    def prune(self, before_unix_s: float) -> int:
+        """Delete the requests that ended, and the minutes that were over, before a moment."""
+        with self._writing:
+            cursor = self._cursor()
+            cursor.execute("BEGIN")
+            try:
+                deleted = cursor.execute(
+                    "DELETE FROM request_facts WHERE ended_unix_s < ?", [before_unix_s]
+                ).fetchone()
+                cursor.execute(
+                    "DELETE FROM machine_minutes WHERE minute * 60 + 60 <= ?", [before_unix_s]
+                )
+                cursor.execute("COMMIT")
+            except BaseException:
+                cursor.execute("ROLLBACK")
+                raise
+            # What was deleted takes disk space until new rows can be written over it.
+            cursor.execute("CHECKPOINT")
+        return int(deleted[0]) if deleted else 0
+
     # --- questions -------------------------------------------------------------------------
 
     def summary(self, scope: Scope) -> Numbers:
