@@ -183,23 +183,38 @@ def estimate_cost(
     duration_ms: float,
     input_tokens: int | None,
     output_tokens: int | None,
+    cached_tokens: int | None = None,
+    began: bool = True,
     cluster_id: str = THIS_MACHINE,
 ) -> RequestCost:
     """What a request that has just ended costs, at once and without looking it up.
 
-    At a token price it is exact. By machine time it is what the request costs when it had the
-    machine for itself, so an upper bound: requests at the same time share that time.
+    At a token price it is exact. By machine time, which is also what an answer that broke off
+    without token counts has, it is what the request costs when it had the machine for itself, so
+    an upper bound: requests at the same time share that time.
+
+    Args:
+        actor: Who asks.
+        project_id: In which project.
+        model: The model name that was called.
+        duration_ms: From the request to the end of its answer.
+        input_tokens: As the server counted them; None when it did not say.
+        output_tokens: The same, of the answer.
+        cached_tokens: How many of the input tokens were in the server's cache.
+        began: Whether an answer began. Of a request that failed before it is not known here
+            whether any machine worked on it: its cost is "not known yet".
+        cluster_id: The machine that worked on it.
     """
     price = prices.token_price(actor, project_id, model)
-    if price is not None and input_tokens is not None and output_tokens is not None:
-        usd = (
-            input_tokens * (price.input_usd_per_million_tokens or 0.0)
-            + output_tokens * (price.output_usd_per_million_tokens or 0.0)
-        ) / 1e6
-        return RequestCost(cost_usd=usd, basis="token price")
+    if price is not None and input_tokens is not None:
+        usd = price.cost_usd(input_tokens, output_tokens or 0, cached_tokens or 0)
+        if usd is not None:
+            return RequestCost(cost_usd=usd, basis="token price")
     machine = prices.machine_price(actor, cluster_id)
     if machine is None or machine.usd_per_hour is None:
         return RequestCost(cost_usd=None, basis="not set")
+    if not began:
+        return RequestCost(cost_usd=None, basis="not known yet")
     return RequestCost(
         cost_usd=duration_ms / 3_600_000 * machine.usd_per_hour, basis="machine time"
     )

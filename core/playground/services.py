@@ -330,6 +330,8 @@ def _cost(actor: Actor, project_id: str, model: str, finished: Finished) -> Requ
         duration_ms=finished.duration_ms,
         input_tokens=finished.input_tokens,
         output_tokens=finished.output_tokens,
+        cached_tokens=finished.cached_tokens,
+        began=finished.ttft_ms is not None or finished.input_tokens is not None,
     )
 
 

@@ -32,6 +32,25 @@ class TokenPrice(BaseModel):
         """Whether this row gives a price (or takes one back)."""
         return self.input_usd_per_million_tokens is not None
 
+    def cost_usd(
+        self, input_tokens: int, output_tokens: int, cached_tokens: int = 0
+    ) -> float | None:
+        """What a request costs in USD, as the gateway counts it; None when a price is missing.
+
+        `cached_tokens` are those of the `input_tokens` that the server had in its cache.
+        """
+        input_price = self.input_usd_per_million_tokens
+        output_price = self.output_usd_per_million_tokens
+        cached_price = self.cached_usd_per_million_tokens
+        if input_price is None or (output_price is None and output_tokens):
+            return None
+        total = (
+            (input_tokens - cached_tokens) * input_price
+            + cached_tokens * (input_price if cached_price is None else cached_price)
+            + output_tokens * (output_price or 0.0)
+        )
+        return total / 1e6
+
 
 class MachinePrice(BaseModel):
     """USD per hour of a machine, with what it was computed from; None is "not set"."""

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from core.contracts.route_table import Price
 from core.kernel.actor import Actor
 from core.metrics import ingest, segments, services, store
-from core.metrics.schemas import StoredFact, Window
+from core.metrics.schemas import RequestCost, StoredFact, Window
 from core.metrics.store import WritableStore
 from core.prices import services as prices
+from gateway import usage
 
 NOON = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
 MINUTE = int(NOON.timestamp()) // 60
@@ -251,3 +253,75 @@ def test_the_estimate_uses_token_prices_first(data_dir: Path, admin: Actor) -> N
         admin, "prj_a", "m", duration_ms=10, input_tokens=1000, output_tokens=500
     )
     assert (found.cost_usd, found.basis) == (pytest.approx(0.003), "token price")
+
+
+@pytest.mark.parametrize(
+    ("cached_price", "cached_tokens", "usd"),
+    [(0.1, 800, 0.00228), (None, 800, 0.003), (0.1, 0, 0.003), (0.0, 1000, 0.002)],
+)
+def test_the_estimate_counts_cached_tokens_as_the_gateway_does(
+    data_dir: Path, admin: Actor, cached_price: float | None, cached_tokens: int, usd: float
+) -> None:
+    prices.set_token_price(
+        admin,
+        "prj_a",
+        "m",
+        input_usd_per_million_tokens=1.0,
+        output_usd_per_million_tokens=4.0,
+        cached_usd_per_million_tokens=cached_price,
+    )
+    estimate = services.estimate_cost(
+        admin,
+        "prj_a",
+        "m",
+        duration_ms=10,
+        input_tokens=1000,
+        output_tokens=500,
+        cached_tokens=cached_tokens,
+    )
+    assert (estimate.cost_usd, estimate.basis) == (pytest.approx(usd), "token price")
+    billed = usage.cost_usd(
+        Price(
+            input_usd_per_million_tokens=1.0,
+            output_usd_per_million_tokens=4.0,
+            cached_usd_per_million_tokens=cached_price,
+        ),
+        usage.Usage(
+            prompt_tokens=1000,
+            completion_tokens=500,
+            prompt_tokens_details=usage.PromptDetails(cached_tokens=cached_tokens),
+        ),
+    )
+    assert billed == pytest.approx(usd)
+
+
+def test_the_estimate_of_a_request_without_token_counts(
+    metrics: WritableStore, data_dir: Path, admin: Actor
+) -> None:
+    # What broke off on a replica took its time; what never began may have reached no machine.
+    price(admin)
+    up(metrics, 1)
+    prices.set_token_price(
+        admin, "prj_a", "m", input_usd_per_million_tokens=1.0, output_usd_per_million_tokens=4.0
+    )
+
+    def estimate(*, began: bool) -> RequestCost:
+        return services.estimate_cost(
+            admin,
+            "prj_a",
+            "m",
+            duration_ms=10_000,
+            input_tokens=None,
+            output_tokens=None,
+            began=began,
+        )
+
+    add(
+        metrics,
+        data_dir,
+        fact("broke off", 0, 10, error_class="upstream_broke", status=200),
+        fact("refused", 20, 10, replica_id="", error_class="no_replica", status=503),
+    )
+    assert costs_by_request(admin) == {"broke off": pytest.approx(0.010), "refused": None}
+    assert estimate(began=True) == RequestCost(cost_usd=0.010, basis="machine time")
+    assert estimate(began=False) == RequestCost(cost_usd=None, basis="not known yet")

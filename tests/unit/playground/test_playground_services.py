@@ -181,6 +181,16 @@ def test_a_price_makes_a_cost(person: Actor, admin: Actor, gateway: ScriptedGate
     assert answer.cost_usd == pytest.approx((10 * 1.0 + 3 * 2.0) / 1e6)
 
 
+def test_what_no_replica_began_to_answer_has_no_made_up_cost(
+    person: Actor, admin: Actor, gateway: ScriptedGateway
+) -> None:
+    prices.set_machine_price(admin, usd_per_hour=3.6)
+    gateway.behave = lambda exchange: exchange.error(503, "It is not ready.")
+    (answer,) = asked(person).turns[0].answers
+    assert answer.state == "failed"
+    assert (answer.cost_usd, answer.cost_basis) == (None, "not known yet")
+
+
 def test_regenerate_replaces_the_last_answers(person: Actor, gateway: ScriptedGateway) -> None:
     chat = asked(person, "Hi", TWO)
     services.vote(person, chat.session.id, 1, "a")
