@@ -57,7 +57,8 @@ def _revision() -> str | None:
     """The schema's revision, read without Alembic, which costs 1.4 s of CPU to import."""
     try:
         with database.reading() as session:
-            return session.scalar(text("SELECT version_num FROM alembic_version"))
+            found = session.scalar(text("SELECT version_num FROM alembic_version"))
+            return None if found is None else str(found)
     except SQLAlchemyError:
         return None
 

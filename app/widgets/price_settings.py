@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 import streamlit as st
 
@@ -13,6 +14,17 @@ from core.deployments import services as deployments
 from core.kernel.actor import Actor
 from core.prices import services as prices
 from core.prices.schemas import MachinePrice
+
+
+class _Figures(TypedDict, total=False):
+    """What the form gives to `prices.set_machine_price`."""
+
+    usd_per_hour: float | None
+    watts: float | None
+    usd_per_kwh: float | None
+    purchase_usd: float | None
+    lifetime_hours: float | None
+
 
 _DIRECT, _COMPUTED = "USD per hour", "Power and purchase"
 
@@ -52,6 +64,7 @@ def _machine_form(actor: Actor, price: MachinePrice | None) -> None:
     way = st.segmented_control(
         "Price it by", [_DIRECT, _COMPUTED], default=_DIRECT, key="machine-price-way", required=True
     )
+    given: _Figures
     if way == _COMPUTED:
         given = _computed(price)
     else:
@@ -72,7 +85,7 @@ def _machine_form(actor: Actor, price: MachinePrice | None) -> None:
             st.rerun()
 
 
-def _computed(price: MachinePrice | None) -> dict[str, float | None]:
+def _computed(price: MachinePrice | None) -> _Figures:
     left, right = st.columns(2)
     return {
         "watts": left.number_input(

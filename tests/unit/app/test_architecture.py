@@ -12,6 +12,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from core.kernel.actor import _MEMBER_PERMISSIONS
+
 ROOT = Path(__file__).resolve().parents[3]
 INSIDE = {"models", "crud", "adapters"}
 CLIENTS = {
@@ -101,3 +103,19 @@ def test_the_gateway_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == "[]"
+
+
+def test_every_permission_of_a_member_is_asked_for_by_a_service() -> None:
+    asked = {
+        node.value
+        for path in (ROOT / "core").rglob("*.py")
+        if path.name != "actor.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert _MEMBER_PERMISSIONS - asked == set()
+
+
+def test_types_are_checked_in_every_package() -> None:
+    checked = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["packages"]
+    assert sorted(checked) == ["app", "core", "gateway"]
