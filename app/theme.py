@@ -32,7 +32,8 @@ _CSS = """<style>
 [data-testid="stHeading"] h1 { letter-spacing: -0.02em; padding-bottom: .1rem; }
 a[href^="mailto:"] { color: inherit !important; text-decoration: none !important; }
 /* Streamlit writes white on the accent colour, which is light in the dark theme. */
-[data-testid^="stBaseButton-primary"] { color: light-dark(#ffffff, #06251a) !important; }
+[data-testid^="stBaseButton-primary"]:not(:disabled) {
+  color: light-dark(#ffffff, #06251a) !important; }
 @media (max-width: 640px) {
   [data-testid="stMainBlockContainer"] { padding: 3.4rem 1rem 4rem; }
   [data-testid="stMetricValue"] { font-size: 1.25rem; }

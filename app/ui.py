@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from app import session, theme
-from app.widgets.layout import errors_shown, escape
+from app.widgets import errors_shown, escape, none_is_open
 from core.accounts import services as accounts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +43,7 @@ def main() -> None:
     """Show the page, or the way to the log-in."""
     st.set_page_config(page_title="Bud", page_icon=theme.LOGO_SVG, layout="wide")
     theme.apply()
+    none_is_open()
     context = session.open_session()
     if context is None:
         _logged_out()

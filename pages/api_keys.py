@@ -11,6 +11,7 @@ from app.widgets import (
     Kpi,
     badge_markdown,
     confirm_by_name,
+    dialog,
     empty_state,
     errors_shown,
     escape,
@@ -56,7 +57,7 @@ def _snippets(secret: str, model: str) -> None:
     )
 
 
-@st.dialog("New API key", width="medium", icon=":material/key:", on_dismiss="rerun")
+@dialog("New API key", width="medium", icon=":material/key:")
 def _create_dialog(models: list[str]) -> None:
     made = st.empty()
     with made.form("new-key", border=False):

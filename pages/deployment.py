@@ -9,6 +9,7 @@ from app.widgets import (
     Kpi,
     badge_markdown,
     confirm_by_name,
+    dialog,
     empty_state,
     errors_shown,
     escape,
@@ -19,6 +20,7 @@ from app.widgets import (
     meaning,
     open_page,
     page_header,
+    rerun_page,
     show_error,
     table_with_downloads,
 )
@@ -78,7 +80,7 @@ def _fit(view: DeploymentView, request: DeploymentRequest, *, replacing: bool) -
     return fit
 
 
-@st.dialog("Scale", icon=":material/stacks:")
+@dialog("Scale", icon=":material/stacks:")
 def _scale_dialog(view: DeploymentView) -> None:
     replicas = st.number_input("Replicas", 1, 32, view.desired_replicas)
     st.caption("Those that stay go on answering.")
@@ -90,7 +92,7 @@ def _scale_dialog(view: DeploymentView) -> None:
             st.rerun()
 
 
-@st.dialog("Edit settings", width="medium", icon=":material/tune:")
+@dialog("Edit settings", width="medium", icon=":material/tune:")
 def _edit_dialog(view: DeploymentView) -> None:
     if view.desired_state == "running":
         st.warning(
@@ -120,7 +122,7 @@ def _edit_dialog(view: DeploymentView) -> None:
             st.rerun()
 
 
-@st.dialog("Copy", icon=":material/content_copy:")
+@dialog("Copy", icon=":material/content_copy:")
 def _copy_dialog(view: DeploymentView) -> None:
     model = registry.get_model(actor, view.model_id)
     name = st.text_input("Name of the copy", deployments.suggest_name(actor, project_id, model))
@@ -173,14 +175,15 @@ def _button(label: str, icon: str, view: DeploymentView, act: object) -> None:
             st.rerun()
 
 
-def _kpis(deployment_id: str, was_moving: bool) -> None:
+def _kpis(deployment_id: str, shown_state: str) -> None:
     """Replicas and traffic; read anew while the deployment runs or moves."""
     try:
         view = deployments.get_deployment(actor, deployment_id)
     except NotFound:
-        st.rerun()
-    if was_moving != (view.state in _MOVING):
-        st.rerun()
+        rerun_page()
+        return
+    if view.state != shown_state:
+        rerun_page()
     held = [replica.memory_bytes for replica in view.replicas if replica.memory_bytes]
     kpis = [
         Kpi("Replicas ready", f"{view.ready_replicas} of {view.desired_replicas}"),
@@ -261,7 +264,8 @@ def _chosen(view: DeploymentView) -> None:
         "Task": view.task,
         "Context": f"{formats.tokens(view.context_tokens)} each request"
         + _by(chosen.get("context_tokens")),
-        "Slots": f"{view.slots} requests at once" + _by(chosen.get("slots")),
+        "Slots": f"{view.slots} request{'' if view.slots == 1 else 's'} at once"
+        + _by(chosen.get("slots")),
         "CPU threads": f"{view.threads} each replica" + _by(chosen.get("threads")),
         "Created": f"{formats.when(view.created_at)} by {view.created_by_name}",
         "Restarts of its servers": formats.count(sum(r.restarts for r in view.replicas)),
@@ -342,7 +346,7 @@ def _log_lines(deployment_id: str, index: int, words: str) -> None:
 
 
 def _requests(view: DeploymentView) -> None:
-    link_to("metrics", "All of its metrics", icon="monitoring", query={"deployment": view.id})
+    link_to("metrics", "All of its metrics", icon="monitoring", query={"deployment": view.name})
     rows = metrics.requests(
         actor,
         project_id,
@@ -436,9 +440,8 @@ def main() -> None:
         _gone("This deployment is in another project")
         return
     _header(view)
-    moving = view.state in _MOVING
-    live = moving or view.desired_state == "running"
-    st.fragment(_kpis, run_every=_POLL_S if live else None)(view.id, moving)
+    live = view.state in _MOVING or view.desired_state == "running"
+    st.fragment(_kpis, run_every=_POLL_S if live else None)(view.id, view.state)
     _job(view)
     chosen = st.segmented_control(
         "View",

@@ -18,6 +18,7 @@ from app.widgets import (
     link_to,
     open_page,
     page_header,
+    rerun_page,
 )
 from app.widgets.deploy import deploy_dialog
 from core import jobs
@@ -141,7 +142,7 @@ def _list(words: str, state: str | None, was_moving: bool) -> None:
     """The deployments; read anew while one of them is on its way to another state."""
     views = deployments.list_deployments(actor, project_id)
     if was_moving and not _is_moving(views):
-        st.rerun()
+        rerun_page()
     requests = _requests_last_hour()
     shown = [view for view in views if _matches(view, words, state)]
     if not shown:

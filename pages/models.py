@@ -9,6 +9,7 @@ from app.widgets import (
     Kpi,
     badge_markdown,
     confirm_by_name,
+    dialog,
     empty_state,
     errors_shown,
     escape,
@@ -33,7 +34,7 @@ _FACT_PX = 180
 _LONG_FACT = 30
 
 
-@st.dialog("Add a model", width="medium", icon=":material/add:")
+@dialog("Add a model", width="medium", icon=":material/add:")
 def _add_dialog() -> None:
     source = st.segmented_control(
         "From", ["This machine", "Hugging Face"], default="This machine", required=True

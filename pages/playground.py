@@ -9,12 +9,14 @@ import streamlit as st
 from app import session
 from app.widgets import (
     confirm_by_name,
+    dialog,
     empty_state,
     errors_shown,
     escape,
     formats,
     link_to,
     page_header,
+    rerun_page,
 )
 from app.widgets.chat import LiveSlot, follow, show_turn
 from core.kernel.errors import NotFound
@@ -201,7 +203,7 @@ def _parameters(models: list[str]) -> ChatSettings:
     )
 
 
-@st.dialog("Chats", position="right", icon=":material/forum:")
+@dialog("Chats", position="right", icon=":material/forum:")
 def _chats_drawer() -> None:
     chats, votes = st.tabs(["Saved chats", "Votes"])
     with chats:
@@ -237,14 +239,14 @@ def _chats_drawer() -> None:
             ],
             column_config={
                 "Win share": st.column_config.ProgressColumn(
-                    format="percent", min_value=0, max_value=1
+                    format="percent", min_value=0, max_value=1, width=110
                 )
             },
             hide_index=True,
         )
 
 
-@st.dialog("This request as code", width="large", icon=":material/code:")
+@dialog("This request as code", width="large", icon=":material/code:")
 def _code_dialog(chat: ChatView | None, chosen: ChatSettings) -> None:
     lane = 0
     if len(chosen.models) > 1:
@@ -430,7 +432,7 @@ def main() -> None:
         _ask(question, chosen, chat)
     elif slots:
         follow(slots, live)
-        st.rerun()
+        rerun_page()
 
 
 main()

@@ -7,6 +7,7 @@ import streamlit as st
 from app import session
 from app.widgets import (
     Kpi,
+    dialog,
     errors_shown,
     escape,
     formats,
@@ -24,7 +25,7 @@ actor = context.actor
 _ROLES = {"no access": None, "member": "member", "admin": "admin"}
 
 
-@st.dialog("New project", icon=":material/create_new_folder:")
+@dialog("New project", icon=":material/create_new_folder:")
 def _create_dialog() -> None:
     with st.form("new-project", border=False):
         name = st.text_input("Name", placeholder="Research", max_chars=80)

@@ -9,6 +9,7 @@ from app.widgets import (
     Kpi,
     badge_markdown,
     confirm_by_name,
+    dialog,
     empty_state,
     errors_shown,
     escape,
@@ -36,7 +37,7 @@ def _hand_over(email: str, password: Secret) -> None:
     st.code(password.reveal(), language=None)
 
 
-@st.dialog("Add a user", icon=":material/person_add:", on_dismiss="rerun")
+@dialog("Add a user", icon=":material/person_add:")
 def _add_dialog() -> None:
     names = {project.name: project.id for project in projects.list_projects(actor)}
     with st.form("add-user", border=False):

@@ -1,7 +1,7 @@
 """Widgets that every page shares; none of them reads or writes the database but `job_steps`."""
 
 from app import formats
-from app.widgets.dialogs import confirm_by_name
+from app.widgets.dialogs import confirm_by_name, dialog, none_is_open, rerun_page
 from app.widgets.jobs import job_steps, retried_as
 from app.widgets.layout import (
     Kpi,
@@ -22,6 +22,7 @@ __all__ = [
     "Kpi",
     "badge_markdown",
     "confirm_by_name",
+    "dialog",
     "empty_state",
     "errors_shown",
     "escape",
@@ -30,9 +31,11 @@ __all__ = [
     "kpi_row",
     "link_to",
     "meaning",
+    "none_is_open",
     "open_page",
     "page_header",
     "page_path",
+    "rerun_page",
     "retried_as",
     "show_error",
     "state_badge",

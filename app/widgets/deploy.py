@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import formats
+from app.widgets.dialogs import dialog
 from app.widgets.layout import errors_shown, link_to, open_page, show_error
 from app.widgets.memory import fit_bar
 from core.deployments import services as deployments
@@ -15,7 +16,7 @@ from core.registry import services as registry
 from core.registry.schemas import ModelView
 
 
-@st.dialog("Deploy a model", width="medium", icon=":material/rocket_launch:")
+@dialog("Deploy a model", width="medium", icon=":material/rocket_launch:")
 def deploy_dialog(actor: Actor, project_id: str, model_id: str | None = None) -> None:
     """Choose a model and how it runs, with a live check whether it fits; then deploy it."""
     models = [m for m in registry.list_models(actor, project_id) if m.state == "ready"]
@@ -38,8 +39,9 @@ def deploy_dialog(actor: Actor, project_id: str, model_id: str | None = None) ->
         show_error(error)
         return
     st.caption(
-        f"Each replica: {formats.tokens(fit.context_tokens)} of context, {fit.slots} requests at "
-        f"once, {fit.threads} CPU thread{'s' if fit.threads > 1 else ''}."
+        f"Each replica: {formats.tokens(fit.context_tokens)} of context, "
+        f"{fit.slots} request{'s' if fit.slots > 1 else ''} at once, "
+        f"{fit.threads} CPU thread{'s' if fit.threads > 1 else ''}."
     )
     fit_bar(fit)
     if st.button("Deploy", type="primary", disabled=not fit.fits, key="deploy-go"):

@@ -3,10 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec
 
 import streamlit as st
 
 from app.widgets.layout import errors_shown, escape
+
+_OPEN = "bud-dialog-open"
+_Given = ParamSpec("_Given")
+
+
+def dialog(title: str, **look: Any) -> Callable[[Callable[_Given, None]], Callable[_Given, None]]:
+    """`st.dialog`, but what polls beside it does not close it: see `rerun_page`."""
+
+    def decorate(function: Callable[_Given, None]) -> Callable[_Given, None]:
+        # Closing it reruns the page, which may have waited for that.
+        opens = st.dialog(title, on_dismiss="rerun", **look)(function)
+
+        @wraps(function)
+        def open_dialog(*args: _Given.args, **kwargs: _Given.kwargs) -> None:
+            st.session_state[_OPEN] = True
+            opens(*args, **kwargs)
+
+        return open_dialog
+
+    return decorate
+
+
+def none_is_open() -> None:
+    """A run of the whole page begins: it closes the dialog that it does not open again."""
+    st.session_state[_OPEN] = False
+
+
+def rerun_page() -> None:
+    """Show what has changed by itself on the whole page; not while a dialog is open.
+
+    Such a rerun would close the dialog under the person's hands. For what was asked for by a
+    click, use `st.rerun`.
+    """
+    if not st.session_state.get(_OPEN):
+        st.rerun()
 
 
 def confirm_by_name(
@@ -27,7 +64,7 @@ def confirm_by_name(
         after: Called after success, such as to leave the page; default: rerun.
     """
 
-    @st.dialog(f"{verb} {escape(name)}?", icon=":material/warning:")
+    @dialog(f"{verb} {escape(name)}?", icon=":material/warning:")
     def _confirm() -> None:
         st.markdown(escape(consequence))
         st.caption("Type this name to confirm:")
