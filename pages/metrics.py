@@ -19,7 +19,7 @@ from app.widgets import (
     table_with_downloads,
 )
 from core.metrics import services as metrics
-from core.metrics.schemas import PRESETS, Filters, GroupBy, GroupNumbers, Series, Window
+from core.metrics.schemas import PRESETS, Filters, GroupBy, Series, Window
 
 context = session.current()
 actor, project_id = context.actor, context.project_id
@@ -46,28 +46,29 @@ def _window() -> Window:
     )
 
 
-def _choice(column: Any, label: str, every: str, key: str, rows: list[GroupNumbers]) -> str:
-    ids = {row.label: row.group for row in rows if row.group}
-    picked = column.selectbox(label, [every, *ids], key=key, bind="query-params")
-    return ids.get(picked or "", "")
+def _choice(column: Any, label: str, every: str, window: Window, by: GroupBy) -> str:
+    ids = metrics.choices(actor, project_id, window, by)
+    options = [every, *ids]
+    asked = st.query_params.get(by)
+    if asked and asked not in options:
+        # A link may name what has no request in this window; an id does as well as a name.
+        options.append(asked)
+    picked = column.selectbox(label, options, key=by, bind="query-params")
+    return "" if picked in (None, every) else ids.get(picked, picked)
 
 
 def _filters(window: Window) -> Filters:
     with st.expander("Filters", icon=":material/filter_list:", key="metrics-filters"):
         columns = st.columns(4)
-        tops = {
-            by: metrics.top(actor, project_id, window, group_by=by, limit=50)
-            for by in _GROUPS.values()
-        }
         outcome = columns[3].selectbox(
             "Outcome", list(_OUTCOMES), key="outcome", bind="query-params"
         )
         return Filters(
-            model=_choice(columns[0], "Model", "All models", "model", tops["model"]),
+            model=_choice(columns[0], "Model", "All models", window, "model"),
             deployment_id=_choice(
-                columns[1], "Deployment", "All deployments", "deployment", tops["deployment"]
+                columns[1], "Deployment", "All deployments", window, "deployment"
             ),
-            key_id=_choice(columns[2], "API key", "All keys", "key", tops["key"]),
+            key_id=_choice(columns[2], "API key", "All keys", window, "key"),
             outcome=cast(Any, _OUTCOMES[outcome or "All requests"]),
         )
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from core.accounts import api_keys
+from core.deployments import services as deployments
 from core.kernel import audit, clock, database
 from core.kernel.actor import Actor
 from core.kernel.errors import InvalidInput
@@ -37,6 +38,7 @@ from core.prices.schemas import THIS_MACHINE
 OTHER = "other"
 _MAX_GROUPS = 7
 _MAX_BUCKETS = 120
+_MAX_CHOICES = 50
 _MAX_ROWS = 100_000
 _BUCKETS_S = (5, 10, 15, 30, 60, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 
@@ -122,6 +124,31 @@ def top(
         groups = metrics.groups(scope, group_by, limit)
     labels = _labels(actor, project_id, group_by, groups)
     return [group.model_copy(update={"label": labels[group.group]}) for group in groups]
+
+
+def choices(actor: Actor, project_id: str, window: Window, group_by: GroupBy) -> dict[str, str]:
+    """What the requests of a window can be filtered by: the group of each label.
+
+    Those with the most requests come first, then the deployments and keys there are besides.
+    """
+    rows = top(actor, project_id, window, group_by=group_by, limit=_MAX_CHOICES)
+    known: dict[str, str] = {}
+    if group_by == "key":
+        known = {label: key_id for key_id, label in _key_names(actor, project_id).items()}
+    elif actor.may("deployment:read", project_id):
+        views = deployments.list_deployments(actor, project_id)
+        # Callers name a deployment as their model.
+        known = {view.name: view.name if group_by == "model" else view.id for view in views}
+    labels = {group: label for label, group in known.items()}
+    seen = {}
+    for row in rows:
+        label = labels.get(row.group, row.label)
+        if row.group and row.group not in labels and label in known:
+            # Of a deployment that is gone, whose name another one has now.
+            label = f"{label} ({row.group[-6:]})"
+        if row.group:
+            seen[label] = row.group
+    return seen | known
 
 
 def errors(
