@@ -15,7 +15,7 @@ from app.widgets import (
     price_settings,
     table_with_downloads,
 )
-from core.kernel import audit
+from core.kernel import audit, keys
 from core.kernel.keys import keyring
 from core.kernel.settings import Settings, settings
 
@@ -45,7 +45,7 @@ def _installation() -> None:
 
 
 def _rotate(*, wrapping_key: bool) -> None:
-    key_id = keyring().rotate(wrapping_key=wrapping_key)
+    key_id = keys.rotate(actor, wrapping_key=wrapping_key)
     st.session_state[_ROTATED] = (
         f"Every data key is wrapped anew, the former RSA key is gone. New values: {key_id}."
         if wrapping_key
@@ -70,7 +70,7 @@ def _encryption() -> None:
             st.rerun()
         if st.button("Replace the wrapping key …", icon=":material/lock_reset:"):
             confirm_by_name(
-                keyring().current_key_id,
+                "wrapping key",
                 "A new RSA-4096 key is made, every data key is wrapped with it, and the former "
                 "one is deleted: backups of the keys folder from before no longer fit.",
                 lambda: _rotate(wrapping_key=True),
