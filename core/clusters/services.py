@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from core.clusters import machine
 from core.clusters.schemas import THIS_MACHINE, ClusterView, MachineView
+from core.kernel import machine
 from core.kernel.actor import Actor
 from core.kernel.errors import NotFound, PermissionDenied
 from core.kernel.settings import settings

@@ -5,11 +5,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core.clusters import machine
 from core.clusters import services as clusters
-from core.clusters.machine import Limits
+from core.kernel import machine
 from core.kernel.actor import Actor
 from core.kernel.errors import NotFound, PermissionDenied
+from core.kernel.machine import Limits
 
 
 def _write(folder: Path, **files: str) -> None:
