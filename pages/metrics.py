@@ -25,22 +25,27 @@ context = session.current()
 actor, project_id = context.actor, context.project_id
 
 _LIVE_S = 5.0
+_MOMENT_PX = 210
 _CUSTOM = "custom"
 _GROUPS: dict[str, GroupBy] = {"Model": "model", "Deployment": "deployment", "Key": "key"}
 _OUTCOMES = {"All requests": "all", "Succeeded": "ok", "Failed": "errors"}
 
 
 def _window() -> Window:
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    name = left.segmented_control(
-        "Time window", [*PRESETS, _CUSTOM], default="24h", key="window", bind="query-params"
-    )
-    if name != _CUSTOM:
-        return Window.preset(name or "24h")
-    default = Window.preset("24h")
-    with right.container(horizontal=True):
-        start = st.datetime_input("From (UTC)", default.start, key="from", bind="query-params")
-        end = st.datetime_input("To (UTC)", default.end, key="to", bind="query-params")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        name = st.segmented_control(
+            "Time window", [*PRESETS, _CUSTOM], default="24h", key="window", bind="query-params"
+        )
+        if name != _CUSTOM:
+            return Window.preset(name or "24h")
+        default = Window.preset("24h")
+        start, end = (
+            st.datetime_input(label, day, key=key, bind="query-params", width=_MOMENT_PX)
+            for label, day, key in (
+                ("From (UTC)", default.start, "from"),
+                ("To (UTC)", default.end, "to"),
+            )
+        )
     return Window.between(
         (start or default.start).replace(tzinfo=UTC), (end or default.end).replace(tzinfo=UTC)
     )
@@ -112,7 +117,7 @@ def _kpis(window: Window, filters: Filters, trend: Series) -> None:
                 trend=[point.errors for point in points],
             ),
             Kpi(
-                "Output tokens",
+                "Tokens out",
                 formats.short_count(found.output_tokens),
                 f"Generated at {formats.tokens_per_s(found.generation_tokens_per_s)}, the median "
                 f"of streamed requests; {formats.tokens(found.cached_tokens)} of the input came "

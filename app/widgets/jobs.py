@@ -41,7 +41,7 @@ def _steps(actor: Actor, job_id: str, show_title: bool, was_active: bool) -> Non
     with st.container(border=True, key=f"job-{job_id}"):
         _head(job, show_title)
         for step in job.steps:
-            _step(step)
+            _step(step, job)
         _outcome(job)
         _log(actor, job)
         _actions(actor, job)
@@ -72,9 +72,9 @@ def _time_line(job: JobView) -> str:
     return f"took {spent} · {formats.ago(job.ended_at)}"
 
 
-def _step(step: StepView) -> None:
+def _step(step: StepView, job: JobView) -> None:
     found = look(step.state)
-    time_text = _step_time(step)
+    time_text = _step_time(step, job)
     runs = f" · run {step.runs}" if step.runs > 1 else ""
     detail = f" — {escape(step.detail)}" if step.detail else ""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -95,9 +95,9 @@ def _fraction(step: StepView) -> float:
     return min(spent_s / max(step.expected_s, 0.1), 0.95)
 
 
-def _step_time(step: StepView) -> str:
+def _step_time(step: StepView, job: JobView) -> str:
     if step.started_at is None:
-        return f"about {formats.duration(step.expected_s)}"
+        return f"about {formats.duration(step.expected_s)}" if job.is_active else formats.NONE
     end = step.ended_at or clock.now()
     return formats.duration((end - step.started_at).total_seconds())
 

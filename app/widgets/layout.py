@@ -66,7 +66,8 @@ def kpi_row(kpis: Sequence[Kpi], *, key: str = "kpis", border: bool = True) -> N
                 delta=kpi.note,
                 delta_color="off",
                 delta_arrow="off",
-                chart_data=kpi.trend,
+                # A flat line of nothing says nothing.
+                chart_data=kpi.trend if any(kpi.trend or ()) else None,
                 height="stretch",
             )
 
