@@ -104,21 +104,33 @@ def _edit_dialog(view: DeploymentView) -> None:
             ),
             icon=":material/restart_alt:",
         )
-    model = registry.get_model(actor, view.model_id)
-    context_tokens, slots, threads = engine_settings(
-        model,
+    name = st.text_input(
+        "Name",
+        view.name,
+        max_chars=63,
+        key=f"edit-name-{view.id}",
+        help="The model name that callers use. A new one holds at once, without a restart, and "
+        "callers of the old one get an error.",
+    ).strip()
+    asked = dict(view.requested)
+    asked["context_tokens"], asked["slots"], asked["threads"] = engine_settings(
+        registry.get_model(actor, view.model_id),
         key=f"edit-{view.id}-{view.generation}",
-        context_tokens=view.context_tokens,
-        slots=view.slots,
-        threads=view.threads,
+        context_tokens=asked["context_tokens"],
+        slots=asked["slots"],
+        threads=asked["threads"],
     )
-    request = _request(view, context_tokens=context_tokens, slots=slots, threads=threads)
-    fit = _fit(view, request, replacing=True)
-    if st.button("Save and restart", type="primary", disabled=fit is None or not fit.fits):
+    fit = _fit(view, _request(view, **asked), replacing=True)
+    restarts = asked != view.requested
+    unchanged = not restarts and name == view.name
+    if st.button(
+        "Save and restart" if restarts else "Save",
+        type="primary",
+        disabled=unchanged or fit is None or not fit.fits,
+        key="edit-save",
+    ):
         with errors_shown():
-            deployments.edit(
-                actor, view.id, context_tokens=context_tokens, slots=slots, threads=threads
-            )
+            deployments.edit(actor, view.id, name=name, **asked)
             st.rerun()
 
 

@@ -98,31 +98,35 @@ def engine_settings(
 ) -> tuple[int | None, int | None, int | None]:
     """Inputs for context (tokens), slots and threads; empty leaves the choice to Bud."""
     longest = model.context_tokens
+    keys = [f"{key}-{name}-{model.id}" for name in ("context", "slots", "threads")]
+    for widget_key, value in zip(keys, (context_tokens, slots, threads), strict=True):
+        # Not as the input's default, to which it would go back when it is emptied.
+        st.session_state.setdefault(widget_key, value)
     columns = st.columns(3)
     chosen_context = columns[0].number_input(
         "Context (tokens)",
         min_value=1,
-        value=context_tokens,
+        value=None,
         step=256,
         placeholder="automatic",
-        key=f"{key}-context-{model.id}",
+        key=keys[0],
         help="The longest conversation of one request, question and answer together"
         + (f"; this model was trained for {longest:,}." if longest else "."),
     )
     chosen_slots = columns[1].number_input(
         "Slots (requests at once)",
         min_value=1,
-        value=slots,
+        value=None,
         placeholder="automatic",
-        key=f"{key}-slots-{model.id}",
+        key=keys[1],
         help="More slots answer more callers at once, and take more KV cache.",
     )
     chosen_threads = columns[2].number_input(
         "CPU threads",
         min_value=1,
-        value=threads,
+        value=None,
         placeholder="automatic",
-        key=f"{key}-threads-{model.id}",
+        key=keys[2],
         help="On busy cores more threads can be slower than fewer: measure.",
     )
     return chosen_context, chosen_slots, chosen_threads
