@@ -1,0 +1,111 @@
+"""The models the simulator knows, found by any name they go by."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from core.kernel.errors import NotFound
+from core.simulation.model_configs import from_config, from_gguf
+from core.simulation.transformer import Architecture
+
+__all__ = ["Architecture", "find", "from_config", "from_gguf", "precision_hint", "records"]
+
+_DATA = Path(__file__).with_name("data")
+_NEAREST = 3
+# Words of a name that change the weights but not the shape of the model.
+_TUNING = frozenset({
+    "instruct", "chat", "it", "hf", "base", "thinking", "preview", "gguf", "mlx", "dynamic",
+    "bnb", "unsloth", "latest", "quantized", "text", "qat", "mixed", "pt", "0324", "0528",
+    "2407", "2410", "2411", "2412", "2501", "2503", "2506", "2507", "2508", "2512",
+})  # fmt: skip
+_PRECISIONS: tuple[tuple[str, str], ...] = (
+    (r"(nv|mx)?fp4|w4a4|w4afp8", "fp4"),
+    (r"fp8|f8|w8a8fp8|e4m3", "fp8"),
+    (r"int8|w8a8|w8a16|8bit|i?q8", "int8"),
+    (r"awq|int4|gptq|w4a16|4bit|i?q4", "int4"),
+    (r"bf16|fp16|f16|bfloat16|float16", "bf16"),
+)
+# `-FP4-v2` is a second recipe, and `Q4_K_M` one word.
+_RECIPES = ((r"(fp[48])-v\d+", r"\1"), (r"[-._](i?q\d)(_[a-z0-9]+)*", r"-\1"), (r"\.gguf$", ""))
+
+
+@functools.cache
+def records() -> Mapping[str, Architecture]:
+    """The shipped architectures by id, such as `deepseek-v3` or `llama-3.1-8b`."""
+    entries: list[dict[str, Any]] = json.loads(
+        (_DATA / "architectures.json").read_text(encoding="utf-8")
+    )
+    return MappingProxyType({entry["id"]: Architecture(**entry) for entry in entries})
+
+
+@functools.lru_cache(maxsize=4096)
+def find(name: str) -> Architecture:
+    """The architecture of a model, by Hugging Face id, local path or short name.
+
+    Case and organisation do not matter, nor do words for the tuning or the precision of a copy
+    (`-Instruct`, `-FP8`, `-NVFP4`, `-AWQ` …); any other word must match.
+
+    Raises:
+        NotFound: No such model; names the three nearest.
+    """
+    for candidate in (name.strip().lower(), _short(name), _bare(name)):
+        identifier = _names().get(candidate)
+        if identifier is not None:
+            return records()[identifier]
+    nearest = difflib.get_close_matches(_bare(name), _names(), n=_NEAREST * 4, cutoff=0.0)
+    ids = list(dict.fromkeys(_names()[match] for match in nearest))[:_NEAREST]
+    raise NotFound(
+        f"No model of the name {name[:120]!r} is known to the simulator.",
+        remedy=f"The nearest are {', '.join(ids)}; or give its config.json or GGUF file.",
+    )
+
+
+def precision_hint(name: str) -> str | None:
+    """What a model's name says of its precision: fp4, fp8, int8, int4, bf16, or None."""
+    words = _words(_short(name))
+    for pattern, precision in _PRECISIONS:
+        if any(re.fullmatch(pattern, word) for word in words):
+            return precision
+    return None
+
+
+@functools.cache
+def _names() -> Mapping[str, str]:
+    """Every name in lower case to its id; bare names only where they mean one model."""
+    aliases: dict[str, str] = json.loads((_DATA / "aliases.json").read_text(encoding="utf-8"))
+    given = {**{key: key for key in records()}, **aliases}
+    names: dict[str, str] = {}
+    for name, identifier in given.items():
+        names[name.lower()] = names[_short(name)] = identifier
+    bare: dict[str, set[str]] = {}
+    for name, identifier in given.items():
+        bare.setdefault(_bare(name), set()).add(identifier)
+    unique = {form: min(ids) for form, ids in bare.items() if form and len(ids) == 1}
+    return MappingProxyType(unique | names)
+
+
+def _short(name: str) -> str:
+    """Without the organisation or the folders before it."""
+    return name.strip().lower().replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+
+
+def _words(short: str) -> list[str]:
+    for pattern, replacement in _RECIPES:
+        short = re.sub(pattern, replacement, short)
+    return [word for word in re.split(r"[-_\s:]+|\.(?=w\d)", short) if word]
+
+
+def _bare(name: str) -> str:
+    """`Qwen/Qwen3-235B-A22B-Instruct-2507-FP8` → `qwen3-235b-a22b`."""
+    return "-".join(word for word in _words(_short(name)) if not _is_variant(word))
+
+
+def _is_variant(word: str) -> bool:
+    return word in _TUNING or any(re.fullmatch(pattern, word) for pattern, _ in _PRECISIONS)
