@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Error as PlaywrightError
+from playwright.sync_api import Locator, Page, expect
 
 from app.guard import SESSION_COOKIE
 from core.accounts import services as accounts
@@ -82,6 +83,7 @@ class Bud:
             "BUD_APP_PORT": str(self.app_port),
             "BUD_GATEWAY_PORT": str(self.gateway_port),
             "BUD_ADMIN_PASSWORD": PASSWORD,
+            "BUD_MODEL_SERVER_MODULE": "tests.doubles.model_server",
         }
 
     def set_up(self) -> None:
@@ -169,6 +171,23 @@ def settle(page: Page) -> None:
     finished = page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')
     expect(finished).to_be_visible(timeout=PAGE_TIMEOUT_MS)
     assert page.get_by_test_id("stException").count() == 0, page.inner_text("body")[:4000]
+
+
+def select_row(page: Page, row: int, shown: Locator, *, column_px: int = 60) -> None:
+    """Click the row of the page's first table until `shown`, what its choice leads to, is there.
+
+    The table is a canvas, so a row is found by its height of 35 px.
+    """
+    rows = page.get_by_test_id("stDataFrame").first.locator(".dvn-scroller")
+    # A click while the table is drawn anew is lost.
+    for _attempt in range(5):
+        rows.click(position={"x": column_px, "y": 35 * row + 52})
+        try:
+            shown.wait_for(timeout=4000)
+        except PlaywrightError:
+            continue
+        return
+    raise AssertionError(f"row {row} cannot be selected")
 
 
 def shot(page: Page, name: str) -> Path:

@@ -1,8 +1,9 @@
 """A double of the model server, from OpenAI's public wire format: `python -m … CONFIG`.
 
 Volume without a model: it streams a word every few milliseconds. It is started by the real
-reconciler (BUD_MODEL_SERVER_MODULE), writes the real record, checks the real credential, and
-names its pid in `system_fingerprint`. A deployment whose name begins with `real` is handed to
+reconciler (BUD_MODEL_SERVER_MODULE), writes the real record, checks the real credential, logs a
+line for each chat, and names its pid in `system_fingerprint`. The first word of an answer counts
+the chats: `1 word word`. A deployment whose name begins with `real` is handed to
 the real model server instead.
 """
 
@@ -43,6 +44,7 @@ class Double:
 
     def __init__(self, credential: str) -> None:
         self._authorization = f"Bearer {credential}"
+        self._chats = 0
 
     async def health(self, _request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
@@ -61,13 +63,20 @@ class Double:
             return web.json_response({"error": {"message": "Invalid API Key"}}, status=401)
         asked = await request.json()
         words = int(asked.get("max_tokens", 10))
+        self._chats += 1
+        usage = {"prompt_tokens": 5, "completion_tokens": words, "total_tokens": 5 + words}
+        print(f"chat {self._chats}: {words} words", flush=True)
+        said = [str(self._chats)] + ["word"] * (words - 1)
+        if not asked.get("stream"):
+            message = {"role": "assistant", "content": " ".join(said)}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            return web.json_response({"choices": [choice], "usage": usage})
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await answer.prepare(request)
-        for _ in range(words):
+        for word in said:
             await asyncio.sleep(WORD_S)
-            await answer.write(_event({"content": "word "}))
+            await answer.write(_event({"content": f"{word} "}))
         await answer.write(_event({}, "stop"))
-        usage = {"prompt_tokens": 5, "completion_tokens": words, "total_tokens": 5 + words}
         last = {"id": "chatcmpl-double", "choices": [], "usage": usage}
         await answer.write(b"data: " + json.dumps(last).encode() + b"\n\ndata: [DONE]\n\n")
         return answer

@@ -12,14 +12,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
-from core.kernel import database, keys
+from core.deployments import server_records
+from core.deployments import services as deployments
+from core.deployments.models import Deployment
+from core.deployments.schemas import DeploymentRequest, DeploymentView
+from core.kernel import database, ids, keys
 from core.kernel.settings import settings
-from tests.browsing import PAGE_TIMEOUT_MS, Bud, settle
+from core.projects import services as projects
+from core.registry import services as registry
+from tests.browsing import PAGE_TIMEOUT_MS, Bud, settle, wait_for
 
 _DEBIAN_CHROMIUM = Path("/usr/bin/chromium")
 _BROWSER_ARGUMENTS = [
@@ -50,6 +57,7 @@ def bud(
     finally:
         made.stop("app")
         made.stop("gateway")
+        server_records.stop_all(made.data_dir)
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +127,67 @@ def window(browser: Browser) -> Iterator[Window]:
 def page(window: Window) -> Page:
     """An empty tab; nobody is logged in."""
     return window().new_page()
+
+
+@pytest.fixture
+def member_page(page: Page, bud: Bud, project_id: str) -> Page:
+    """A tab of a member whose only project is the test file's own: see `project_id`."""
+    bud.log_in_as_new(page, f"ana-{ids.new_id('')[-6:]}@example.org", project_id)
+    return page
+
+
+@pytest.fixture
+def project_id(bud: Bud, request: pytest.FixtureRequest) -> str:
+    """A project of the test file's own, so that others' deployments and requests are not in it."""
+    name = request.path.stem
+    known = {project.name: project.id for project in projects.list_projects(bud.actor)}
+    return known.get(name) or projects.create_project(bud.actor, name).id
+
+
+Running = Callable[..., DeploymentView]
+
+
+@pytest.fixture
+def running(bud: Bud, project_id: str) -> Running:
+    """Makes deployments of the model server's double that answer: `running("a", replicas=2)`.
+
+    Without their job, whose first step takes seconds; one of that name that exists is given back.
+    """
+
+    def make(name: str, replicas: int = 1) -> DeploymentView:
+        known = [view for view in _deployments(bud, project_id) if view.name == name]
+        deployment_id = known[0].id if known else _deploy(bud, project_id, name, replicas)
+        wait_for(f"{name} answers", lambda: _get(bud, deployment_id).state == "ready")
+        return _get(bud, deployment_id)
+
+    return make
+
+
+def _deployments(bud: Bud, project_id: str) -> list[DeploymentView]:
+    return deployments.list_deployments(bud.actor, project_id)
+
+
+def _get(bud: Bud, deployment_id: str) -> DeploymentView:
+    return deployments.get_deployment(bud.actor, deployment_id)
+
+
+def _deploy(bud: Bud, project_id: str, name: str, replicas: int) -> str:
+    wanted = DeploymentRequest(
+        project_id=project_id,
+        name=name,
+        model_id=registry.add_starter(bud.actor).id,
+        context_tokens=256,
+        slots=1,
+        threads=1,
+        replicas=replicas,
+    )
+    with mock.patch.object(deployments, "_bring_up"):
+        made = deployments.deploy(bud.actor, wanted)
+    with database.transaction() as tx:
+        row = tx.get(Deployment, made.id)
+        assert row is not None
+        row.desired_state = "running"
+    return made.id
 
 
 @pytest.fixture

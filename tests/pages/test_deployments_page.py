@@ -18,7 +18,8 @@ from tests.browsing import PAGE_TIMEOUT_MS, Bud, settle, shot, wait_for
 # Other tests keep the machine busy as well.
 expect.set_options(timeout=PAGE_TIMEOUT_MS)
 
-NAME = "chat-by-click"
+# The double of the model server leaves names that begin with `real` to the real one.
+NAME = "real-chat-by-click"
 
 
 def _chat(page: Page, bud: Bud) -> ChatView:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from core.demo import services as demo
+from core.deployments.schemas import DeploymentView
 from core.kernel import clock, ids
 from core.metrics import segments
 from core.metrics.schemas import StoredFact
 from tests.browsing import PAGE_TIMEOUT_MS, Bud, settle, shot
+
+# Other tests keep the machine busy as well.
+expect.set_options(timeout=PAGE_TIMEOUT_MS)
 
 Window = Callable[..., BrowserContext]
 
@@ -76,6 +82,74 @@ def test_a_link_carries_window_grouping_and_filters(
     settle(admin_page)
     expect(admin_page).to_have_url(re.compile(r"window=30d"))
     expect(admin_page).to_have_url(re.compile(r"model=code-assist"))
+
+
+def test_a_link_filters_by_a_deployment_without_requests(
+    bud: Bud, member_page: Page, project_id: str, running: Callable[..., DeploymentView]
+) -> None:
+    page, view = member_page, running("quiet")
+    _answered(bud, project_id, "busy", deployment_id="dep_gone", minutes_ago=2)
+    chosen = page.get_by_role("combobox", name="Deployment")
+    page.goto(f"{bud.url}/metrics?deployment={view.name}&live=true")
+    expect(page.get_by_text("Nothing matches")).to_be_visible()
+    page.get_by_text("Filters", exact=True).click()
+    expect(chosen).to_have_value(view.name)
+    _answered(bud, project_id, view.name, deployment_id=view.id, minutes_ago=1)
+    requests = page.get_by_test_id("stMetric").filter(has_text="Requests")
+    expect(requests).to_contain_text("1")
+    page.reload()
+    expect(requests).to_contain_text("1")
+    expect(page).to_have_url(re.compile(f"deployment={view.name}"))
+    # An id does as well, also of a deployment that is gone.
+    for named in (view.id, "dep_gone"):
+        page.goto(f"{bud.url}/metrics?deployment={named}")
+        expect(requests).to_contain_text("1")
+        expect(page).to_have_url(re.compile(f"deployment={named}"))
+
+
+def test_filters_and_a_window_of_ones_own(bud: Bud, member_page: Page, project_id: str) -> None:
+    page = member_page
+    _answered(bud, project_id, "in-may", minutes_ago=200 * 24 * 60, key_id="key_a")
+    _answered(bud, project_id, "in-may", minutes_ago=200 * 24 * 60, error_class="upstream_error")
+    first = clock.now() - timedelta(days=201)
+    last = clock.now() - timedelta(days=199)
+    bud.open(page, "metrics")
+    page.get_by_role("radio", name="custom").click()
+    expect(page.get_by_text("From (UTC)")).to_be_visible()
+    page.goto(
+        f"{bud.url}/metrics?window=custom&from={first:%Y-%m-%dT%H:%M}&to={last:%Y-%m-%dT%H:%M}"
+    )
+    requests = page.get_by_test_id("stMetric").filter(has_text="Requests")
+    expect(requests).to_contain_text("2")
+    page.get_by_text("Filters", exact=True).click()
+    page.get_by_role("combobox", name="Outcome").click()
+    page.get_by_role("option", name="Failed").click()
+    expect(requests).to_contain_text("1")
+    expect(page.get_by_test_id("stMetric").filter(has_text="Errors")).to_contain_text("100.0 %")
+    expect(page).to_have_url(re.compile("outcome=Failed"))
+    shot(page, "metrics-custom-1440-light")
+    page.reload()
+    settle(page)
+    expect(requests).to_contain_text("1")
+    page.goto(
+        f"{bud.url}/metrics?window=custom&from={last:%Y-%m-%dT%H:%M}&to={first:%Y-%m-%dT%H:%M}"
+    )
+    expect(page.get_by_text("The time window is empty.")).to_be_visible()
+
+
+def _answered(bud: Bud, project_id: str, model: str, *, minutes_ago: float, **values: Any) -> None:
+    """Write down a request of the past, as the gateway does."""
+    fact = StoredFact(
+        request_id=ids.new_id("req"),
+        started_unix_s=clock.unix_s() - minutes_ago * 60,
+        endpoint="/v1/chat/completions",
+        project_id=project_id,
+        model=model,
+        status=502 if values.get("error_class") else 200,
+        replica_id="rep_1",
+        **values,
+    )
+    segments.write(bud.data_dir, ids.new_id("seg"), [fact])
 
 
 def test_a_request_shows_without_a_reload_while_live(bud: Bud, admin_page: Page) -> None:

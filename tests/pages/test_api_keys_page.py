@@ -1,0 +1,102 @@
+"""API keys in a browser: shown once, limited to a model, revoked; tried at the real gateway."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+
+import httpx
+from playwright.sync_api import Locator, Page, expect
+
+from core.accounts import api_keys
+from core.deployments.schemas import DeploymentView
+from tests.browsing import PAGE_TIMEOUT_MS, Bud, select_row, settle, shot, wait_for
+
+# Other tests keep the machine busy as well.
+expect.set_options(timeout=PAGE_TIMEOUT_MS)
+
+ALLOWED, OTHER = "allowed-model", "other-model"
+REFUSED_WITHIN_S = 2.0
+
+
+def _create(page: Page, name: str, *models: str) -> Locator:
+    page.get_by_role("button", name="New API key").click()
+    dialog = page.get_by_test_id("stDialog")
+    dialog.get_by_role("textbox", name="Name").fill(name)
+    for model in models:
+        dialog.get_by_role("combobox", name="Models").click()
+        page.get_by_role("option", name=model).click()
+        page.keyboard.press("Escape")
+    dialog.get_by_role("button", name="Create", exact=True).click()
+    expect(dialog.get_by_text("shown this once")).to_be_visible()
+    return dialog
+
+
+def _run_curl(line: str) -> httpx.Response:
+    """Do what the line for a shell says."""
+    words = shlex.split(line)
+    assert words[0] == "curl"
+    headers = [words[i + 1].split(": ", 1) for i, word in enumerate(words) if word == "-H"]
+    data = words[words.index("-d") + 1]
+    return httpx.post(words[1], headers=dict(headers), content=data, timeout=30)
+
+
+def test_a_key_for_one_model_until_it_is_revoked(
+    member_page: Page,
+    bud: Bud,
+    project_id: str,
+    running: Callable[..., DeploymentView],
+) -> None:
+    page = member_page
+    running(ALLOWED)
+    running(OTHER)
+    bud.open(page, "api_keys")
+    expect(page.get_by_text("No API key yet")).to_be_visible()
+    dialog = _create(page, "ci", ALLOWED)
+    secret = dialog.get_by_test_id("stCode").first.inner_text().strip()
+    line = dialog.get_by_test_id("stCode").nth(1).inner_text()
+    assert secret in line
+    shot(page, "api-keys-created-1440-light")
+    wait_for("the gateway knows the key", lambda: _run_curl(line).status_code != 401, 5)
+    answer = _run_curl(line)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"].endswith("word")
+    refused = _run_curl(line.replace(ALLOWED, OTHER))
+    assert refused.status_code in (403, 404), refused.text
+    assert OTHER in refused.json()["error"]["message"]
+
+    dialog.get_by_role("button", name="Close").click()
+    expect(dialog).to_have_count(0)
+    settle(page)
+    assert secret not in page.content()
+    select_row(page, 0, page.get_by_role("heading", name="ci"))
+    page.get_by_role("button", name="Revoke …").click()
+    revoke = dialog.get_by_role("button", name="Revoke", exact=True)
+    expect(revoke).to_be_disabled()
+    dialog.get_by_role("textbox", name="Name").fill("ci")
+    expect(revoke).to_be_enabled()
+    revoke.click()
+    wait_for(
+        "the key is revoked",
+        lambda: api_keys.list_keys(bud.actor, project_id)[0].revoked_at is not None,
+    )
+    took_s = wait_for("the gateway refuses it", lambda: _run_curl(line).status_code == 401, 10)
+    assert took_s <= REFUSED_WITHIN_S, f"the revoked key opened models for {took_s:.1f} s"
+
+    expect(page.get_by_text("No active API key")).to_be_visible()
+    page.get_by_text("Show keys that have ended").click()
+    expect(page).to_have_url(f"{bud.url}/api_keys?ended=true")
+    select_row(page, 0, page.get_by_role("heading", name="ci"))
+    expect(page.get_by_role("heading", name="ci")).to_contain_text("revoked")
+    expect(page.get_by_role("button", name="Revoke …")).to_have_count(0)
+    shot(page, "api-keys-ended-1440-light")
+
+
+def test_a_key_needs_a_name(member_page: Page, bud: Bud) -> None:
+    page = member_page
+    bud.open(page, "api_keys")
+    page.get_by_role("button", name="New API key").click()
+    dialog = page.get_by_test_id("stDialog")
+    dialog.get_by_role("button", name="Create", exact=True).click()
+    expect(dialog.get_by_role("alert")).to_contain_text("The key has no name.")
+    expect(dialog.get_by_role("textbox", name="Name")).to_be_visible()
