@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from core.kernel import audit, keys
+from core.kernel.actor import Actor
 from core.kernel.crypto import Keyring, Secret
-from core.kernel.errors import KeyProblem
+from core.kernel.errors import KeyProblem, PermissionDenied
 
 
 @pytest.fixture
@@ -76,3 +78,17 @@ def test_keys_without_a_manifest_are_never_replaced(folder: Path) -> None:
 def test_a_secret_does_not_show_itself() -> None:
     secret = Secret("hunter2")
     assert "hunter2" not in f"{secret} {secret!r}"
+
+
+def test_only_an_admin_rotates_and_it_is_written_down(data_dir: Path, admin: Actor) -> None:
+    before = keys.keyring().current_key_id
+    with pytest.raises(PermissionDenied):
+        keys.rotate(Actor("usr_1", "ana", admin.tenant_id, projects={"prj_a": "admin"}))
+    assert keys.keyring().current_key_id == before
+    rotated = keys.rotate(admin)
+    assert keys.keyring().current_key_id == rotated != before
+    newest = audit.entries(admin, None, limit=1)[0]
+    assert (newest.action, newest.subject) == (
+        "encryption.data_key_rotated",
+        f"data_key:{rotated}",
+    )

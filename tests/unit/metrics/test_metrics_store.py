@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from core.accounts import api_keys
+from core.deployments import services as deployments
+from core.deployments.schemas import DeploymentRequest
 from core.kernel.actor import Actor
 from core.kernel.errors import InvalidInput, PermissionDenied
 from core.metrics import segments, services
 from core.metrics.schemas import Filters, StoredFact, Window
+from core.registry import services as registry
 
 NOON = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
 HOUR = Window(start=NOON, end=NOON + timedelta(hours=1))
@@ -118,6 +122,27 @@ def test_a_hostile_filter_is_only_a_value(hour: Path, admin: Actor) -> None:
 )
 def test_filters(hour: Path, admin: Actor, filters: Filters, requests: int) -> None:
     assert services.summary(admin, PROJECT, HOUR, filters).requests == requests
+
+
+def test_choices_name_what_exists_and_what_is_gone(hour: Path, admin: Actor) -> None:
+    model_id = registry.add_starter(admin).id
+    for name in ("tiny", "quiet"):
+        wanted = DeploymentRequest(
+            project_id=PROJECT, name=name, model_id=model_id, context_tokens=256, slots=1
+        )
+        deployments.deploy(admin, wanted)
+    known = {view.name: view.id for view in deployments.list_deployments(admin, PROJECT)}
+    key = api_keys.create_key(admin, PROJECT, "ci").key
+    # The model name last seen there was another one.
+    gone = {"large": "dep_tiny"}
+    assert services.choices(admin, PROJECT, HOUR, "deployment") == gone | known
+    segments.write(hour, "seg-3", [fact(300, 300, deployment_id="dep_former")])
+    gone |= {"tiny (former)": "dep_former"}
+    assert services.choices(admin, PROJECT, HOUR, "deployment") == gone | known
+    models = services.choices(admin, PROJECT, HOUR, "model")
+    assert models == {name: name for name in ("tiny", "large", "quiet")}
+    keys = services.choices(admin, PROJECT, HOUR, "key")
+    assert set(keys.values()) == {"key_1", "key_2", key.id}
 
 
 def test_series_has_every_bucket_and_adds_up(hour: Path, admin: Actor) -> None:
