@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from core.contracts.request_fact import DROPPED_FILE_NAME
 from core.demo import services as demo
 from core.deployments.schemas import DeploymentView
 from core.kernel import clock, ids
@@ -42,6 +43,17 @@ def test_home_leads_from_nothing_to_the_first_call(bud: Bud, admin_page: Page) -
 def test_metrics_says_what_to_do_when_there_is_nothing(bud: Bud, admin_page: Page) -> None:
     bud.open(admin_page, "metrics?project=Default&window=15m&outcome=Failed")
     expect(admin_page.get_by_text("Nothing matches")).to_be_visible()
+
+
+def test_what_a_full_disk_dropped_is_said(bud: Bud, admin_page: Page) -> None:
+    path = segments.folder(bud.data_dir) / DROPPED_FILE_NAME
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b'{"dropped": 1234}')
+    try:
+        bud.open(admin_page, "metrics?project=Default&window=15m")
+        expect(admin_page.get_by_text("1,234 requests are missing here")).to_be_visible()
+    finally:
+        path.unlink()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
