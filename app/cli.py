@@ -16,6 +16,7 @@ from app.commands import (
     deployments,
     dev,
     doctor,
+    hardware,
     jobs,
     keys,
     metrics,
@@ -47,6 +48,7 @@ app.add_typer(deployments.group, name="deployments")
 app.command()(chat.chat)
 app.add_typer(keys.group, name="keys")
 app.add_typer(metrics.group, name="metrics")
+app.add_typer(hardware.group, name="hardware")
 app.add_typer(jobs.group, name="jobs")
 app.add_typer(users.users, name="users")
 app.add_typer(users.projects, name="projects")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-from core.hardware.schemas import Accelerator
+from core.hardware.schemas import Accelerator, Price
 from core.kernel.errors import NotFound
 
 DATA = Path(__file__).parent / "data"
@@ -36,6 +36,16 @@ def shipped_find(name: str) -> Accelerator:
         NotFound: There is none; the remedy names the three nearest.
     """
     return find_in(name, shipped(), aliases())
+
+
+@cache
+def shipped_prices() -> tuple[Price, ...]:
+    """On-demand prices of cloud instances whose devices are known, cheapest device hour first."""
+    return tuple(sorted(map(_price, _rows("cloud_prices.csv")), key=_cheapest_first))
+
+
+def _cheapest_first(price: Price) -> tuple[float, str, str, str]:
+    return (price.usd_per_device_hour, price.cloud, price.region, price.instance)
 
 
 @cache
@@ -125,6 +135,20 @@ def _memory_only(row: Mapping[str, str]) -> Accelerator:
         release_year=int(row["release_year"]) if row["release_year"] else None,
         source=row["source"],
         can_simulate=False,
+    )
+
+
+def _price(row: Mapping[str, str]) -> Price:
+    devices = int(row["devices"])
+    return Price(
+        accelerator_id=row["accelerator_id"],
+        cloud=row["cloud"],
+        region=row["region"],
+        instance=row["instance"],
+        devices=devices,
+        usd_per_device_hour=float(row["usd_per_hour"]) / devices,
+        price_date=row["price_date"],
+        source=row["source"],
     )
 
 

@@ -41,3 +41,71 @@ class Accelerator:
     release_year: int | None
     source: str
     can_simulate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccelerator:
+    """A device to add; units and meaning as in `Accelerator`.
+
+    `family` names the architecture whose overheads the simulator takes for it.
+    """
+
+    name: str
+    family: str
+    memory_gb: float
+    memory_bandwidth_gb_per_s: float
+    bf16_tflops: float
+    vendor: str = "own"
+    kind: str = "gpu"
+    fp8_tflops: float | None = None
+    int8_tops: float | None = None
+    fp4_tflops: float | None = None
+    link_gb_per_s: float = 32.0
+    network_gb_per_s: float = 12.5
+    devices_per_node: int = 8
+    tdp_w: float | None = None
+    release_year: int | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What an hour of one device costs.
+
+    Attributes:
+        accelerator_id: As in the catalogue.
+        cloud: `aws`, `azure`, `gcp`, or `own` for a machine of one's own.
+        region: As the cloud names it; empty for one's own.
+        instance: The instance type; empty for one's own.
+        devices: How many devices the instance has: it is rented whole.
+        usd_per_device_hour: The instance's on-demand price over its devices.
+        price_date: The day the price was read, ISO 8601.
+        source: Where it was read.
+    """
+
+    accelerator_id: str
+    cloud: str
+    region: str
+    instance: str
+    devices: int
+    usd_per_device_hour: float
+    price_date: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a probe measures: memory traffic in 1e9 bytes/s, float32 matrix products in 1e12/s."""
+
+    memory_bandwidth_gb_per_s: float
+    matmul_float32_tflops: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """The rates of one machine, and when they were measured (ISO 8601, UTC)."""
+
+    cpu_model: str
+    cores: int
+    rates: Rates
+    measured_at: str

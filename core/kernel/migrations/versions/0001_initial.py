@@ -99,6 +99,33 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_deployments_model_id'), ['model_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_deployments_project_id'), ['project_id'], unique=False)
 
+    op.create_table('hardware_entries',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('slug', sa.String(length=30), nullable=False),
+    sa.Column('name', sa.String(length=80), nullable=False),
+    sa.Column('vendor', sa.String(length=40), nullable=False),
+    sa.Column('kind', sa.String(length=20), nullable=False),
+    sa.Column('family', sa.String(length=20), nullable=False),
+    sa.Column('memory_gb', sa.Double(), nullable=False),
+    sa.Column('memory_bandwidth_gb_per_s', sa.Double(), nullable=False),
+    sa.Column('bf16_tflops', sa.Double(), nullable=False),
+    sa.Column('fp8_tflops', sa.Double(), nullable=True),
+    sa.Column('int8_tops', sa.Double(), nullable=True),
+    sa.Column('fp4_tflops', sa.Double(), nullable=True),
+    sa.Column('link_gb_per_s', sa.Double(), nullable=False),
+    sa.Column('network_gb_per_s', sa.Double(), nullable=False),
+    sa.Column('devices_per_node', sa.Integer(), nullable=False),
+    sa.Column('tdp_w', sa.Double(), nullable=True),
+    sa.Column('release_year', sa.Integer(), nullable=True),
+    sa.Column('source', sa.Text(), nullable=False),
+    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('created_by_name', sa.String(length=200), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_hardware_entries'))
+    )
+    with op.batch_alter_table('hardware_entries', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_hardware_entries_tenant_id_slug'), ['tenant_id', 'slug'], unique=True)
+
     op.create_table('jobs',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('tenant_id', sa.String(length=40), nullable=False),
@@ -424,6 +451,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_jobs_project_id_created_at'))
 
     op.drop_table('jobs')
+    with op.batch_alter_table('hardware_entries', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_hardware_entries_tenant_id_slug'))
+
+    op.drop_table('hardware_entries')
     with op.batch_alter_table('deployments', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_deployments_project_id'))
         batch_op.drop_index(batch_op.f('ix_deployments_model_id'))

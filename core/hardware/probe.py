@@ -1,0 +1,130 @@
+"""Measures this machine's memory bandwidth and matrix rate, in a process of its own.
+
+Run: `python -m core.hardware.probe CORES`; prints one JSON object. A process of its own, because
+the number of BLAS threads is read when NumPy is imported, and BLAS counts the machine's cores, not
+those that a container may use.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from core.hardware.schemas import Rates
+from core.kernel.errors import Unavailable
+from core.kernel.settings import ROOT
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_MEASURE_S = 0.6
+_LIMIT_S = 60.0
+_MIB = 1 << 20
+_SMALLEST_BUFFER_BYTES = 32 * _MIB
+_LARGEST_BUFFER_BYTES = 256 * _MIB
+_MATRIX_SIZE = 1024
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+# The names that OpenBLAS, OpenMP, MKL and Apple's Accelerate read.
+_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def measure(cores: int) -> Rates:
+    """What memory and matrix units give to `cores` threads; takes about two seconds.
+
+    Raises:
+        Unavailable: The measurement ended with an error or took longer than a minute.
+    """
+    environment = os.environ | dict.fromkeys(_THREADS, str(cores))
+    command = [sys.executable, "-m", "core.hardware.probe", str(cores)]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=_LIMIT_S,
+        )
+    except (subprocess.SubprocessError, OSError) as error:
+        raise Unavailable(
+            "This machine could not be measured.",
+            value=str(getattr(error, "stderr", "") or error).strip().splitlines()[-1:],
+            remedy="Free memory and processor time, then run: bud hardware probe",
+        ) from error
+    return Rates(**json.loads(done.stdout))
+
+
+def _main(cores: int) -> None:
+    with ThreadPoolExecutor(cores) as pool:
+        rates = {
+            "memory_bandwidth_gb_per_s": _bandwidth_gb_per_s(pool, cores),
+            "matmul_float32_tflops": _matmul_tflops(),
+        }
+    print(json.dumps(rates))  # noqa: T201 (the answer to the process that started this one)
+
+
+def _bandwidth_gb_per_s(pool: ThreadPoolExecutor, cores: int) -> float:
+    # STREAM's "add": two arrays are read and one is written, each larger than the caches, by a
+    # thread a core. Each thread makes its own arrays, so that their pages lie near it.
+    import numpy as np
+
+    elements = _buffer_bytes() // cores // 4
+
+    def make(_: int) -> tuple[NDArray[np.float32], ...]:
+        return tuple(np.full(elements, value, np.float32) for value in (1, 2, 0))
+
+    parts = list(pool.map(make, range(cores)))
+
+    def add(part: tuple[NDArray[np.float32], ...]) -> None:
+        np.add(part[0], part[1], out=part[2])
+
+    least_s = _least_s(lambda: list(pool.map(add, parts)))
+    return 3 * 4 * elements * cores / least_s / 1e9
+
+
+def _matmul_tflops() -> float:
+    import numpy as np
+
+    matrix = np.full((_MATRIX_SIZE, _MATRIX_SIZE), 0.5, np.float32)
+    out = np.empty_like(matrix)
+    least_s = _least_s(lambda: np.matmul(matrix, matrix, out=out))
+    return 2 * _MATRIX_SIZE**3 / least_s / 1e12
+
+
+def _least_s(work: Callable[[], object]) -> float:
+    # The least time: what disturbs a measurement only ever makes it slower.
+    work()
+    least_s, end_s = float("inf"), time.perf_counter() + _MEASURE_S
+    while time.perf_counter() < end_s:
+        start_s = time.perf_counter()
+        work()
+        least_s = min(least_s, time.perf_counter() - start_s)
+    return least_s
+
+
+def _buffer_bytes() -> int:
+    wanted = max(_SMALLEST_BUFFER_BYTES, min(2 * _largest_cache_bytes(), _LARGEST_BUFFER_BYTES))
+    return min(wanted, psutil.virtual_memory().available // 12)
+
+
+def _largest_cache_bytes() -> int:
+    sizes = [path.read_text().strip() for path in _CACHES.glob("index*/size")]
+    found = [re.fullmatch(r"(\d+)([KM])", size) for size in sizes]
+    units = {"K": 1 << 10, "M": _MIB}
+    return max((int(match[1]) * units[match[2]] for match in found if match), default=0)
+
+
+if __name__ == "__main__":
+    _main(int(sys.argv[1]))
