@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from core.kernel.errors import NotFound
-from core.simulation.model_configs import from_config, from_gguf
+from core.simulation.gguf_configs import from_gguf
+from core.simulation.model_configs import from_config
 from core.simulation.transformer import Architecture
 
 __all__ = ["Architecture", "find", "from_config", "from_gguf", "precision_hint", "records"]

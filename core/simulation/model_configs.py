@@ -1,7 +1,7 @@
-"""Reads a model's shape from its `config.json` or from the header of its GGUF file.
+"""Reads a model's shape from its `config.json`.
 
-Field names are those of Hugging Face transformers (src/transformers/models/*/configuration_*.py)
-and of llama.cpp (gguf-py/gguf/constants.py). A type that is not listed here is refused, because
+Field names are those of Hugging Face transformers (src/transformers/models/*/configuration_*.py).
+A type that is not listed here is refused, because
 the same field names mean different matrices in different types.
 """
 
@@ -245,6 +245,8 @@ def _heads(fields: _Fields, name: str, hidden: int) -> dict[str, Any]:
 def _kv_heads(fields: _Fields, name: str, heads: int) -> dict[str, Any]:
     each = fields.listed("num_key_value_heads_per_layer")
     if each:
+        if not all(isinstance(entry, int) and entry > 0 for entry in each):
+            raise InvalidInput(f"{fields.what} has layers without key-value heads.", value=each)
         return {"kv_heads": max(each), "mean_kv_heads": sum(each) / len(each)}
     if name == "falcon" and not fields.get("new_decoder_architecture"):
         return {"kv_heads": 1 if fields.get("multi_query") else heads}
@@ -461,8 +463,3 @@ def _moe_layers(fields: _Fields, name: str, layers: int) -> int:
 
 def _every(layers: Iterable[int], step: int, *, offset: int) -> int:
     return sum((layer + offset) % max(step, 1) == 0 for layer in layers)
-
-
-def from_gguf(metadata: Mapping[str, Any], id: str) -> Architecture:  # noqa: A002
-    """Read a GGUF header."""
-    raise InvalidInput("GGUF is not read yet.")

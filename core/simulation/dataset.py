@@ -1,0 +1,155 @@
+"""The measured rows that ship with the package, ready for calculation."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from core.hardware import catalogue
+from core.simulation import architectures
+from core.simulation.scenarios import (
+    ENGINES,
+    LENGTHS,
+    MODES,
+    PRECISIONS,
+    SPECULATION,
+    UNKNOWN,
+    Floats,
+    ModelTable,
+    Scenarios,
+    SystemTable,
+    from_columns,
+    version_number,
+)
+
+PATH = Path(__file__).parent / "data" / "serving.parquet"
+# Racks with many tensor-parallel devices that are called aggregated behave like disaggregated
+# ones; they may inform, and must not dominate.
+_DOUBTFUL_WEIGHT = 0.3
+_COPIED = ("isl", "osl", "concurrency", "tp", "pp", "ep", "dp", "replicas")
+_COPIED += tuple(
+    f"{side}_{name}"
+    for side in ("prefill", "decode")
+    for name in ("workers", "tp", "pp", "ep", "dp")
+)
+
+Texts = npt.NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rows, what was measured of them (milliseconds, NaN if not), and which belong together.
+
+    `combination` names model × system × engine, `configuration` everything but the concurrency:
+    a configuration's whole concurrency curve shares it.
+    """
+
+    rows: Scenarios
+    models: ModelTable
+    systems: SystemTable
+    ttft_ms: Floats
+    tpot_ms: Floats
+    e2e_ms: Floats
+    source: Texts
+    weight: Floats
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, which: npt.NDArray[Any]) -> Measured:
+        """The rows at `which` (indexes or a mask)."""
+        columns = ("ttft_ms", "tpot_ms", "e2e_ms", "source", "weight")
+        parts = {name: getattr(self, name)[which] for name in columns}
+        return replace(self, rows=self.rows.take(which), **parts)
+
+    @cached_property
+    def model_id(self) -> Texts:
+        """The model's name."""
+        return np.array([each.id for each in self.models.architectures])[self.rows.model]
+
+    @cached_property
+    def system_id(self) -> Texts:
+        """The accelerator's name."""
+        return np.array([each.id for each in self.systems.accelerators])[self.rows.system]
+
+    @cached_property
+    def combination(self) -> Texts:
+        """Model, system and engine."""
+        engine = np.array(ENGINES)[self.rows.engine]
+        return _joined([self.model_id, self.system_id, engine])
+
+    @cached_property
+    def configuration(self) -> Texts:
+        """Everything that a run keeps while its concurrency changes."""
+        rows = self.rows
+        names = ("precision", "mode", "speculation", "isl", "osl", "tp", "pp", "ep", "dp")
+        names += ("replicas", *_COPIED[8:])
+        numbers = [getattr(rows, name).astype(np.int64).astype(np.str_) for name in names]
+        return _joined([self.combination, *numbers])
+
+
+def _joined(parts: list[Texts]) -> Texts:
+    return np.array(["|".join(each) for each in zip(*parts, strict=True)])
+
+
+def tables() -> tuple[ModelTable, SystemTable]:
+    """Constants of every model and accelerator that ships with Bud and can be simulated."""
+    systems = (each for each in catalogue.shipped() if each.can_simulate)
+    return ModelTable(architectures.records().values()), SystemTable(systems)
+
+
+def load(path: Path = PATH) -> Measured:
+    """Every cleaned row."""
+    return from_table(pd.read_parquet(path), *tables())
+
+
+def data_hash(path: Path = PATH) -> str:
+    """SHA-256 of the cleaned rows: a trained model names the data it was made from."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def from_table(table: pd.DataFrame, models: ModelTable, systems: SystemTable) -> Measured:
+    """Measured rows from a cleaned table; rows whose hardware cannot be simulated are left out."""
+    table = table[table["system"].isin(list(systems.ids))].reset_index(drop=True)
+    rows = from_columns(
+        {
+            **{name: table[name].to_numpy() for name in _COPIED},
+            "model": _indexes(table["model"], list(models.ids)),
+            "system": _indexes(table["system"], list(systems.ids)),
+            "engine": _indexes(table["engine"], list(ENGINES)),
+            "precision": _indexes(table["precision"], list(PRECISIONS)),
+            "mode": _indexes(table["mode"], list(MODES)),
+            "speculation": _indexes(table["spec_decoding"], ["", *SPECULATION[1:]]),
+            "lengths": _indexes(table["lengths"], list(LENGTHS)),
+            "engine_version": np.array(
+                [
+                    version_number(engine, version)
+                    for engine, version in zip(
+                        table["engine"], table["engine_version"], strict=True
+                    )
+                ]
+            ),
+        }
+    )
+    return Measured(
+        rows=rows,
+        models=models,
+        systems=systems,
+        ttft_ms=table["ttft_ms"].to_numpy(),
+        tpot_ms=table["tpot_ms"].to_numpy(),
+        e2e_ms=table["e2e_ms"].to_numpy(),
+        source=table["source"].to_numpy().astype(np.str_),
+        weight=np.where(table["note"] == "hidden disaggregation", _DOUBTFUL_WEIGHT, 1.0),
+    )
+
+
+def _indexes(values: pd.Series[Any], names: list[str]) -> npt.NDArray[np.int64]:
+    found = values.map({name: index for index, name in enumerate(names)})
+    return found.fillna(UNKNOWN).to_numpy().astype(np.int64)
