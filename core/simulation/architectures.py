@@ -11,12 +11,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from core.kernel.errors import NotFound
+from core.kernel.errors import InvalidInput, NotFound
+from core.registry.gguf import read_header
 from core.simulation.gguf_configs import from_gguf
 from core.simulation.model_configs import from_config
 from core.simulation.transformer import Architecture
 
-__all__ = ["Architecture", "find", "from_config", "from_gguf", "precision_hint", "records"]
+__all__ = [
+    "Architecture",
+    "find",
+    "from_config",
+    "from_gguf",
+    "precision_hint",
+    "read_file",
+    "records",
+]
 
 _DATA = Path(__file__).with_name("data")
 _NEAREST = 3
@@ -66,6 +75,45 @@ def find(name: str) -> Architecture:
         f"No model of the name {name[:120]!r} is known to the simulator.",
         remedy=f"The nearest are {', '.join(ids)}; or give its config.json or GGUF file.",
     )
+
+
+def read_file(path: Path) -> Architecture:
+    """The architecture of the model in a GGUF file, a `config.json`, or a folder with one.
+
+    Its id is the name of the file or, of a `config.json`, of its folder.
+
+    Raises:
+        InvalidInput: There is no such file, or it describes no model that can be simulated.
+    """
+    path = path.expanduser()
+    if path.is_dir():
+        path = _file_in(path)
+    if path.suffix != ".json":
+        header = read_header(path)
+        # Of a model in several files, the first one counts its own tensors only.
+        is_whole = header.metadata.get("split.count", 0) in (0, 1)
+        return from_gguf(
+            header.metadata,
+            path.stem,
+            vocabulary=header.array_lengths.get("tokenizer.ggml.tokens"),
+            parameters=header.parameters if is_whole else None,
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            f"{path} cannot be read as JSON: {error}.", remedy="Check the path and the file."
+        ) from error
+    if not isinstance(config, dict):
+        raise InvalidInput(f"{path} holds no configuration of a model.")
+    return from_config(config, path.absolute().parent.name)
+
+
+def _file_in(folder: Path) -> Path:
+    for candidate in (folder / "config.json", *sorted(folder.glob("*.gguf"))):
+        if candidate.is_file():
+            return candidate
+    raise InvalidInput(f"There is no config.json and no GGUF file in {folder}.")
 
 
 def precision_hint(name: str) -> str | None:
