@@ -103,10 +103,10 @@ def _facts(actor: Actor) -> list[Notice]:
     state = metrics.ingest_state(actor)
     found = []
     if state.dropped_facts:
-        text = f"{state.dropped_facts:,} requests could not be written down for the metrics."
+        text = f"Requests that could not be written down for the metrics: {state.dropped_facts:,}."
         found.append(Notice("warning", text, "Metrics", "metrics"))
     if state.damaged_segments:
-        text = f"{state.damaged_segments} segments of request facts were damaged."
+        text = f"Segments of request facts that were damaged: {state.damaged_segments:,}."
         found.append(Notice("warning", text, "Metrics", "metrics"))
     if state.oldest_waiting_s is not None and state.oldest_waiting_s > _LATE_S:
         late = formats.duration(state.oldest_waiting_s)
@@ -120,5 +120,6 @@ def _prices(actor: Actor, project_id: str) -> list[Notice]:
     unpriced = metrics.summary(actor, project_id, Window.preset("30d")).unpriced_requests
     if not unpriced:
         return []
-    text = f"{unpriced:,} requests have no cost: no price is set for this machine."
+    them = "1 request has" if unpriced == 1 else f"{unpriced:,} requests have"
+    text = f"{them} no cost: no price is set for this machine."
     return [Notice("info", text, "Set the price", "settings")]

@@ -19,6 +19,8 @@ PERCENTILE_COLORS = {"p50": "#18a673", "p95": "#f59e0b", "p99": "#ef4444"}
 
 _HEIGHT_PX = 290
 _LONG_MS = 5000.0
+_WHOLE = ",.0f"
+_FEW = 5
 _DAY_MS = 86_400_000
 # No year: no window is longer than that, and it would take a line of its own.
 _TICKS = [
@@ -40,7 +42,7 @@ def stacked_bars(
     *,
     unit: str,
     group_colors: Mapping[str, str],
-    number_format: str = ",.0f",
+    number_format: str = _WHOLE,
 ) -> go.Figure:
     """Amounts by time bucket, one colour a group.
 
@@ -64,6 +66,11 @@ def stacked_bars(
         ]
     )
     figure.update_layout(barmode="stack", bargap=0.12)
+    highest = max(
+        (sum(value or 0 for value in bar) for bar in zip(*values.values(), strict=True)), default=0
+    )
+    if number_format == _WHOLE and highest < _FEW:
+        figure.update_yaxes(dtick=1)  # there is no half a request
     return _framed(figure, unit, legend=list(values) != ["all"])
 
 
@@ -123,7 +130,7 @@ def _framed(figure: go.Figure, unit: str, *, legend: bool) -> go.Figure:
             "automargin": True,
         },
         yaxis={
-            "title": {"text": unit, "standoff": 6},
+            "title": {"text": unit, "standoff": 12},
             "rangemode": "tozero",
             "nticks": 5,
             "automargin": True,

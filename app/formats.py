@@ -66,9 +66,22 @@ def short_count(number: float | None, unit: str = "") -> str:
     return f"{number:,.0f} {unit}".strip()
 
 
+def requests_rate(per_minute: float) -> str:
+    """A rate of requests, over a time that sees at least one: `3.2 a minute`."""
+    for minutes, unit in ((1, "minute"), (60, "hour")):
+        if per_minute * minutes >= 1:
+            return f"{per_minute * minutes:,.1f} a {unit}".replace("a hour", "an hour")
+    return f"{per_minute * 1440:,.1f} a day"
+
+
 def tokens(number: float | None) -> str:
     """Tokens: `8,192 tokens`."""
     return NONE if number is None else f"{number:,.0f} token{'' if number == 1 else 's'}"
+
+
+def rate(number: float | None) -> str:
+    """A rate whose unit stands in its label: `41.7`."""
+    return NONE if number is None else f"{number:,.1f}"
 
 
 def tokens_per_s(rate: float | None) -> str:

@@ -21,8 +21,6 @@ from core.kernel.settings import settings
 from core.projects import services as projects
 from core.registry import services as registry
 
-_BOX_WIDTH = 62
-
 
 def main() -> int:
     """Prepare; the exit status."""
@@ -76,10 +74,11 @@ def _show_password(email: str, password: Secret) -> None:
         "It is shown this once, and must be changed at the first log-in.",
         "Lost it? ./bud users reset " + email,
     ]
-    print("┌" + "─" * (_BOX_WIDTH + 2) + "┐")  # noqa: T201 (this is a command)
+    width = max(len(line) for line in lines)
+    print("┌" + "─" * (width + 2) + "┐")  # noqa: T201 (this is a command)
     for line in lines:
-        print(f"│ {line:<{_BOX_WIDTH}} │")  # noqa: T201
-    print("└" + "─" * (_BOX_WIDTH + 2) + "┘", flush=True)  # noqa: T201
+        print(f"│ {line:<{width}} │")  # noqa: T201
+    print("└" + "─" * (width + 2) + "┘", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

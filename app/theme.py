@@ -12,11 +12,13 @@ LOGO_SVG = (
 )
 
 _WORDMARK_SVG = (
-    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 86 32" role="img" aria-label="Bud">'
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 96 32" role="img" aria-label="Bud">'
     '<path d="M16 29V15" stroke="#0b7a55" stroke-width="2.6" stroke-linecap="round" fill="none"/>'
     '<path d="M16 17C7 17 4.5 11 4 4c8 .4 12 4.600 12 13z" fill="#18a673"/>'
     '<path d="M16 21c0-7 3.800-11 12-11.500C27.500 16.500 24 21 16 21z" fill="#7ed957"/>'
-    '<text x="37" y="24" font-family="Inter,system-ui,sans-serif" font-size="24" '
+    # The font is whichever the machine has: a stated length keeps every one inside the picture.
+    '<text x="37" y="24" textLength="48" lengthAdjust="spacingAndGlyphs" '
+    'font-family="Inter,system-ui,sans-serif" font-size="24" '
     'font-weight="700" fill="#18a673">Bud</text></svg>'
 )
 
@@ -35,7 +37,7 @@ a[href^="mailto:"] { color: inherit !important; text-decoration: none !important
 [data-testid^="stBaseButton-primary"]:not(:disabled) {
   color: light-dark(#ffffff, #06251a) !important; }
 @media (max-width: 640px) {
-  [data-testid="stMainBlockContainer"] { padding: 3.4rem 1rem 4rem; }
+  [data-testid="stMainBlockContainer"] { padding: 4.4rem 1rem 4rem; }
   [data-testid="stMetricValue"] { font-size: 1.25rem; }
 }
 @media (prefers-reduced-motion: reduce) { * { transition: none !important; } }

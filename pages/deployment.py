@@ -222,9 +222,9 @@ def _kpis(deployment_id: str, shown_state: str) -> None:
         ),
         Kpi("TTFT p50", formats.ms(hour.ttft.p50_ms), "Time to first token, last hour."),
         Kpi(
-            "Generation",
-            formats.tokens_per_s(hour.generation_tokens_per_s),
-            "Median over the requests of the last hour.",
+            "Tokens per second",
+            formats.rate(hour.generation_tokens_per_s),
+            "Generated for one request; median over the requests of the last hour.",
         ),
     ]
     kpi_row(kpis)

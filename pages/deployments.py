@@ -179,7 +179,7 @@ def main() -> None:
         return
     words, state = "", None
     if len(views) > 1:
-        left, right = st.columns([2, 3], vertical_alignment="bottom")
+        left, right = st.columns([2, 3])
         words = left.text_input(
             "Search",
             key="q",

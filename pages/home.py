@@ -49,7 +49,7 @@ def _kpis(views: list[DeploymentView]) -> None:
             Kpi(
                 "Requests, 24 h",
                 formats.short_count(found.requests),
-                note=f"{found.requests_per_minute:,.2f} a minute",
+                note=formats.requests_rate(found.requests_per_minute),
                 trend=[point.requests for point in points] or None,
             ),
             Kpi(
@@ -84,10 +84,9 @@ def _attention() -> None:
             st.markdown(":green[:material/check_circle:] Nothing needs you now.")
         for notice in found:
             icon = _ICONS.get(notice.severity, ":blue[:material/info:]")
-            text, link = st.columns([4, 1], vertical_alignment="center")
-            text.markdown(f"{icon} {escape(notice.text)}")
-            if notice.page:
-                with link:
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.markdown(f"{icon} {escape(notice.text)}", width="stretch")
+                if notice.page:
                     link_to(notice.page, notice.link, query=notice.query)
 
 

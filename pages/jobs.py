@@ -119,7 +119,7 @@ def main() -> None:
     for job in active:
         job_steps(actor, job.id)
     st.markdown("### History")
-    left, right = st.columns([2, 3], vertical_alignment="bottom")
+    left, right = st.columns([2, 3])
     words = left.text_input(
         "Search",
         key="q",

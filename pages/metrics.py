@@ -27,12 +27,15 @@ actor, project_id = context.actor, context.project_id
 _LIVE_S = 5.0
 _MOMENT_PX = 210
 _CUSTOM = "custom"
+# A longer list scrolls in itself.
+_REQUESTS_SHOWN = 10
+_REQUESTS_PX = 420
 _GROUPS: dict[str, GroupBy] = {"Model": "model", "Deployment": "deployment", "Key": "key"}
 _OUTCOMES = {"All requests": "all", "Succeeded": "ok", "Failed": "errors"}
 
 
 def _window() -> Window:
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True, vertical_alignment="top"):
         name = st.segmented_control(
             "Time window", [*PRESETS, _CUSTOM], default="24h", key="window", bind="query-params"
         )
@@ -106,7 +109,7 @@ def _kpis(window: Window, filters: Filters, trend: Series) -> None:
             Kpi(
                 "Requests",
                 formats.short_count(found.requests),
-                note=f"{found.requests_per_minute:,.2f} a minute",
+                note=formats.requests_rate(found.requests_per_minute),
                 trend=[point.requests for point in points],
             ),
             Kpi(
@@ -144,7 +147,7 @@ def _kpis(window: Window, filters: Filters, trend: Series) -> None:
                 formats.usd(found.cost_usd),
                 "By token price, or else by the share of the machine's busy time. "
                 "“—” means that no price is set: see Settings, Prices.",
-                note=f"{unpriced:,} without a price" if unpriced else "estimate",
+                note=f"{unpriced:,} unpriced" if unpriced else "estimate",
                 trend=[point.cost_usd or 0 for point in points],
             ),
         ],
@@ -300,7 +303,7 @@ def _requests(window: Window, filters: Filters, limit: int) -> None:
             "Duration (ms)": st.column_config.NumberColumn(format="%.0f"),
             "Cost (USD)": st.column_config.NumberColumn(format="%.6f"),
         },
-        height=420,
+        height=_REQUESTS_PX if len(rows) > _REQUESTS_SHOWN else None,
     )
 
 
@@ -341,7 +344,7 @@ def main() -> None:
     with page_header("Metrics", "How much was asked, how fast, how often it failed.", badges):
         live = st.toggle("Live", key="live", bind="query-params", help="New numbers every 5 s.")
     window = _window()
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True, vertical_alignment="top"):
         by = st.segmented_control(
             "Show by", list(_GROUPS), default="Model", key="by", bind="query-params"
         )

@@ -35,7 +35,10 @@ def summary(
         context.operator(), context.project_id(project), Window.preset(window), _filters(model)
     )
     pairs = [
-        ("requests", f"{formats.count(found.requests)} ({found.requests_per_minute:.2f} a minute)"),
+        (
+            "requests",
+            f"{formats.count(found.requests)} ({formats.requests_rate(found.requests_per_minute)})",
+        ),
         ("errors", f"{formats.count(found.errors)} ({formats.percent(found.error_rate)})"),
         ("input", formats.tokens(found.input_tokens)),
         ("output", formats.tokens(found.output_tokens)),

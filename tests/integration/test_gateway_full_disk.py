@@ -95,4 +95,4 @@ async def test_a_full_disk_costs_facts_and_nothing_else(
     assert sorted(row.request_id for row in rows) == sorted(before + after)
     assert metrics.ingest_state(admin).dropped_facts == 20
     texts = [item.text for item in attention.notices(admin, _PROJECT)]
-    assert "20 requests could not be written down for the metrics." in texts
+    assert "Requests that could not be written down for the metrics: 20." in texts

@@ -67,6 +67,19 @@ def test_large_counts_are_short(value: float | None, text: str) -> None:
     assert formats.short_count(value) == text
 
 
+@pytest.mark.parametrize(
+    ("per_minute", "text"),
+    [
+        (3.21, "3.2 a minute"),
+        (0.5, "30.0 an hour"),
+        (1 / 1440, "1.0 a day"),
+        (0, "0.0 a day"),
+    ],
+)
+def test_few_requests_are_counted_over_a_longer_time(per_minute: float, text: str) -> None:
+    assert formats.requests_rate(per_minute) == text
+
+
 def test_rates_counts_and_shares_carry_their_unit() -> None:
     assert formats.tokens_per_s(41.66) == "41.7 tokens/s"
     assert formats.tokens(1) == "1 token"
@@ -97,6 +110,7 @@ def test_ages(age: timedelta, text: str) -> None:
         formats.count,
         formats.short_count,
         formats.tokens,
+        formats.rate,
         formats.tokens_per_s,
         formats.usd,
         formats.percent,
