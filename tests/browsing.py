@@ -190,6 +190,21 @@ def select_row(page: Page, row: int, shown: Locator, *, column_px: int = 60) -> 
     raise AssertionError(f"row {row} cannot be selected")
 
 
+def choose(page: Page, label: str, option: str) -> None:
+    """Choose an option of a list box."""
+    wanted = page.get_by_role("option", name=option)
+    # A list that opens while the card around it still unfolds closes at once.
+    for _attempt in range(5):
+        page.get_by_role("combobox", name=label).click()
+        try:
+            wanted.wait_for(timeout=2000)
+        except PlaywrightError:
+            continue
+        wanted.click()
+        return
+    raise AssertionError(f"{option!r} cannot be chosen as {label}")
+
+
 def shot(page: Page, name: str) -> Path:
     """Save what the browser shows as screenshots/<name>.png."""
     path = ROOT / "screenshots" / f"{name}.png"

@@ -16,7 +16,7 @@ from core.deployments.schemas import DeploymentView
 from core.kernel import clock, ids
 from core.metrics import segments
 from core.metrics.schemas import StoredFact
-from tests.browsing import PAGE_TIMEOUT_MS, Bud, settle, shot
+from tests.browsing import PAGE_TIMEOUT_MS, Bud, choose, settle, shot
 
 # Other tests keep the machine busy as well.
 expect.set_options(timeout=PAGE_TIMEOUT_MS)
@@ -134,8 +134,7 @@ def test_filters_and_a_window_of_ones_own(bud: Bud, member_page: Page, project_i
     requests = page.get_by_test_id("stMetric").filter(has_text="Requests")
     expect(requests).to_contain_text("2")
     page.get_by_text("Filters", exact=True).click()
-    page.get_by_role("combobox", name="Outcome").click()
-    page.get_by_role("option", name="Failed").click()
+    choose(page, "Outcome", "Failed")
     expect(requests).to_contain_text("1")
     expect(page.get_by_test_id("stMetric").filter(has_text="Errors")).to_contain_text("100.0 %")
     expect(page).to_have_url(re.compile("outcome=Failed"))
