@@ -32,7 +32,8 @@ _NEAREST = 3
 # Words of a name that change the weights but not the shape of the model.
 _TUNING = frozenset({
     "instruct", "chat", "it", "hf", "base", "thinking", "preview", "gguf", "mlx", "dynamic",
-    "bnb", "unsloth", "latest", "quantized", "text", "qat", "mixed", "pt", "0324", "0528",
+    "bnb", "unsloth", "latest", "quantized", "text", "qat", "mixed", "pt", "sft", "dpo", "0324",
+    "0528",
     "2407", "2410", "2411", "2412", "2501", "2503", "2506", "2507", "2508", "2512",
 })  # fmt: skip
 _PRECISIONS: tuple[tuple[str, str], ...] = (

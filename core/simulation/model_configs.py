@@ -7,6 +7,7 @@ the same field names mean different matrices in different types.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,8 @@ _TYPES: Mapping[str, _Type] = {
         "qwen3_5_moe_text", "qwen2_vl", "qwen2_5_vl", "qwen2_5_vl_text",
         "qwen2_vl_text", "qwen3_vl_text", "qwen3_vl_moe_text", "phi3", "phimoe",
         "deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm", "glm4",
-        "glm4_moe", "glm4_moe_lite", "glm_moe_dsa", "minimax_m2", "gpt_oss", "granite",
+        "glm4_moe", "glm4_moe_lite", "glm_moe_dsa", "minimax_m2", "minimax_m3", "gpt_oss",
+        "granite",
         "granitemoe", "granitemoeshared", "olmo", "olmo2", "olmo3", "olmoe", "stablelm",
         "internlm2", "internlm3", "baichuan", "aquila", "deci", "smollm3", "exaone",
         "exaone4", "mimo", "mimo_v2_flash", "yi", "xverse", "ernie4_5", "ernie4_5_moe",
@@ -63,8 +65,20 @@ _SAME_AS = {
     "qwen3_vl": "qwen3_vl_text",
     "qwen3_vl_moe": "qwen3_vl_moe_text",
     "kimi_k25": "kimi_k2",
+    "minimax_m3_vl": "minimax_m3",
     "deepseek": "deepseek_v2",
 }
+# Encoders, encoder-decoders, vision, audio: they do not write one token after another.
+_NOT_DECODERS = frozenset({
+    "albert", "bart", "bert", "blip", "blip-2", "clap", "clip", "convnext", "deberta",
+    "deberta-v2", "deit", "detr", "dinov2", "distilbert", "electra", "encodec", "eurobert",
+    "gemma-embedding", "hubert", "jina-bert-v2", "jina-bert-v3", "led", "longformer", "longt5",
+    "m2m_100", "marian", "mbart", "modern-bert", "modernbert", "mpnet", "mt5", "musicgen",
+    "neo-bert", "nllb-moe", "nomic-bert", "nomic-bert-moe", "nomic_bert", "pegasus", "resnet",
+    "roberta", "sam", "seamless_m4t", "segformer", "siglip", "speecht5", "swin", "t5",
+    "t5encoder", "umt5", "vit", "vits", "wav2vec2", "wavlm", "whisper", "xlm-roberta", "yolos",
+})  # fmt: skip
+_SPARSE_ATTENTION = "deepseek_sparse_attention"
 
 
 class _Fields:
@@ -117,6 +131,7 @@ def from_config(config: Mapping[str, Any], id: str) -> Architecture:  # noqa: A0
     text = _text_part(config)
     name = str(text.get("model_type") or config.get("model_type") or "")
     name = _SAME_AS.get(name, name)
+    _refuse_others(config, name, id)
     if name not in _TYPES:
         raise InvalidInput(
             f"Models of type {name[:60] or '(no model_type)'!r} cannot be simulated yet: which "
@@ -144,6 +159,16 @@ def from_config(config: Mapping[str, Any], id: str) -> Architecture:  # noqa: A0
     shape |= _mixing(fields, name, shape["layers"])
     shape |= _mlps(fields, name, shape["layers"], kind, shape["hidden"])
     return _checked(Architecture(**shape))
+
+
+def _refuse_others(config: Mapping[str, Any], name: str, id: str) -> None:  # noqa: A002
+    is_diffusion = "_diffusers_version" in config or "_class_name" in config
+    if name in _NOT_DECODERS or is_diffusion or config.get("is_encoder_decoder"):
+        kind = name or str(config.get("_class_name"))
+        raise InvalidInput(
+            f"{id} is not a decoder-only language model: its type is {kind[:60]!r}.",
+            remedy="Choose a model that writes text token by token, such as llama or qwen3.",
+        )
 
 
 def _text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -194,6 +219,10 @@ def _precision(config: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, 
 
 
 def _quantized(named: str, quantization: Mapping[str, Any]) -> str:
+    layers = quantization.get("quantized_layers")
+    if named == "mixed_precision" and isinstance(layers, Mapping) and layers:
+        algorithms = Counter(str(layer.get("quant_algo")).lower() for layer in layers.values())
+        named = algorithms.most_common(1)[0][0]
     for word in ("mxfp4", "nvfp4", "fp8", "int8"):
         if word in named:
             return word
@@ -286,7 +315,8 @@ def _mixing(fields: _Fields, name: str, layers: int) -> dict[str, Any]:
     kinds = fields.listed("layer_types")
     if kinds is None:
         kinds = _layer_kinds(fields, name, layers)
-    kinds = kinds[:layers]
+    # Sparse attention chooses among all tokens, and so keeps all of them.
+    kinds = ["full_attention" if kind == _SPARSE_ATTENTION else kind for kind in kinds[:layers]]
     windowed = sum(kind in ("sliding_attention", "chunked_attention") for kind in kinds)
     linear = sum(kind == "linear_attention" for kind in kinds)
     window = fields.maybe("sliding_window", "attention_chunk_size") if windowed else 0
@@ -377,9 +407,9 @@ def _mamba2(fields: _Fields) -> dict[str, Any]:
 
 def _nemotron_h(fields: _Fields) -> dict[str, Any]:
     """Each layer is one thing: M Mamba-2, * attention, E experts, - a dense MLP."""
-    pattern = str(fields.get("hybrid_override_pattern") or "")
-    layers = fields.need("num_hidden_layers")
-    if len(pattern) != layers or not set(pattern) <= _PATTERN_LETTERS:
+    pattern = _letters(fields)
+    layers = fields.maybe("num_hidden_layers", default=len(pattern))
+    if not pattern or len(pattern) != layers or not set(pattern) <= _PATTERN_LETTERS:
         raise InvalidInput(f"{fields.what} gives no usable hybrid_override_pattern.", value=pattern)
     shape = _heads(fields, "nemotron_h", fields.need("hidden_size"))
     if "M" in pattern:
@@ -395,11 +425,20 @@ def _nemotron_h(fields: _Fields) -> dict[str, Any]:
     }
 
 
+def _letters(fields: _Fields) -> str:
+    named = {"mamba": "M", "attention": "*", "moe": "E", "mlp": "-"}
+    kinds = fields.listed("layers_block_type")
+    if kinds is not None:
+        return "".join(named.get(str(kind), "?") for kind in kinds)
+    return str(fields.get("hybrid_override_pattern") or "")
+
+
 # --- MLPs and experts ------------------------------------------------------------------------
 
 
 def _mlps(fields: _Fields, name: str, layers: int, kind: _Type, hidden: int) -> dict[str, Any]:
-    width = fields.maybe("intermediate_size_mlp") if name == "llama4_text" else 0
+    # Where the plain name means the experts' width, the dense layers' has a name of its own.
+    width = fields.maybe("intermediate_size_mlp", "dense_intermediate_size")
     width = width or fields.maybe("intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim",
                                   "inner_dim")  # fmt: skip
     shape = {"intermediate": width or kind.ratio * hidden}
