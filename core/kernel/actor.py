@@ -30,6 +30,10 @@ _MEMBER_PERMISSIONS = frozenset(
         "metrics:read",
         "price:read",
         "playground:use",
+        "simulation:read",
+        "simulation:create",
+        "simulation:update",
+        "simulation:delete",
     }
 )
 

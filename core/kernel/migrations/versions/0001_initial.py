@@ -218,6 +218,36 @@ def upgrade() -> None:
     sa.Column('published_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_route_table_publications'))
     )
+    op.create_table('simulation_runs',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('kind', sa.String(length=20), nullable=False),
+    sa.Column('title', sa.String(length=200), nullable=False),
+    sa.Column('job_id', sa.String(length=40), nullable=False),
+    sa.Column('request', sa.JSON(), nullable=False),
+    sa.Column('result', sa.JSON(), nullable=True),
+    sa.Column('created_by_name', sa.String(length=200), nullable=False),
+    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_simulation_runs'))
+    )
+    with op.batch_alter_table('simulation_runs', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_simulation_runs_project_id_kind_created_at'), ['project_id', 'kind', 'created_at'], unique=False)
+
+    op.create_table('simulation_scenarios',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('name', sa.String(length=80), nullable=False),
+    sa.Column('query', sa.JSON(), nullable=False),
+    sa.Column('created_by_name', sa.String(length=200), nullable=False),
+    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_simulation_scenarios'))
+    )
+    with op.batch_alter_table('simulation_scenarios', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_simulation_scenarios_project_id_name'), ['project_id', 'name'], unique=True)
+
     op.create_table('tenants',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('name', sa.String(length=200), nullable=False),
@@ -431,6 +461,14 @@ def downgrade() -> None:
 
     op.drop_table('token_prices')
     op.drop_table('tenants')
+    with op.batch_alter_table('simulation_scenarios', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_simulation_scenarios_project_id_name'))
+
+    op.drop_table('simulation_scenarios')
+    with op.batch_alter_table('simulation_runs', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_simulation_runs_project_id_kind_created_at'))
+
+    op.drop_table('simulation_runs')
     op.drop_table('route_table_publications')
     with op.batch_alter_table('models', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_models_sha256'))

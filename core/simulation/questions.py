@@ -1,0 +1,171 @@
+"""What may be asked: a question is checked before anything is predicted."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.hardware.schemas import Accelerator
+from core.kernel.errors import InvalidInput
+from core.simulation import compatibility
+from core.simulation.architectures import Architecture
+from core.simulation.costs import Rates
+from core.simulation.scenarios import ENGINES, PRECISIONS, native_precision
+from core.simulation.schemas import WhatIf
+from core.simulation.subjects import Subjects
+
+KV_PRECISIONS = ("auto", "bf16", "fp8")
+SPECULATIONS = ("none", "mtp")
+# What a figure may be: beyond any deployment there is, to catch a wrong unit or a slip.
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "gpus": (1, 100_000, "GPUs"),
+    "tp": (1, 1024, "devices"),
+    "pp": (1, 64, "stages"),
+    "ep": (1, 1024, "devices"),
+    "isl": (1, 10_000_000, "tokens"),
+    "osl": (1, 10_000_000, "tokens"),
+    "concurrency": (1, 1_000_000, "requests"),
+    "prefix_hit_share": (0, 0.99, "of the input"),
+    "chunk_tokens": (0, 1_000_000, "tokens"),
+    "max_sequences": (0, 1_000_000, "sequences"),
+    "prefill_workers": (1, 10_000, "workers"),
+    "prefill_tp": (1, 1024, "devices"),
+    "decode_workers": (1, 10_000, "workers"),
+    "decode_tp": (1, 1024, "devices"),
+    "usd_per_gpu_hour": (0, 10_000, "USD"),
+}
+_LABELS = {
+    "gpus": "The number of GPUs",
+    "tp": "Tensor parallel",
+    "pp": "Pipeline parallel",
+    "ep": "Expert parallel",
+    "isl": "Input tokens",
+    "osl": "Output tokens",
+    "concurrency": "Concurrency",
+    "prefix_hit_share": "The share of prefix hits",
+    "chunk_tokens": "Tokens of a step",
+    "max_sequences": "Sequences of a step",
+    "prefill_workers": "Prefill workers",
+    "prefill_tp": "Tensor parallel of prefill",
+    "decode_workers": "Decode workers",
+    "decode_tp": "Tensor parallel of decode",
+    "usd_per_gpu_hour": "The price of a GPU hour",
+}
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """A model on a device, by their rows in the tables, and what may be paid for the device."""
+
+    subjects: Subjects
+    model: int
+    system: int
+    rates: Rates
+
+    @property
+    def architecture(self) -> Architecture:
+        """The model."""
+        return self.subjects.models.architectures[self.model]
+
+    @property
+    def device(self) -> Accelerator:
+        """The device, as the hardware catalogue knows it."""
+        return self.subjects.systems.accelerators[self.system]
+
+    @property
+    def model_name(self) -> str:
+        """What people call the model."""
+        named = (each.name for each in self.subjects.model_subjects if each.index == self.model)
+        return next(named, self.architecture.id)
+
+
+def check(query: WhatIf) -> None:
+    """Refuse what can only be a slip.
+
+    Raises:
+        InvalidInput: A figure out of range, an unknown engine or precision (with the nearest), or
+            a number of GPUs that the copies of the model cannot share.
+    """
+    for name, (least, most, unit) in _RANGES.items():
+        value = getattr(query, name)
+        if not least <= value <= most:
+            raise InvalidInput(
+                f"{_LABELS[name]} is {value:,}: it must be {least:,} to {most:,} {unit}.",
+                remedy="Check the figure and its unit.",
+            )
+    _check_choice("engine", query.engine, ENGINES)
+    _check_choice("precision", query.precision, ("", *PRECISIONS))
+    _check_choice("precision of the KV cache", query.kv_precision, KV_PRECISIONS)
+    _check_choice("speculative decoding", query.speculation, SPECULATIONS)
+    if query.mode == "agg" and query.gpus % query.devices_per_copy:
+        per_copy = query.devices_per_copy
+        below = query.gpus - query.gpus % per_copy
+        choices = f"{below} or {below + per_copy}" if below else f"{per_copy}"
+        raise InvalidInput(
+            f"One copy of the model takes {per_copy} GPUs (TP {query.tp} × PP {query.pp}), and "
+            f"{query.gpus} cannot be shared out among whole copies.",
+            remedy=f"Choose {choices} GPUs, or another TP.",
+        )
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value in choices:
+        return
+    near = difflib.get_close_matches(value, [each for each in choices if each], 3, 0.0)
+    raise InvalidInput(
+        f"There is no {name} {value[:60]!r}.", remedy=f"The nearest are {', '.join(near)}."
+    )
+
+
+def impossible(query: WhatIf, at: Pairing) -> str:
+    """Why no engine would start this configuration; empty when one would."""
+    return _unsupported(query, at) or _unsplittable(query, at.architecture)
+
+
+def _unsupported(query: WhatIf, at: Pairing) -> str:
+    device, can = at.device, compatibility.CAPABILITIES[query.engine]
+    if not compatibility.runs_on(query.engine, device):
+        return f"{query.engine} does not support {device.name}"
+    own = native_precision(at.architecture)
+    precision = query.precision or own
+    is_native = precision == own
+    if not compatibility.has_precision(query.engine, device, precision, is_native=is_native):
+        return f"{query.engine} does not serve {precision.upper()} weights on {device.name}"
+    asked = (
+        (query.mode == "disagg", can.disaggregation, "separate prefill and decode"),
+        (query.pp > 1, can.pipeline, "pipeline parallelism"),
+        (query.ep > 1, can.experts, "expert parallelism"),
+        (query.dp_attention, can.experts, "data-parallel attention"),
+        (query.prefix_hit_share > 0, can.prefix_caching, "prefix caching"),
+    )
+    missing = [what for wanted, able, what in asked if wanted and not able]
+    return f"{query.engine} has no {missing[0]}" if missing else ""
+
+
+def _unsplittable(query: WhatIf, model: Architecture) -> str:
+    if query.dp_attention and not model.is_moe:
+        return "data-parallel attention is for models with experts"
+    for name in ("tp",) if query.mode == "agg" else ("prefill_tp", "decode_tp"):
+        tp = getattr(query, name)
+        if model.heads % tp and not query.dp_attention:
+            return f"{model.heads} attention heads cannot be split over TP {tp}"
+    if query.pp > model.layers:
+        return f"{model.layers} layers cannot be split into {query.pp} stages"
+    if query.ep > 1 and not model.is_moe:
+        return "the model has no experts"
+    if query.tp % query.ep:
+        return f"EP {query.ep} must divide TP {query.tp}"
+    return ""
+
+
+def layout_name(query: WhatIf) -> str:
+    """How the GPUs are shared out: `2 × TP 4`, `1 prefill (TP 2) + 2 decode (TP 4)`."""
+    if query.mode == "disagg":
+        return (
+            f"{query.prefill_workers} prefill (TP {query.prefill_tp}) + "
+            f"{query.decode_workers} decode (TP {query.decode_tp})"
+        )
+    copies = f"{query.replicas} × " if query.replicas > 1 else ""
+    pipeline = f" × PP {query.pp}" if query.pp > 1 else ""
+    return f"{copies}TP {query.tp}{pipeline}"
