@@ -192,7 +192,8 @@ def main() -> None:
     page_header("Home", f"Project {context.project_name}: what runs and what it costs.", badges)
     if context.project.demo:
         st.info(
-            "Everything in this project is made up. Remove it with `bud demo remove`.",
+            "Everything in this project is made up, but a deployment that you start really runs. "
+            "Remove it with `bud demo remove`.",
             icon=":material/science:",
         )
     st.fragment(_body, run_every=_POLL_S)()

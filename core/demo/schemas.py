@@ -13,4 +13,5 @@ class DemoData(BaseModel):
     project_id: str
     users: int
     keys: int
+    deployments: int
     requests: int

@@ -9,18 +9,22 @@ from core.accounts import api_keys, removal
 from core.accounts import services as accounts
 from core.demo import traffic
 from core.demo.schemas import DemoData
+from core.deployments import demo as demo_deployments
 from core.deployments import services as deployments
+from core.deployments.schemas import DeploymentRequest
 from core.kernel import clock
 from core.kernel.actor import Actor, Role
-from core.kernel.errors import Conflict, Unavailable
+from core.kernel.errors import Unavailable
 from core.kernel.settings import settings
 from core.metrics import segments
 from core.metrics import services as metrics
 from core.metrics.schemas import Window
+from core.playground import demo as demo_chats
 from core.playground import services as playground
 from core.prices import services as prices
 from core.projects import services as projects
 from core.projects.schemas import ProjectView
+from core.registry import services as registry
 
 PROJECT_NAME = "Demo"
 _PEOPLE: tuple[tuple[str, str, Role], ...] = (
@@ -30,10 +34,12 @@ _PEOPLE: tuple[tuple[str, str, Role], ...] = (
     ("amara@demo.example", "Amara (demo)", "member"),
 )
 _INGEST_TIMEOUT_S = 60.0
+# The model whose first attempt to start is said to have failed.
+_FAILED_FIRST = 2
 
 
 def load(actor: Actor) -> DemoData:
-    """Make the demo project: people, keys, prices and thirty days of requests.
+    """Make the demo project: people, keys, prices, deployments and thirty days of requests.
 
     Does nothing when it is there; one that an earlier, killed load left half done is made anew.
 
@@ -55,6 +61,8 @@ def load(actor: Actor) -> DemoData:
     }
     end = clock.now()
     _set_prices(actor, project.id, end - timedelta(days=traffic.DAYS + 1))
+    _deploy(owner, project.id, end - timedelta(days=traffic.DAYS))
+    _chat(actor, project.id, end - timedelta(days=2))
     # Last and in one segment: either all requests are there or none.
     facts = traffic.requests(end, project.id, key_ids)
     path = segments.write(settings().data_dir, f"demo-{project.id}", facts)
@@ -66,26 +74,23 @@ def remove(actor: Actor) -> DemoData:
     """Remove the demo project with everything in it; what it held.
 
     Raises:
-        Conflict: Somebody deployed a model in it.
+        Conflict: A deployment in it runs, or is a person's own.
     """
     actor.require("project:delete")
     project = _find(actor)
     if project is None:
-        return DemoData(project_id="", users=0, keys=0, requests=0)
-    running = deployments.list_deployments(actor, project.id)
-    if running:
-        raise Conflict(
-            f"The demo project has {len(running)} deployments of your own.",
-            value=", ".join(view.name for view in running),
-            remedy="Delete them first, or deploy them in another project.",
-        )
+        return DemoData(project_id="", users=0, keys=0, deployments=0, requests=0)
+    demo_deployments.require_idle(actor, project.id)
     _wait_until_ingested(actor, f"demo-{project.id}.ndjson")
     requests = metrics.forget_project(actor, project.id)
     playground.forget_project(actor, project.id)
     prices.forget_project(actor, project.id)
+    removed = demo_deployments.forget_project(actor, project.id)
     keys, users = removal.forget_project(actor, project.id)
     projects.delete_demo_project(actor, project.id)
-    return DemoData(project_id=project.id, users=users, keys=keys, requests=requests)
+    return DemoData(
+        project_id=project.id, users=users, keys=keys, deployments=removed, requests=requests
+    )
 
 
 def is_loaded(actor: Actor) -> bool:
@@ -104,6 +109,7 @@ def _held(actor: Actor, project: ProjectView) -> DemoData:
         project_id=project.id,
         users=len(people),
         keys=len(api_keys.list_keys(actor, project.id)),
+        deployments=len(deployments.list_deployments(actor, project.id)),
         requests=metrics.summary(actor, project.id, ever).requests,
     )
 
@@ -131,6 +137,35 @@ def _set_prices(actor: Actor, project_id: str, since: datetime) -> None:
             output_usd_per_million_tokens=model.output_usd,
             valid_from=since,
         )
+
+
+def _deploy(owner: Actor, project_id: str, since: datetime) -> None:
+    """Deploy the starter model under the name of each made-up one; none of them runs."""
+    starter = registry.add_starter(Actor.system(owner.tenant_id))
+    for number, model in enumerate(traffic.MODELS):
+        request = DeploymentRequest(
+            project_id=project_id,
+            name=model.name,
+            model_id=starter.id,
+            task="chat" if model.output_tokens else "embedding",
+        )
+        demo_deployments.add(
+            owner,
+            request,
+            starter,
+            deployment_id=model.deployment_id,
+            since=since + timedelta(minutes=7 * number),
+            failed_first=number == _FAILED_FIRST,
+        )
+
+
+def _chat(actor: Actor, project_id: str, at: datetime) -> None:
+    """A saved chat for each admin: a chat is seen by nobody but its owner."""
+    models = (traffic.MODELS[0].name, traffic.MODELS[2].name)
+    for user in accounts.list_users(actor):
+        if user.role == "admin" and not user.demo:
+            owner = Actor(user.id, user.email, actor.tenant_id, "admin")
+            demo_chats.add(owner, project_id, models, at)
 
 
 def _wait_until_ingested(actor: Actor, segment_name: str) -> None:

@@ -73,7 +73,7 @@ def deploy(actor: Actor, request: DeploymentRequest) -> DeploymentView:
     model = _usable_model(actor, request)
     fit = check_fit(actor, request)
     planning.require_fit(fit)
-    row = _new(actor, request, model, fit)
+    row = planned_row(actor, request, model, fit)
     with database.transaction() as tx:
         _require_free_name(tx, request.project_id, request.name)
         tx.add(row)
@@ -83,7 +83,8 @@ def deploy(actor: Actor, request: DeploymentRequest) -> DeploymentView:
     return get_deployment(actor, row.id)
 
 
-def _new(actor: Actor, request: DeploymentRequest, model: ModelView, fit: Fit) -> Deployment:
+def planned_row(actor: Actor, request: DeploymentRequest, model: ModelView, fit: Fit) -> Deployment:
+    """The row of a new deployment, before anything of it runs."""
     return Deployment(
         id=ids.new_id("dep"),
         tenant_id=actor.tenant_id,

@@ -7,17 +7,25 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
+from core import jobs
 from core.accounts import api_keys
 from core.accounts import services as accounts
 from core.contracts.request_fact import FOLDER_NAME
 from core.demo import services as demo
 from core.demo import traffic
+from core.deployments import services as deployments
+from core.deployments.models import Deployment
+from core.jobs.models import Job, JobStep
+from core.kernel import database
 from core.kernel.actor import Actor
 from core.kernel.errors import Conflict, PermissionDenied
 from core.kernel.settings import settings
 from core.metrics import services as metrics
 from core.metrics.schemas import Filters, Window
+from core.playground import services as playground
+from core.playground.models import ChatMessage, ChatSession, Vote
 from core.prices import services as prices
 from core.projects import services as projects
 
@@ -65,7 +73,7 @@ def test_load_then_remove_leaves_no_trace(installed: Path, admin: Actor) -> None
     made = demo.load(admin)
     assert time.process_time() - started_s < 10
     assert made.requests > 45_000
-    assert (made.users, made.keys) == (4, 5)
+    assert (made.users, made.keys, made.deployments) == (4, 5, 4)
     assert demo.is_loaded(admin)
 
     month = Window.preset("30d")
@@ -85,6 +93,9 @@ def test_load_then_remove_leaves_no_trace(installed: Path, admin: Actor) -> None
 
     gone = demo.remove(admin)
     assert gone == made
+    with database.reading() as session:
+        for table in (Deployment, Job, JobStep, ChatSession, ChatMessage, Vote):
+            assert session.scalars(select(table)).all() == []
     assert not demo.is_loaded(admin)
     assert metrics.summary(admin, made.project_id, month).requests == 0
     assert api_keys.list_keys(admin, made.project_id) == []
@@ -93,6 +104,48 @@ def test_load_then_remove_leaves_no_trace(installed: Path, admin: Actor) -> None
     assert [project.name for project in projects.list_projects(admin)] == ["Default"]
     assert list((settings().data_dir / FOLDER_NAME).glob("*")) == []
     assert demo.remove(admin).requests == 0
+
+
+def test_every_page_has_something_to_look_at(installed: Path, admin: Actor) -> None:
+    project_id = demo.load(admin).project_id
+    views = deployments.list_deployments(admin, project_id)
+    assert {view.id for view in views} == {model.deployment_id for model in traffic.MODELS}
+    assert all(view.demo and view.state == "stopped" for view in views)
+    assert {view.task for view in views} == {"chat", "embedding"}
+
+    history = jobs.list_jobs(admin, project_id)
+    assert sorted(job.state for job in history) == ["failed", *["succeeded"] * 4]
+    failed = next(job for job in history if job.state == "failed")
+    assert failed.error
+    assert failed.remedy
+    assert [step.state for step in failed.steps] == ["failed", *["pending"] * 4]
+
+    owner = next(user for user in accounts.list_users(admin) if user.role == "admin")
+    person = Actor(owner.id, owner.email, admin.tenant_id, "admin")
+    (chat,) = playground.list_sessions(person, project_id)
+    (turn,) = playground.get_session(person, chat.id).turns
+    assert [answer.model for answer in turn.answers] == ["support-chat", "report-writer"]
+    assert turn.vote == "a"
+
+
+def test_made_up_jobs_teach_no_estimate(installed: Path, admin: Actor) -> None:
+    demo.load(admin)
+    with database.reading() as session:
+        steps = session.scalars(select(JobStep.kind)).all()
+    assert set(steps) == {"demo"}
+
+
+def test_a_demo_deployment_that_was_started_keeps_the_demo(installed: Path, admin: Actor) -> None:
+    project_id = demo.load(admin).project_id
+    chat = deployments.find_deployment(admin, project_id, "support-chat")
+    deployments.start(admin, chat.id)
+    with pytest.raises(Conflict, match="run or are your own") as refused:
+        demo.remove(admin)
+    assert refused.value.value == "support-chat"
+    assert demo.is_loaded(admin)
+    deployments.stop(admin, chat.id)
+    demo.remove(admin)
+    assert not demo.is_loaded(admin)
 
 
 def test_a_half_loaded_demo_is_made_anew(installed: Path, admin: Actor) -> None:
