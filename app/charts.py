@@ -6,6 +6,7 @@ Streamlit's theme in the browser, so a chart follows a change of theme by itself
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
@@ -18,6 +19,7 @@ ERROR_PALETTE = ("#ef4444", "#f97316", "#eab308", "#d946ef", "#8b5cf6", "#64748b
 PERCENTILE_COLORS = {"p50": "#18a673", "p95": "#f59e0b", "p99": "#ef4444"}
 
 _HEIGHT_PX = 290
+_TALL_PX = 380
 _LONG_MS = 5000.0
 _WHOLE = ",.0f"
 _FEW = 5
@@ -146,3 +148,116 @@ def show(figure: go.Figure, title: str, *, key: str) -> None:
         st.plotly_chart(
             figure, key=f"chart-{key}", config={"displayModeBar": False}, theme="streamlit"
         )
+
+
+def trade_off(
+    curves: Mapping[str, Sequence[tuple[float, float, str]]],
+    *,
+    x_title: str,
+    y_title: str,
+    front: Sequence[tuple[float, float]] = (),
+    marked: tuple[float, float] | None = None,
+) -> go.Figure:
+    """Two figures against each other, a line a group, on a logarithmic x axis.
+
+    Args:
+        curves: For each group its points: x, y, and what hovering says of the point.
+        x_title: What x is, with its unit.
+        y_title: What y is, with its unit.
+        front: Points that no other point beats, joined by a broad band behind the lines.
+        marked: The point that was asked for.
+    """
+    figure = go.Figure()
+    if front:
+        figure.add_scatter(
+            x=[point[0] for point in front],
+            y=[point[1] for point in front],
+            name="Pareto front",
+            mode="lines",
+            line={"color": "rgba(245, 158, 11, 0.35)", "width": 12},
+            hoverinfo="skip",
+        )
+    for color, (name, points) in zip(itertools.cycle(PALETTE), curves.items(), strict=False):
+        figure.add_scatter(
+            x=[point[0] for point in points],
+            y=[point[1] for point in points],
+            customdata=[[point[2]] for point in points],
+            name=name,
+            mode="lines+markers",
+            line={"color": color, "width": 2},
+            marker={"size": 6},
+            hovertemplate="%{customdata[0]}",
+        )
+    if marked is not None:
+        figure.add_scatter(
+            x=[marked[0]],
+            y=[marked[1]],
+            name="asked for",
+            mode="markers",
+            marker={"size": 15, "color": "rgba(0,0,0,0)", "line": {"width": 3, "color": "#ef4444"}},
+            hoverinfo="skip",
+        )
+    _framed(figure, y_title, legend=True)
+    figure.update_layout(
+        height=_TALL_PX,
+        hovermode="closest",
+        xaxis={"type": "log", "title": {"text": x_title, "standoff": 6}, "tickformatstops": None},
+    )
+    return figure
+
+
+def waterfall(parts: Mapping[str, float], rest: float, total: float, *, unit: str) -> go.Figure:
+    """Parts that add up, what is left (or missing, when negative), and the whole.
+
+    Args:
+        parts: The parts, in the order in which they are stacked.
+        rest: What is left of the whole; negative when the parts exceed it.
+        total: The whole.
+        unit: Of all numbers.
+    """
+    names = [*parts, "free" if rest >= 0 else "missing", "usable"]
+    values = [*parts.values(), rest, total]
+    figure = go.Figure(
+        go.Waterfall(
+            x=names,
+            y=values,
+            measure=["relative"] * (len(parts) + 1) + ["total"],
+            text=[f"{value:,.1f}" for value in values],
+            textposition="outside",
+            cliponaxis=False,
+            increasing={"marker": {"color": PALETTE[0]}},
+            decreasing={"marker": {"color": "#ef4444"}},
+            totals={"marker": {"color": OTHER_COLOR}},
+            connector={"line": {"width": 1, "color": OTHER_COLOR}},
+            hovertemplate=f"%{{x}}: %{{text}} {unit}<extra></extra>",
+        )
+    )
+    _framed(figure, unit, legend=False)
+    figure.update_layout(hovermode="closest", xaxis={"tickformatstops": None})
+    figure.update_layout(margin={"t": 28})
+    return figure
+
+
+def bars(
+    values: Mapping[str, float | None], *, unit: str, number_format: str = ",.2f"
+) -> go.Figure:
+    """Amounts by name, as horizontal bars in the given order; long names keep their room."""
+    names = list(values)[::-1]
+    figure = go.Figure(
+        go.Bar(
+            x=[values[name] for name in names],
+            y=names,
+            orientation="h",
+            marker={"color": PALETTE[0], "line": {"width": 0}},
+            texttemplate=f"%{{x:{number_format}}}",
+            hovertemplate=f"%{{y}}: %{{x:{number_format}}} {unit}<extra></extra>",
+        )
+    )
+    _framed(figure, unit, legend=False)
+    figure.update_layout(
+        height=max(_HEIGHT_PX // 2, 60 + 30 * len(names)),
+        hovermode="closest",
+        xaxis={"title": {"text": unit, "standoff": 6}, "tickformatstops": None},
+        yaxis={"title": None, "nticks": 0},
+    )
+    return figure
