@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from pydantic import ValidationError
 
 from core.hardware.schemas import Accelerator
 from core.kernel.errors import InvalidInput
@@ -116,6 +118,29 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     raise InvalidInput(
         f"There is no {name} {value[:60]!r}.", remedy=f"The nearest are {', '.join(near)}."
     )
+
+
+def from_link(parameters: Mapping[str, str]) -> WhatIf:
+    """The question that a link carries; other parameters of the link are left alone.
+
+    Raises:
+        InvalidInput: A value that is not of its field's kind, such as `gpus=many`.
+    """
+    given = {name: text for name, text in parameters.items() if name in WhatIf.model_fields}
+    try:
+        return WhatIf.model_validate(given)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        raise InvalidInput(
+            f"The link's {name} cannot be read.",
+            value=given[name][:60],
+            remedy="Correct the link, or choose anew on the page.",
+        ) from error
+
+
+def to_link(query: WhatIf) -> dict[str, str]:
+    """What a link carries of a question: everything that is not at its default."""
+    return {name: str(value) for name, value in query.changes().items()}
 
 
 def impossible(query: WhatIf, at: Pairing) -> str:

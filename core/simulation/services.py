@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from sqlalchemy.orm import Session
 
@@ -11,7 +12,7 @@ from core.hardware import services as hardware
 from core.hardware.schemas import Price
 from core.kernel import audit, clock, database, ids
 from core.kernel.actor import Actor
-from core.kernel.errors import Conflict, InvalidInput, NotFound
+from core.kernel.errors import BudError, Conflict, InvalidInput, NotFound
 from core.prices import services as machine_prices
 from core.registry import services as registry
 from core.simulation import crud, model_choice, questions, subjects, what_if
@@ -36,8 +37,8 @@ def ask(actor: Actor, project_id: str, query: WhatIf) -> Answer:
         NotFound: An unknown model, device or instance, with the nearest names.
     """
     actor.require("simulation:read", project_id)
-    pairing = _pairing(actor, query)
-    return what_if.answer(query, pairing, basis(pairing.subjects.predictor))
+    at = pairing(actor, query)
+    return what_if.answer(query, at, basis(at.subjects.predictor))
 
 
 def compare(actor: Actor, project_id: str, queries: Sequence[WhatIf]) -> list[Answer]:
@@ -76,7 +77,7 @@ def choose_model(
     asked = query.model_copy(update={"model": WhatIf().model, "tp": 1, "pp": 1, "mode": "agg"})
     return model_choice.choose(
         query,
-        _pairing(actor, asked, known),
+        pairing(actor, asked, known),
         targets,
         precisions=precisions,
         uses=uses,
@@ -84,6 +85,22 @@ def choose_model(
             model.id: model.licence for model in registry.list_models(actor, project_id)
         },
     )
+
+
+def canonical(actor: Actor, query: WhatIf) -> WhatIf:
+    """The question with its model and device under the ids of `models` and `systems`.
+
+    Names that nothing goes by stay as they are: asking says what is nearest.
+    """
+    known = subjects.for_actor(actor)
+    update: dict[str, str] = {}
+    with suppress(BudError):
+        index = known.find_model(query.model)
+        update["model"] = next(each.id for each in known.model_subjects if each.index == index)
+    with suppress(BudError):
+        system = known.find_system(query.hardware)
+        update["hardware"] = known.systems.accelerators[system].id
+    return query.model_copy(update=update)
 
 
 def models(actor: Actor) -> tuple[Subject, ...]:
@@ -109,7 +126,8 @@ def basis(predictor: Predictor) -> Basis:
     return Basis(about.version, about.data_date, about.data_hash, "")
 
 
-def _pairing(actor: Actor, query: WhatIf, known: Subjects | None = None) -> Pairing:
+def pairing(actor: Actor, query: WhatIf, known: Subjects | None = None) -> Pairing:
+    """The model, the device and the prices that a question is about. Raises as `ask` does."""
     questions.check(query)
     known = known or subjects.for_actor(actor)
     device_name, instance = _hardware(query.hardware)
