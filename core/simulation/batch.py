@@ -1,0 +1,187 @@
+"""Many configurations from a CSV file, answered into another: `bud simulate --batch`.
+
+A row means what it means in the measured files: `concurrency` counts requests in flight over the
+whole deployment, and a blank cell is unknown. A bad row gets its error, the others their answer.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from core.kernel.errors import InvalidInput
+from core.simulation import batch_rows
+from core.simulation.batch_rows import REQUIRED, Asked, Booleans, Texts, join, plain_name
+from core.simulation.predictor import Band, Prediction
+from core.simulation.scenarios import Floats, Ints
+from core.simulation.subjects import Subjects
+
+_BANDS = ("ttft_ms", "tpot_ms", "e2e_ms", "tokens_per_s_per_gpu")
+ADDED = (
+    *(f"{name}{end}" for name in _BANDS for end in ("", "_low", "_high")),
+    *("memory_gb_per_gpu", "fits", "support", "error", "note"),
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a file's rows."""
+
+    rows: int
+    answered: int
+    failed: int
+    target: str
+
+
+def run(source: Path, target: Path, subjects: Subjects) -> Summary:
+    """Answer every row of `source` into `target`, in order.
+
+    Raises:
+        InvalidInput: A file cannot be read or written, or a required column is missing.
+    """
+    if source.resolve() == target.resolve():
+        raise InvalidInput(
+            "The answers would overwrite the questions.", remedy="Name another file with --out."
+        )
+    table, broken = read(source)
+    answered = answer(table, subjects, broken)
+    _write(answered, target)
+    failed = int((answered["error"] != "").sum())
+    return Summary(len(answered), len(answered) - failed, failed, str(target))
+
+
+def read(source: Path) -> tuple[pd.DataFrame, Texts]:
+    """The rows of a CSV file as text, and what is wrong with the form of each ("" if nothing).
+
+    Raises:
+        InvalidInput: It cannot be read, or a required column is missing or named twice.
+    """
+    try:
+        with source.open(newline="", encoding="utf-8-sig") as file:
+            header, *lines = [line for line in csv.reader(file) if line] or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInput(
+            f"{source} cannot be read as CSV: {error}.", remedy="Check the path and the file."
+        ) from error
+    _check_header([plain_name(name) for name in header])
+    width = len(header)
+    broken = np.array(
+        [
+            f"{len(line)} cells where the header names {width}" if len(line) > width else ""
+            for line in lines
+        ],
+        dtype=object,
+    )
+    cells = [line[:width] + [""] * (width - len(line)) for line in lines]
+    return pd.DataFrame(cells, columns=header, dtype=object), broken
+
+
+def _check_header(names: list[str]) -> None:
+    missing = [name for name in REQUIRED if name not in names]
+    if missing:
+        raise InvalidInput(
+            f"The file has no column {', '.join(missing)}.",
+            remedy=f"It needs {', '.join(REQUIRED)}; leave a cell blank where it is unknown.",
+        )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InvalidInput(
+            f"The file has several columns {', '.join(twice)}.", remedy="Keep one of each."
+        )
+
+
+def _write(table: pd.DataFrame, target: Path) -> None:
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        table.to_csv(beside, index=False)
+        beside.replace(target)
+    except OSError as error:
+        raise InvalidInput(
+            f"{target} cannot be written: {error.strerror}.",
+            remedy="Name a file in a folder that exists and is yours.",
+        ) from error
+
+
+def answer(table: pd.DataFrame, subjects: Subjects, broken: Texts | None = None) -> pd.DataFrame:
+    """The table with the columns ADDED; a column of such a name becomes `in_…`.
+
+    Args:
+        table: Text cells; the columns REQUIRED and any of OPTIONAL.
+        subjects: What may be named.
+        broken: What is wrong with a row besides its values, "" for nothing.
+    """
+    asked = batch_rows.ask(table, subjects, broken=broken)
+    named = table.rename(
+        columns={name: f"in_{name}" for name in table.columns if plain_name(name) in ADDED}
+    )
+    return pd.concat([named.reset_index(drop=True), _added(asked, subjects)], axis=1)
+
+
+def _added(asked: Asked, subjects: Subjects) -> pd.DataFrame:
+    blank: Texts = np.full(len(asked.is_good), "", dtype=object)
+    columns: dict[str, Any] = dict.fromkeys(ADDED, blank)
+    columns |= {"error": asked.errors, "note": asked.notes}
+    if asked.is_good.any():
+        columns |= _predicted(asked, subjects.predictor.predict(asked.scenarios))
+    return pd.DataFrame(columns)
+
+
+def _predicted(asked: Asked, prediction: Prediction) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for name in _BANDS:
+        band: Band = getattr(prediction, name)
+        for end, values in (("", band.mean), ("_low", band.low), ("_high", band.high)):
+            columns[name + end] = _spread(np.round(values, 3), asked.is_good)
+    held = np.round(prediction.memory.needed / 1e9, 3)
+    columns["memory_gb_per_gpu"] = _spread(held, asked.is_good)
+    fits = prediction.fits & asked.is_startable[asked.is_good]
+    columns["fits"] = _spread_texts(np.where(fits, "true", "false"), asked.is_good)
+    columns["support"] = _spread_texts(_support(prediction.nearby), asked.is_good)
+    columns["note"] = _with_memory_notes(asked, prediction)
+    return columns
+
+
+def _spread(values: Floats, where: Booleans) -> Floats:
+    spread = np.full(len(where), np.nan)
+    spread[where] = values
+    return spread
+
+
+def _spread_texts(values: npt.NDArray[Any], where: Booleans) -> Texts:
+    spread = np.full(len(where), "", dtype=object)
+    spread[where] = values
+    return spread
+
+
+def support(nearby: int) -> str:
+    """How near measured rows are: `41 measured rows nearby`, or `extrapolated`."""
+    if nearby <= 0:
+        return "extrapolated"
+    return f"{nearby:,} measured row{'' if nearby == 1 else 's'} nearby"
+
+
+def _support(nearby: Ints) -> Texts:
+    counts, places = np.unique(nearby, return_inverse=True)
+    said: Texts = np.array([support(int(count)) for count in counts], dtype=object)
+    return said[places]
+
+
+def _with_memory_notes(asked: Asked, prediction: Prediction) -> Texts:
+    notes = asked.notes.copy()
+    rows = np.flatnonzero(asked.is_good).tolist()
+    held, usable = prediction.memory.needed / 1e9, prediction.memory.usable / 1e9
+    for index in np.flatnonzero(~prediction.fits).tolist():
+        text = f"does not fit: {held[index]:,.1f} GB needed of {usable[index]:,.1f} GB usable"
+        join(notes, rows[index], text)
+    waits = prediction.fits & (asked.scenarios.concurrency > prediction.most_concurrency)
+    for index in np.flatnonzero(waits).tolist():
+        most = int(prediction.most_concurrency[index])
+        join(notes, rows[index], f"the KV cache holds {most:,} requests at once; the others wait")
+    return notes
