@@ -7,6 +7,7 @@ Streamlit's theme in the browser, so a chart follows a change of theme by itself
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
@@ -21,6 +22,7 @@ PERCENTILE_COLORS = {"p50": "#18a673", "p95": "#f59e0b", "p99": "#ef4444"}
 _HEIGHT_PX = 290
 _TALL_PX = 380
 _LONG_MS = 5000.0
+_WIDE_RANGE = 20
 _WHOLE = ",.0f"
 _FEW = 5
 _DAY_MS = 86_400_000
@@ -201,9 +203,24 @@ def trade_off(
     figure.update_layout(
         height=_TALL_PX,
         hovermode="closest",
-        xaxis={"type": "log", "title": {"text": x_title, "standoff": 6}, "tickformatstops": None},
+        xaxis={
+            "type": "log",
+            "title": {"text": x_title, "standoff": 6},
+            "tickformatstops": None,
+            **_log_ticks([point[0] for points in curves.values() for point in points]),
+        },
     )
     return figure
+
+
+def _log_ticks(values: Sequence[float]) -> dict[str, list[float] | list[str]]:
+    """Ticks at 1, 2 and 5 of each decade; where these are few, at 3 and 7 too."""
+    low, high = min(values), max(values)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high / low > _WIDE_RANGE else (1, 1.5, 2, 3, 4, 5, 7)
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    shown = [tick for tick in ticks if low * 0.9 <= tick <= high * 1.1]
+    return {"tickvals": shown, "ticktext": [f"{tick:,.4g}" for tick in shown]}
 
 
 def waterfall(parts: Mapping[str, float], rest: float, total: float, *, unit: str) -> go.Figure:

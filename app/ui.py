@@ -25,6 +25,7 @@ _SECTIONS: dict[str, list[tuple[str, str, str]]] = {
         ("deployments", "Deployments", ":material/rocket_launch:"),
         ("playground", "Playground", ":material/forum:"),
     ],
+    "Plan": [("what_if", "What if", ":material/tune:")],
     "Operate": [
         ("metrics", "Metrics", ":material/monitoring:"),
         ("jobs", "Jobs", ":material/task:"),
@@ -36,6 +37,7 @@ _SECTIONS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "System": [("settings", "Settings", ":material/settings:")],
 }
+_URLS = {"what_if": "what-if"}
 _HIDDEN = [("deployment", "Deployment", ":material/rocket_launch:")]
 
 
@@ -72,7 +74,7 @@ def _page(name: str, title: str, icon: str, *, visible: bool) -> st.Page:
         ROOT / "pages" / f"{name}.py",
         title=title,
         icon=icon,
-        url_path=name,
+        url_path=_URLS.get(name, name),
         default=name == "home",
         visibility="visible" if visible else "hidden",
     )

@@ -154,8 +154,7 @@ def _unsupported(query: WhatIf, at: Pairing) -> str:
         return f"{query.engine} does not support {device.name}"
     own = native_precision(at.architecture)
     precision = query.precision or own
-    is_native = precision == own
-    if not compatibility.has_precision(query.engine, device, precision, is_native=is_native):
+    if not compatibility.has_precision(query.engine, device, precision, native=own):
         return f"{query.engine} does not serve {precision.upper()} weights on {device.name}"
     asked = (
         (query.mode == "disagg", can.disaggregation, "separate prefill and decode"),

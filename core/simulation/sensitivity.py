@@ -60,7 +60,7 @@ def _whole_changes(query: WhatIf) -> Iterable[_Update]:
 
 
 def _split(query: WhatIf) -> dict[str, Any]:
-    prefill = max(1, query.replicas // 3)
+    prefill = query.replicas // 2
     return {
         "mode": "disagg",
         "prefill_workers": prefill,

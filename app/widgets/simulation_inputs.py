@@ -1,0 +1,363 @@
+"""The inputs of the What-if page, and the question that its link carries.
+
+The question lives in the link. It is written there by this module and not by the widgets'
+`bind`, which would drop a wrong value silently: a link that asks for 0 GPUs must be told so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from app.widgets.layout import escape, show_error
+from core.kernel.actor import Actor
+from core.kernel.errors import BudError
+from core.simulation import questions
+from core.simulation import services as simulation
+from core.simulation.scenarios import ENGINES, PRECISIONS
+from core.simulation.schemas import WhatIf
+from core.simulation.workloads import WORKLOADS, Workload
+
+_QUERY, _WRITTEN, _NEXT = "what-if-query", "what-if-written", "what-if-next"
+_OPENED = "what-if-opened"
+_SCENARIO = "what-if-scenario"
+_CUSTOM = "own numbers"
+_LENGTHS = sorted(
+    {
+        *(16, 32, 64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192),
+        *(12_288, 16_384, 24_576, 32_768, 49_152, 65_536, 98_304, 131_072, 200_000),
+        *(tokens for each in WORKLOADS for tokens in (each.isl, each.osl)),
+    }
+)
+_LOADS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
+_SHARES = sorted(
+    {0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95}
+    | {each.prefix_hit_share for each in WORKLOADS}
+)
+_SHARDS = (1, 2, 4, 8, 16, 32, 64)
+_ENGINE_NAMES = {
+    "vllm": "vLLM",
+    "sglang": "SGLang",
+    "trtllm": "TensorRT-LLM",
+    "atom": "ATOM",
+    "llama.cpp": "llama.cpp",
+    "deepspeed": "DeepSpeed",
+    "sambaflow": "SambaFlow",
+}
+_MODES = {"agg": "Together", "disagg": "Separate"}
+
+
+def engine_name(engine: str) -> str:
+    """An engine as its makers write it."""
+    return _ENGINE_NAMES.get(engine, engine)
+
+
+def open_question(actor: Actor) -> WhatIf:
+    """The question of this run: another than before when the link or a click says so."""
+    pending: WhatIf | None = st.session_state.pop(_NEXT, None)
+    if pending is not None:
+        _seed(pending)
+        write_link(pending)
+        return pending
+    parameters = _link_parameters()
+    is_known = parameters == st.session_state.get(_WRITTEN)
+    if _QUERY not in st.session_state or (parameters and not is_known):
+        _seed(_from_link(actor, parameters))
+    query: WhatIf = st.session_state[_QUERY]
+    write_link(query)
+    return query
+
+
+def ask_next(query: WhatIf) -> None:
+    """Show another question from the next run on."""
+    st.session_state[_NEXT] = query
+    st.rerun()
+
+
+def is_next_asked() -> bool:
+    """Whether this run shows a question that a click of the last one chose."""
+    return _NEXT in st.session_state
+
+
+def load_button(name: str, query: WhatIf, *, key: str) -> None:
+    """A button that shows another question."""
+    if st.button(f"Load: {escape(name)}", icon=":material/arrow_forward:", key=key):
+        ask_next(query)
+
+
+def _link_parameters() -> dict[str, str]:
+    known = {*WhatIf.model_fields, "scenario"}
+    return {name: st.query_params[name] for name in st.query_params if name in known}
+
+
+def _from_link(actor: Actor, parameters: dict[str, str]) -> WhatIf:
+    st.session_state.pop(_SCENARIO, None)
+    try:
+        if "scenario" in parameters:
+            view = simulation.get_scenario(actor, parameters["scenario"])
+            st.session_state[_SCENARIO] = (view.id, view.query)
+            return simulation.canonical(actor, view.query)
+        return simulation.canonical(actor, questions.from_link(parameters))
+    except BudError as error:
+        show_error(error)
+        return WhatIf()
+
+
+def write_link(query: WhatIf) -> None:
+    """Make the address that of the question: it is what a person copies and sends."""
+    scenario_id, saved = st.session_state.get(_SCENARIO, ("", None))
+    wanted = {"scenario": scenario_id} if query == saved else questions.to_link(query)
+    for name, old in _link_parameters().items():
+        if wanted.get(name) != old:
+            del st.query_params[name]
+    for name, text in wanted.items():
+        if st.query_params.get(name) != text:
+            st.query_params[name] = text
+    st.session_state[_WRITTEN] = wanted
+
+
+def link_of(query: WhatIf) -> str:
+    """The whole address of a question."""
+    base = (st.context.url or "").split("?")[0]
+    carried = "&".join(f"{name}={text}" for name, text in questions.to_link(query).items())
+    return f"{base}?{carried}" if carried else base
+
+
+def _key(field: str) -> str:
+    return f"what-if-{field}"
+
+
+def _seed(query: WhatIf) -> None:
+    st.session_state[_QUERY] = st.session_state[_OPENED] = query
+    for field, value in query:
+        st.session_state[_key(field)] = value
+
+
+def _restore() -> None:
+    # Streamlit forgets the values of widgets that a run did not show.
+    for field, value in st.session_state[_QUERY]:
+        st.session_state.setdefault(_key(field), value)
+
+
+def inputs(actor: Actor, *, with_model: bool = True) -> WhatIf:
+    """All inputs of a question, as they are now; `with_model` adds the model and its layout."""
+    _restore()
+    given: dict[str, Any] = {}
+    if with_model:
+        given |= _model(actor)
+    given |= _hardware(actor, with_model=with_model)
+    given |= _workload()
+    if with_model:
+        given |= _advanced()
+    query: WhatIf = st.session_state[_QUERY].model_copy(update=given)
+    st.session_state[_QUERY] = query
+    write_link(query)
+    return query
+
+
+def _model(actor: Actor) -> dict[str, Any]:
+    names = {each.id: each.name for each in simulation.models(actor) if each.index is not None}
+    model = st.selectbox(
+        "Model",
+        _with_chosen("model", list(names)),
+        format_func=lambda each: names.get(each, each),
+        key=_key("model"),
+        help="Those of the registry first, then those whose architecture ships with Bud.",
+    )
+    left, right = st.columns(2)
+    precision = left.selectbox(
+        "Weights",
+        _with_chosen("precision", ["", *PRECISIONS]),
+        format_func=lambda each: each.upper() if each else "published",
+        key=_key("precision"),
+    )
+    engine = right.selectbox(
+        "Engine",
+        _with_chosen("engine", list(ENGINES)),
+        format_func=engine_name,
+        key=_key("engine"),
+    )
+    return {"model": model, "precision": precision, "engine": engine}
+
+
+def _hardware(actor: Actor, *, with_model: bool) -> dict[str, Any]:
+    devices = [each for each in simulation.systems(actor) if each.index is not None]
+    names = {each.id: each.name for each in devices} | simulation.instances()
+    hardware = st.selectbox(
+        "Hardware",
+        _with_chosen("hardware", list(names)),
+        format_func=lambda each: names.get(each, each),
+        key=_key("hardware"),
+        help="A device at its cheapest known price, or a cloud instance at its own.",
+    )
+    given: dict[str, Any] = {"hardware": hardware}
+    is_split = with_model and st.session_state[_key("mode")] == "disagg"
+    if is_split:
+        return given
+    columns = st.columns(2 if with_model else 1)
+    # Without bounds: 0 GPUs get an answer in words.
+    given["gpus"] = columns[0].number_input(
+        "GPUs" if with_model else "GPUs at most", step=1, key=_key("gpus")
+    )
+    if with_model:
+        given["tp"] = columns[1].selectbox(
+            "TP",
+            _with_chosen("tp", _SHARDS),
+            key=_key("tp"),
+            help="Tensor parallel: GPUs that share each layer of one copy of the model. The other "
+            "GPUs hold more copies.",
+        )
+    return given
+
+
+def _with_chosen(field: str, options: Sequence[Any]) -> list[Any]:
+    """The options, and what was opened even if it is none of them.
+
+    Not the value of the moment: the options of a slider must not change under the hand.
+    """
+    chosen = getattr(st.session_state[_OPENED], field)
+    found = list(options)
+    if chosen in found:
+        return found
+    return sorted([*found, chosen]) if isinstance(chosen, int | float) else [*found, chosen]
+
+
+def _workload() -> dict[str, Any]:
+    names = {each.id: each.name for each in WORKLOADS}
+    matching = _matching_workload()
+    st.session_state[_key("workload")] = matching
+    chosen = st.selectbox(
+        "Workload",
+        [*names, _CUSTOM] if matching == _CUSTOM else list(names),
+        format_func=lambda each: names.get(each, each),
+        key=_key("workload"),
+        on_change=_take_workload,
+    )
+    st.caption(next((each.why for each in WORKLOADS if each.id == chosen), "As set below."))
+    isl = _ladder("isl", "Input tokens", _LENGTHS)
+    osl = _ladder("osl", "Output tokens", _LENGTHS)
+    concurrency = _ladder("concurrency", "Requests in flight", _LOADS)
+    share = st.select_slider(
+        "Input found in the prefix cache",
+        _with_chosen("prefix_hit_share", _SHARES),
+        format_func=lambda each: f"{each:.0%}",
+        key=_key("prefix_hit_share"),
+    )
+    return {"isl": isl, "osl": osl, "concurrency": concurrency, "prefix_hit_share": share}
+
+
+def _ladder(field: str, label: str, steps: Sequence[int]) -> int:
+    chosen: int = st.select_slider(
+        label, _with_chosen(field, steps), format_func=lambda each: f"{each:,}", key=_key(field)
+    )
+    return chosen
+
+
+def _load_of(workload: Workload) -> dict[str, Any]:
+    return {
+        "isl": workload.isl,
+        "osl": workload.osl,
+        "concurrency": workload.concurrency,
+        "prefix_hit_share": workload.prefix_hit_share,
+    }
+
+
+def _matching_workload() -> str:
+    for each in WORKLOADS:
+        # Concurrency is what a person moves first; the kind of use stays the same.
+        lengths = {k: v for k, v in _load_of(each).items() if k != "concurrency"}
+        if all(st.session_state[_key(field)] == value for field, value in lengths.items()):
+            return each.id
+    return _CUSTOM
+
+
+def _take_workload() -> None:
+    chosen = st.session_state[_key("workload")]
+    for each in WORKLOADS:
+        if each.id == chosen:
+            for field, value in _load_of(each).items():
+                st.session_state[_key(field)] = value
+
+
+def _advanced() -> dict[str, Any]:
+    with st.expander("Layout, cache and price", icon=":material/tune:", key="what-if-advanced"):
+        mode = st.segmented_control(
+            "Prefill and decode",
+            list(_MODES),
+            format_func=lambda each: _MODES[each],
+            key=_key("mode"),
+            required=True,
+            help="Separate: some workers read prompts and hand their KV cache to others.",
+        )
+        given: dict[str, Any] = {"mode": mode}
+        given |= _split_layout() if mode == "disagg" else _whole_layout()
+        left, right = st.columns(2)
+        given["kv_precision"] = left.selectbox(
+            "KV cache",
+            questions.KV_PRECISIONS,
+            format_func=lambda each: "automatic" if each == "auto" else each.upper(),
+            key=_key("kv_precision"),
+        )
+        given["speculation"] = right.selectbox(
+            "Speculative decoding",
+            questions.SPECULATIONS,
+            format_func=lambda each: "MTP" if each == "mtp" else each,
+            key=_key("speculation"),
+        )
+        given["max_sequences"] = left.number_input(
+            "Most sequences of a step",
+            step=1,
+            key=_key("max_sequences"),
+            help="max-num-seqs, of one copy; 0 leaves it to the engine.",
+        )
+        given["chunk_tokens"] = right.number_input(
+            "Most tokens of a step",
+            step=256,
+            key=_key("chunk_tokens"),
+            help="max-num-batched-tokens; 0 leaves it to the engine.",
+        )
+        given["usd_per_gpu_hour"] = left.number_input(
+            "USD per GPU hour",
+            step=0.1,
+            format="%.4f",
+            key=_key("usd_per_gpu_hour"),
+            help="0 takes the cheapest known price.",
+        )
+    return given
+
+
+def _whole_layout() -> dict[str, Any]:
+    left, right = st.columns(2)
+    pp = left.selectbox("PP", _with_chosen("pp", (1, 2, 4, 8)), key=_key("pp"))
+    ep = right.selectbox(
+        "EP",
+        _with_chosen("ep", _SHARDS),
+        key=_key("ep"),
+        help="Expert parallel, for models with experts: GPUs that these are spread over.",
+    )
+    dp = st.checkbox(
+        "Data-parallel attention",
+        key=_key("dp_attention"),
+        help="For models with experts: every GPU attends to its own requests.",
+    )
+    return {"pp": pp, "ep": ep, "dp_attention": dp}
+
+
+def _split_layout() -> dict[str, Any]:
+    given = {}
+    for side in ("prefill", "decode"):
+        left, right = st.columns(2)
+        workers, tp = f"{side}_workers", f"{side}_tp"
+        given[workers] = left.number_input(
+            f"{side.capitalize()} workers", step=1, key=_key(workers)
+        )
+        given[tp] = right.selectbox(f"TP of {side}", _with_chosen(tp, _SHARDS), key=_key(tp))
+    return given
+
+
+def layout_label(query: WhatIf) -> str:
+    """`2 × TP 4, FP8, vLLM`."""
+    precision = query.precision.upper() if query.precision else "own precision"
+    return f"{questions.layout_name(query)}, {precision}, {engine_name(query.engine)}"

@@ -1,0 +1,87 @@
+"""What if: predict a deployment before paying for it, and say how sure."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app import session
+from app.widgets import errors_shown, page_header
+from app.widgets import simulation_results as results
+from app.widgets.simulation_choice import choose_view, compare_view
+from app.widgets.simulation_inputs import inputs, is_next_asked, open_question
+from app.widgets.simulation_saved import actions, saved_note, saved_popover
+from core.simulation import services as simulation
+from core.simulation.schemas import Answer
+
+context = session.current()
+actor, project_id = context.actor, context.project_id
+
+_PREDICT, _COMPARE, _CHOOSE = "Predict", "Compare", "Choose a model"
+_VIEWS = (_PREDICT, _COMPARE, _CHOOSE)
+_SHOWN = {
+    "Trade-off": lambda answer: results.trade_off([answer], key="trade-off"),
+    "Changes": results.changes,
+    "Memory": results.memory,
+    "Cost": results.costs,
+    "Decode step": results.decode_step,
+}
+
+
+@st.fragment
+def _predict() -> None:
+    """Inputs and answer, run again alone when a slider moves."""
+    left, right = st.columns([1, 2], gap="medium")
+    with left, st.container(border=True, key="what-if-inputs"):
+        query = inputs(actor)
+    with right, errors_shown():
+        answer = simulation.ask(actor, project_id, query)
+        results.headline(answer)
+        results.kpis(answer.outcome)
+        actions(context, [answer], key="predict")
+        saved_note()
+        _details(answer)
+
+
+def _details(answer: Answer) -> None:
+    chosen = st.segmented_control(
+        "Look at",
+        list(_SHOWN),
+        default="Trade-off",
+        key="show",
+        bind="query-params",
+        required=True,
+        label_visibility="collapsed",
+    )
+    _SHOWN[chosen or "Trade-off"](answer)
+
+
+def main() -> None:
+    """Show the page."""
+    with page_header(
+        "What if", "Predict a deployment before paying for it: how fast, how dear, how sure."
+    ):
+        saved_popover(context)
+    opened = st.container()
+    if is_next_asked():
+        st.session_state["view"] = _PREDICT
+    view = st.segmented_control(
+        "View",
+        _VIEWS,
+        default=_PREDICT,
+        key="view",
+        bind="query-params",
+        required=True,
+        label_visibility="collapsed",
+    )
+    with opened:
+        query = open_question(actor)
+    if view == _COMPARE:
+        compare_view(context, query)
+    elif view == _CHOOSE:
+        choose_view(context)
+    else:
+        _predict()
+
+
+with errors_shown():
+    main()
