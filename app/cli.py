@@ -23,6 +23,7 @@ from app.commands import (
     models,
     output,
     quality,
+    simulate,
     up,
     users,
 )
@@ -49,6 +50,7 @@ app.command()(chat.chat)
 app.add_typer(keys.group, name="keys")
 app.add_typer(metrics.group, name="metrics")
 app.add_typer(hardware.group, name="hardware")
+app.command()(simulate.simulate)
 app.add_typer(jobs.group, name="jobs")
 app.add_typer(users.users, name="users")
 app.add_typer(users.projects, name="projects")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from core.hardware.schemas import Accelerator
 from core.kernel.errors import InvalidInput
-from core.simulation import batch_rows
+from core.simulation import batch_rows, memory
 from core.simulation.batch_rows import REQUIRED, Asked, Booleans, Texts, join, plain_name
 from core.simulation.predictor import Band, Prediction
-from core.simulation.scenarios import Floats, Ints
+from core.simulation.scenarios import ENGINES, PRECISIONS, Floats, Ints, ModelTable, Scenarios
 from core.simulation.subjects import Subjects
 
 _BANDS = ("ttft_ms", "tpot_ms", "e2e_ms", "tokens_per_s_per_gpu")
@@ -28,6 +30,39 @@ ADDED = (
     *(f"{name}{end}" for name in _BANDS for end in ("", "_low", "_high")),
     *("memory_gb_per_gpu", "fits", "support", "error", "note"),
 )
+
+
+@dataclass(frozen=True)
+class One:
+    """The answer to a single configuration: a table of one row.
+
+    `fits` is False also where no engine would start it; `path` is that of a model read from a
+    file, else empty.
+    """
+
+    scenarios: Scenarios
+    prediction: Prediction
+    models: ModelTable
+    model_name: str
+    path: str
+    device: Accelerator
+    fits: bool
+    notes: tuple[str, ...]
+
+    @property
+    def engine(self) -> str:
+        """As one of ENGINES."""
+        return ENGINES[int(self.scenarios.engine[0])]
+
+    @property
+    def precision(self) -> str:
+        """Of the weights."""
+        return PRECISIONS[int(memory.precision_of(self.scenarios, self.models)[0])]
+
+    @property
+    def support(self) -> str:
+        """How near measured rows are."""
+        return support(int(self.prediction.nearby[0]))
 
 
 @dataclass(frozen=True)
@@ -122,6 +157,40 @@ def answer(table: pd.DataFrame, subjects: Subjects, broken: Texts | None = None)
         columns={name: f"in_{name}" for name in table.columns if plain_name(name) in ADDED}
     )
     return pd.concat([named.reset_index(drop=True), _added(asked, subjects)], axis=1)
+
+
+def answer_one(columns: Mapping[str, str], subjects: Subjects) -> One:
+    """The answer to one configuration; tp and dp name every device once.
+
+    Args:
+        columns: Text by column, as in a file's row.
+        subjects: What may be named.
+
+    Raises:
+        NotFound: An unknown model, system, engine or precision, with the nearest.
+        InvalidInput: A figure out of range.
+    """
+    model = subjects.find_model(columns["model"])
+    system = subjects.find_system(columns["system"])
+    batch_rows.engine_index(columns["engine"])
+    batch_rows.precision_index(columns["precision"])
+    table = pd.DataFrame([dict(columns)], dtype=object)
+    asked = batch_rows.ask(table, subjects, counted_as_measured=False)
+    if not asked.is_good[0]:
+        raise InvalidInput(f"{asked.errors[0]}.", remedy="See: bud simulate --help")
+    prediction = subjects.predictor.predict(asked.scenarios)
+    note = str(_with_memory_notes(asked, prediction)[0])
+    named = next(each for each in subjects.model_subjects if each.index == model)
+    return One(
+        scenarios=asked.scenarios,
+        prediction=prediction,
+        models=subjects.models,
+        model_name=named.name,
+        path=named.path,
+        device=subjects.systems.accelerators[system],
+        fits=bool(prediction.fits[0] and asked.is_startable[0]),
+        notes=tuple(note.split("; ")) if note else (),
+    )
 
 
 def _added(asked: Asked, subjects: Subjects) -> pd.DataFrame:

@@ -39,6 +39,7 @@ class Subject:
         origin: SHIPPED, or OWN: of the registry, an own hardware entry, this machine.
         index: Its row in the table; None when it cannot be simulated.
         why_not: Why it cannot; empty when it can.
+        path: Of a model of one's own, its file.
     """
 
     id: str
@@ -46,6 +47,15 @@ class Subject:
     origin: str
     index: int | None
     why_not: str = ""
+    path: str = ""
+
+
+class OwnModel(NamedTuple):
+    """A model beyond the shipped ones: its shape, what people call it, and its file."""
+
+    architecture: Architecture
+    name: str
+    path: str = ""
 
 
 class _Registered(NamedTuple):
@@ -62,28 +72,33 @@ class Subjects:
     """Two tables of constants, and the names of what stands in them.
 
     Args:
-        own_models: Architectures beyond the shipped ones, each with the name that people read.
+        own_models: Models beyond the shipped ones.
         own_devices: Devices beyond the shipped ones.
         unreadable: Models that are known and cannot be simulated.
     """
 
     def __init__(
         self,
-        own_models: Iterable[tuple[Architecture, str]] = (),
+        own_models: Iterable[OwnModel] = (),
         own_devices: Iterable[Accelerator] = (),
         unreadable: Iterable[Subject] = (),
     ) -> None:
         self._own_models, self._own_devices = tuple(own_models), tuple(own_devices)
         self._unreadable = tuple(unreadable)
         models, systems = dataset.tables()
-        self.models = ModelTable([*models.architectures, *(own for own, _ in self._own_models)])
+        self.models = ModelTable(
+            [*models.architectures, *(own.architecture for own in self._own_models)]
+        )
         self.systems = SystemTable([*systems.accelerators, *self._own_devices])
 
     @cached_property
     def model_subjects(self) -> tuple[Subject, ...]:
         """Every model, own ones first."""
         index = self.models.ids
-        own = [Subject(each.id, name, OWN, index[each.id]) for each, name in self._own_models]
+        own = [
+            Subject(shape.id, name, OWN, index[shape.id], path=path)
+            for shape, name, path in self._own_models
+        ]
         shipped = [Subject(id_, id_, SHIPPED, index[id_]) for id_ in architectures.records()]
         return (*own, *self._unreadable, *shipped)
 
@@ -147,10 +162,22 @@ class Subjects:
         device = catalogue.find_in(name, self._devices, catalogue.aliases())
         return _index(next(each for each in self.system_subjects if each.id == device.id))
 
-    def with_model(self, architecture: Architecture, name: str) -> Subjects:
+    def with_model(self, architecture: Architecture, name: str, path: str = "") -> Subjects:
         """The same and one more model."""
-        own = (*self._own_models, (architecture, name))
+        own = (*self._own_models, OwnModel(architecture, name, path))
         return Subjects(own, self._own_devices, self._unreadable)
+
+    def with_file(self, path: Path, name: str) -> Subjects:
+        """The same and the model in a GGUF file, a `config.json`, or a folder with one.
+
+        Raises:
+            InvalidInput: There is no such file, or no model in it that can be simulated.
+        """
+        # The path is the id: no other model is called so.
+        shape = replace(architectures.read_file(path), id=str(path))
+        # Engines load the folder that a config.json is in.
+        loaded = path.parent if path.suffix == ".json" else path
+        return self.with_model(shape, name, str(loaded))
 
 
 def _index(subject: Subject) -> int:
@@ -193,7 +220,7 @@ def _subjects(registered: tuple[_Registered, ...], devices: tuple[Accelerator, .
     own, unreadable = [], []
     for model in registered:
         try:
-            own.append((_architecture(model), model.name))
+            own.append(OwnModel(_architecture(model), model.name, model.path or ""))
         except BudError as error:
             why_not = error.what.rstrip(".")
             unreadable.append(Subject(model.id, model.name, OWN, None, why_not))
