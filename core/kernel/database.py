@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,11 @@ from sqlalchemy import DateTime, Dialect, Engine, MetaData, create_engine, event
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
 
+from core.kernel import clock
 from core.kernel.settings import ROOT, settings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+_SQLITE_WITH_SUBSECONDS = (3, 42)
 
 _engines: dict[str, Engine] = {}
 _lock = threading.Lock()
@@ -95,8 +98,20 @@ def _make_engine(url: str) -> Engine:
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA busy_timeout=30000")
         cursor.close()
+        if sqlite3.sqlite_version_info < _SQLITE_WITH_SUBSECONDS:
+            connection.create_function("unixepoch", 1, _unixepoch)
 
     return made
+
+
+def _unixepoch(moment: str) -> float:
+    """`unixepoch('subsec')` for an older SQLite: DBOS asks for it under Python 3.12 and later.
+
+    Whether SQLite knows it depends on SQLite alone; one that does not answers NULL.
+    """
+    if moment != "subsec":
+        raise ValueError(moment)
+    return clock.unix_s()
 
 
 def dispose() -> None:
