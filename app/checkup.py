@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import platform
 import shutil
@@ -211,12 +212,10 @@ def _packages(largest: int) -> Finding:
 
 
 def package_sizes() -> dict[str, int]:
-    """Bytes on disk of each installed distribution, by its own list of files."""
+    """Bytes on disk of each installed distribution, as its own list of files states them."""
     sizes: dict[str, int] = defaultdict(int)
     for distribution in metadata.distributions():
-        for file in distribution.files or ():
-            try:
-                sizes[distribution.name] += Path(str(distribution.locate_file(file))).stat().st_size
-            except OSError:
-                continue  # listed, but gone or never there: scripts of another platform
+        rows = csv.reader((distribution.read_text("RECORD") or "").splitlines())
+        # Asked once: each look at the name reads the distribution's whole metadata.
+        sizes[distribution.name] += sum(int(size or 0) for _path, _hash, size in rows)
     return dict(sizes)
