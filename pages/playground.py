@@ -404,7 +404,7 @@ def main() -> None:
         chosen = ChatSettings()
         empty_state(
             "No model answers yet",
-            "Deploy one; it appears here as soon as it is ready.",
+            "Deploy or start one; it appears here as soon as it is ready.",
             icon="rocket_launch",
             action="Open Deployments",
             page="deployments",
