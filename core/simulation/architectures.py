@@ -31,7 +31,7 @@ _DATA = Path(__file__).with_name("data")
 _NEAREST = 3
 # Words of a name that change the weights but not the shape of the model.
 _TUNING = frozenset({
-    "instruct", "chat", "it", "hf", "base", "thinking", "preview", "gguf", "mlx", "dynamic",
+    "instruct", "chat", "it", "hf", "kv", "base", "thinking", "preview", "gguf", "mlx", "dynamic",
     "bnb", "unsloth", "latest", "quantized", "text", "qat", "mixed", "pt", "sft", "dpo", "0324",
     "0528",
     "2407", "2410", "2411", "2412", "2501", "2503", "2506", "2507", "2508", "2512",
@@ -43,6 +43,8 @@ _PRECISIONS: tuple[tuple[str, str], ...] = (
     (r"awq|int4|gptq|w4a16|4bit|i?q4", "int4"),
     (r"bf16|fp16|f16|bfloat16|float16", "bf16"),
 )
+# Folders of the Hugging Face cache: `…/hub/models--Qwen--Qwen3-32B/snapshots/…`.
+_HUB_CACHE = re.compile(r"models--[^/]+--([^/]+)")
 # `-FP4-v2` is a second recipe, and `Q4_K_M` one word.
 _RECIPES = ((r"(fp[48])-v\d+", r"\1"), (r"[-._](i?q\d)(_[a-z0-9]+)*", r"-\1"), (r"\.gguf$", ""))
 
@@ -66,11 +68,12 @@ def find(name: str) -> Architecture:
     Raises:
         NotFound: No such model; names the three nearest.
     """
-    for candidate in (name.strip().lower(), _short(name), _bare(name)):
+    bare = _bare(name)
+    for candidate in (name.strip().lower(), _short(name), bare, bare.replace("-", "")):
         identifier = _names().get(candidate)
         if identifier is not None:
             return records()[identifier]
-    nearest = difflib.get_close_matches(_bare(name), _names(), n=_NEAREST * 4, cutoff=0.0)
+    nearest = difflib.get_close_matches(bare, _names(), n=_NEAREST * 4, cutoff=0.0)
     ids = list(dict.fromkeys(_names()[match] for match in nearest))[:_NEAREST]
     raise NotFound(
         f"No model of the name {name[:120]!r} is known to the simulator.",
@@ -136,13 +139,18 @@ def _names() -> Mapping[str, str]:
         names[name.lower()] = names[_short(name)] = identifier
     bare: dict[str, set[str]] = {}
     for name, identifier in given.items():
-        bare.setdefault(_bare(name), set()).add(identifier)
+        # Also as one word: `llama3.1:8b`, `gptoss120b`.
+        for form in (_bare(name), _bare(name).replace("-", "")):
+            bare.setdefault(form, set()).add(identifier)
     unique = {form: min(ids) for form, ids in bare.items() if form and len(ids) == 1}
     return MappingProxyType(unique | names)
 
 
 def _short(name: str) -> str:
     """Without the organisation or the folders before it."""
+    cached = _HUB_CACHE.search(name)
+    if cached is not None:
+        return cached[1].lower()
     return name.strip().lower().replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
 
 

@@ -6,6 +6,7 @@ is looked up once, so that a hundred thousand rows take moments.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,12 +62,11 @@ _RANGES: Mapping[str, tuple[float, float, float | None]] = {
 }
 _MEANS = ("isl", "osl")  # the rest are whole numbers
 
-# Names of engines in the data files, without `dynamo-` before them and `-disagg` after.
-_ENGINE_NAMES = {
+# Words that name an engine in the data files: `dynamo-trt`, `sglang-disagg`, `Deepspeed-MII`.
+_ENGINE_WORDS = {
     **{name: name for name in ENGINES},
-    **dict.fromkeys(("trt", "tensorrt", "tensorrtllm", "trtllm"), "trtllm"),
-    **dict.fromkeys(("llamacpp", "ggml", "xllamacpp"), "llama.cpp"),
-    "deepspeedmii": "deepspeed",
+    **dict.fromkeys(("trt", "tensorrt", "trtllm"), "trtllm"),
+    **dict.fromkeys(("llamacpp", "llama", "xllamacpp"), "llama.cpp"),
 }
 _MODE_NAMES = {"": "agg", "agg": "agg", "aggregated": "agg"}
 _MODE_NAMES |= dict.fromkeys(("disagg", "disaggregated", "pd"), "disagg")
@@ -121,13 +121,14 @@ class _Reader:
     def indexes(self, name: str, find: Callable[[str], int]) -> Ints:
         """What `find` makes of each cell; it is called once for each different text."""
         codes, texts = pd.factorize(self.text(name))
-        found = np.zeros(len(texts), dtype=np.int64)
+        found: Ints = np.zeros(len(texts), dtype=np.int64)
         for code, text in enumerate(texts):
             try:
                 found[code] = find(text)
             except BudError as error:
                 self.fail(codes == code, str(error))
-        return found[codes]
+        indexes: Ints = found[codes]
+        return indexes
 
     def numbers(self, name: str, relevant: Booleans | None = None) -> Floats:
         """Figures within their range; rows that are not `relevant` are not looked at."""
@@ -215,14 +216,13 @@ def engine_index(name: str) -> int:
     Raises:
         NotFound: There is none.
     """
-    plain = name.strip().lower().removeprefix("dynamo-").removesuffix("-disagg")
-    key = plain.replace("-", "").replace("_", "").replace(" ", "")
-    found = _ENGINE_NAMES.get(plain) or _ENGINE_NAMES.get(key)
-    if found is None:
+    words = [name.strip().lower(), *re.split(r"[-_\s]+", name.strip().lower())]
+    found = {_ENGINE_WORDS[word] for word in words if word in _ENGINE_WORDS}
+    if len(found) != 1:
         raise NotFound(
             f"There is no engine {name[:60]!r}.", remedy=f"There are: {', '.join(ENGINES)}."
         )
-    return ENGINES.index(found)
+    return ENGINES.index(found.pop())
 
 
 def _choice(what: str, text: str, names: Mapping[str, str], choices: tuple[str, ...]) -> int:

@@ -127,6 +127,7 @@ def test_every_fault_of_a_row_is_named() -> None:
         ("sglang-disagg", "sglang"),
         ("dynamo-sglang", "sglang"),
         ("dynamo-vllm", "vllm"),
+        ("mori-sglang", "sglang"),
         ("atom", "atom"),
         ("llama-cpp", "llama.cpp"),
         ("Deepspeed-MII", "deepspeed"),
