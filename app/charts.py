@@ -159,6 +159,7 @@ def trade_off(
     y_title: str,
     front: Sequence[tuple[float, float]] = (),
     marked: tuple[float, float] | None = None,
+    joined: bool = True,
 ) -> go.Figure:
     """Two figures against each other, a line a group, on a logarithmic x axis.
 
@@ -168,6 +169,7 @@ def trade_off(
         y_title: What y is, with its unit.
         front: Points that no other point beats, joined by a broad band behind the lines.
         marked: The point that was asked for.
+        joined: Whether the points of a group are joined by a line.
     """
     figure = go.Figure()
     if front:
@@ -185,9 +187,9 @@ def trade_off(
             y=[point[1] for point in points],
             customdata=[[point[2]] for point in points],
             name=name,
-            mode="lines+markers",
+            mode="lines+markers" if joined else "markers",
             line={"color": color, "width": 2},
-            marker={"size": 6},
+            marker={"size": 6 if joined else 10, "color": color},
             hovertemplate="%{customdata[0]}",
         )
     if marked is not None:
@@ -250,8 +252,11 @@ def waterfall(parts: Mapping[str, float], rest: float, total: float, *, unit: st
         )
     )
     _framed(figure, unit, legend=False)
-    figure.update_layout(hovermode="closest", xaxis={"tickformatstops": None})
-    figure.update_layout(margin={"t": 28})
+    figure.update_layout(
+        hovermode="closest",
+        margin={"t": 28},
+        xaxis={"tickformatstops": None, "tickangle": 0, "tickfont": {"size": 11}},
+    )
     return figure
 
 

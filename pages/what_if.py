@@ -9,6 +9,7 @@ from app.widgets import errors_shown, page_header
 from app.widgets import simulation_results as results
 from app.widgets.simulation_choice import choose_view, compare_view
 from app.widgets.simulation_inputs import inputs, is_next_asked, open_question
+from app.widgets.simulation_jobs import replay_view, search_view
 from app.widgets.simulation_saved import actions, saved_note, saved_popover
 from core.simulation import services as simulation
 from core.simulation.schemas import Answer
@@ -17,13 +18,15 @@ context = session.current()
 actor, project_id = context.actor, context.project_id
 
 _PREDICT, _COMPARE, _CHOOSE = "Predict", "Compare", "Choose a model"
-_VIEWS = (_PREDICT, _COMPARE, _CHOOSE)
+_SEARCH, _REPLAY = "Find the best", "Replay"
+_VIEWS = (_PREDICT, _COMPARE, _CHOOSE, _SEARCH, _REPLAY)
 _SHOWN = {
     "Trade-off": lambda answer: results.trade_off([answer], key="trade-off"),
     "Changes": results.changes,
     "Memory": results.memory,
     "Cost": results.costs,
     "Decode step": results.decode_step,
+    "Launch": results.launch,
 }
 
 
@@ -32,7 +35,7 @@ def _predict() -> None:
     """Inputs and answer, run again alone when a slider moves."""
     left, right = st.columns([1, 2], gap="medium")
     with left, st.container(border=True, key="what-if-inputs"):
-        query = inputs(actor)
+        query = inputs(actor, ("model", "engine", "device", "gpus", "workload", "layout"))
     with right, errors_shown():
         answer = simulation.ask(actor, project_id, query)
         results.headline(answer)
@@ -79,6 +82,10 @@ def main() -> None:
         compare_view(context, query)
     elif view == _CHOOSE:
         choose_view(context)
+    elif view == _SEARCH:
+        search_view(context)
+    elif view == _REPLAY:
+        replay_view(context)
     else:
         _predict()
 

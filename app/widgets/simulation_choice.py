@@ -103,7 +103,7 @@ def choose_view(context: SessionContext) -> None:
     """Which models meet targets on some hardware, at what cost."""
     left, right = st.columns([1, 2], gap="medium")
     with left, st.container(border=True, key="what-if-inputs"):
-        query = inputs(context.actor, with_model=False)
+        query = inputs(context.actor, ("device", "most gpus", "workload"))
     with right, errors_shown():
         targets, precisions, use = _targets()
         found = simulation.choose_model(
@@ -132,9 +132,9 @@ def _targets() -> tuple[Targets, list[str], str]:
                 strict=True,
             )
         ]
-        left, right = st.columns(2)
+        left, right = st.columns([2, 3])
         smaller = left.multiselect(
-            "Weights beside each checkpoint's own",
+            "Weights beside the published",
             list(_SMALLER),
             default=["FP8"],
             key="weights",
@@ -187,10 +187,10 @@ def _candidates(found: Sequence[Candidate]) -> None:
         [_candidate_row(each) for each in found],
         name="what-if-models",
         columns={
-            "USD per M output tokens": st.column_config.NumberColumn(format="%.3f"),
+            "USD/M output": st.column_config.NumberColumn(format="%.3f"),
             "TTFT (ms)": st.column_config.NumberColumn(format="%.0f"),
             "TPOT (ms)": st.column_config.NumberColumn(format="%.1f"),
-            "Output tokens/s": st.column_config.NumberColumn(format="%.0f"),
+            "Tokens/s": st.column_config.NumberColumn(format="%.0f"),
         },
         selectable=True,
         height=460,
@@ -207,15 +207,15 @@ def _candidate_row(each: Candidate) -> dict[str, object]:
     outcome = each.outcome
     usd = outcome.usd_per_million_output_tokens
     return {
-        "Meets": "yes" if each.meets else f"misses {', '.join(each.misses)}",
         "Model": each.model_name,
-        "Parameters": formats.short_count(each.parameters),
-        "Licence": each.licence,
-        "USD per M output tokens": None if usd is None else usd.mean,
+        "USD/M output": None if usd is None else usd.mean,
         "TTFT (ms)": outcome.ttft_ms.mean,
         "TPOT (ms)": outcome.tpot_ms.mean,
-        "Output tokens/s": outcome.tokens_per_s_per_gpu.mean * outcome.devices,
+        "Tokens/s": outcome.tokens_per_s_per_gpu.mean * outcome.devices,
         "GPUs": outcome.devices,
+        "Meets": "all" if each.meets else f"not {', '.join(each.misses)}",
+        "Licence": each.licence,
+        "Parameters": formats.short_count(each.parameters),
         "Layout": layout_label(each.query),
         "How sure": outcome.support,
     }

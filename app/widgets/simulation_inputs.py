@@ -6,7 +6,7 @@ The question lives in the link. It is written there by this module and not by th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import streamlit as st
@@ -141,16 +141,17 @@ def _restore() -> None:
         st.session_state.setdefault(_key(field), value)
 
 
-def inputs(actor: Actor, *, with_model: bool = True) -> WhatIf:
-    """All inputs of a question, as they are now; `with_model` adds the model and its layout."""
+def inputs(actor: Actor, parts: Sequence[str]) -> WhatIf:
+    """The asked parts of a question, as they are now; the other parts stay as they were.
+
+    Args:
+        actor: Who asks.
+        parts: Of `PARTS`, in the order in which they are shown.
+    """
     _restore()
     given: dict[str, Any] = {}
-    if with_model:
-        given |= _model(actor)
-    given |= _hardware(actor, with_model=with_model)
-    given |= _workload()
-    if with_model:
-        given |= _advanced()
+    for part in parts:
+        given |= PARTS[part](actor)
     query: WhatIf = st.session_state[_QUERY].model_copy(update=given)
     st.session_state[_QUERY] = query
     write_link(query)
@@ -166,6 +167,10 @@ def _model(actor: Actor) -> dict[str, Any]:
         key=_key("model"),
         help="Those of the registry first, then those whose architecture ships with Bud.",
     )
+    return {"model": model}
+
+
+def _engine(_actor: Actor) -> dict[str, Any]:
     left, right = st.columns(2)
     precision = left.selectbox(
         "Weights",
@@ -179,12 +184,17 @@ def _model(actor: Actor) -> dict[str, Any]:
         format_func=engine_name,
         key=_key("engine"),
     )
-    return {"model": model, "precision": precision, "engine": engine}
+    return {"precision": precision, "engine": engine}
 
 
-def _hardware(actor: Actor, *, with_model: bool) -> dict[str, Any]:
+def hardware_names(actor: Actor) -> dict[str, str]:
+    """Devices and cloud instances that can be asked for, with their names for people."""
     devices = [each for each in simulation.systems(actor) if each.index is not None]
-    names = {each.id: each.name for each in devices} | simulation.instances()
+    return {each.id: each.name for each in devices} | simulation.instances()
+
+
+def _device(actor: Actor) -> dict[str, Any]:
+    names = hardware_names(actor)
     hardware = st.selectbox(
         "Hardware",
         _with_chosen("hardware", list(names)),
@@ -192,24 +202,27 @@ def _hardware(actor: Actor, *, with_model: bool) -> dict[str, Any]:
         key=_key("hardware"),
         help="A device at its cheapest known price, or a cloud instance at its own.",
     )
-    given: dict[str, Any] = {"hardware": hardware}
-    is_split = with_model and st.session_state[_key("mode")] == "disagg"
-    if is_split:
-        return given
-    columns = st.columns(2 if with_model else 1)
+    return {"hardware": hardware}
+
+
+def _gpus(_actor: Actor) -> dict[str, Any]:
+    if st.session_state[_key("mode")] == "disagg":
+        return {}
+    left, right = st.columns(2)
     # Without bounds: 0 GPUs get an answer in words.
-    given["gpus"] = columns[0].number_input(
-        "GPUs" if with_model else "GPUs at most", step=1, key=_key("gpus")
+    gpus = left.number_input("GPUs", step=1, key=_key("gpus"))
+    tp = right.selectbox(
+        "TP",
+        _with_chosen("tp", _SHARDS),
+        key=_key("tp"),
+        help="Tensor parallel: GPUs that share each layer of one copy of the model. The other "
+        "GPUs hold more copies.",
     )
-    if with_model:
-        given["tp"] = columns[1].selectbox(
-            "TP",
-            _with_chosen("tp", _SHARDS),
-            key=_key("tp"),
-            help="Tensor parallel: GPUs that share each layer of one copy of the model. The other "
-            "GPUs hold more copies.",
-        )
-    return given
+    return {"gpus": gpus, "tp": tp}
+
+
+def _most_gpus(_actor: Actor) -> dict[str, Any]:
+    return {"gpus": st.number_input("GPUs at most", step=1, key=_key("gpus"))}
 
 
 def _with_chosen(field: str, options: Sequence[Any]) -> list[Any]:
@@ -224,7 +237,7 @@ def _with_chosen(field: str, options: Sequence[Any]) -> list[Any]:
     return sorted([*found, chosen]) if isinstance(chosen, int | float) else [*found, chosen]
 
 
-def _workload() -> dict[str, Any]:
+def _workload(_actor: Actor) -> dict[str, Any]:
     names = {each.id: each.name for each in WORKLOADS}
     matching = _matching_workload()
     st.session_state[_key("workload")] = matching
@@ -281,7 +294,7 @@ def _take_workload() -> None:
                 st.session_state[_key(field)] = value
 
 
-def _advanced() -> dict[str, Any]:
+def _advanced(_actor: Actor) -> dict[str, Any]:
     with st.expander("Layout, cache and price", icon=":material/tune:", key="what-if-advanced"):
         mode = st.segmented_control(
             "Prefill and decode",
@@ -294,6 +307,19 @@ def _advanced() -> dict[str, Any]:
         given: dict[str, Any] = {"mode": mode}
         given |= _split_layout() if mode == "disagg" else _whole_layout()
         left, right = st.columns(2)
+        given["ep"] = left.selectbox(
+            "EP",
+            _with_chosen("ep", _SHARDS),
+            key=_key("ep"),
+            help="Expert parallel, for models with experts: GPUs that these are spread over.",
+        )
+        given["dp"] = right.selectbox(
+            "DP of attention",
+            _with_chosen("dp", _SHARDS),
+            key=_key("dp"),
+            help="Data-parallel attention, for models with experts: ranks among the TP GPUs, each "
+            "of which attends to its own requests.",
+        )
         given["kv_precision"] = left.selectbox(
             "KV cache",
             questions.KV_PRECISIONS,
@@ -329,20 +355,13 @@ def _advanced() -> dict[str, Any]:
 
 
 def _whole_layout() -> dict[str, Any]:
-    left, right = st.columns(2)
-    pp = left.selectbox("PP", _with_chosen("pp", (1, 2, 4, 8)), key=_key("pp"))
-    ep = right.selectbox(
-        "EP",
-        _with_chosen("ep", _SHARDS),
-        key=_key("ep"),
-        help="Expert parallel, for models with experts: GPUs that these are spread over.",
+    pp = st.selectbox(
+        "PP",
+        _with_chosen("pp", (1, 2, 4, 8)),
+        key=_key("pp"),
+        help="Pipeline parallel: groups of GPUs that hold some layers each.",
     )
-    dp = st.checkbox(
-        "Data-parallel attention",
-        key=_key("dp_attention"),
-        help="For models with experts: every GPU attends to its own requests.",
-    )
-    return {"pp": pp, "ep": ep, "dp_attention": dp}
+    return {"pp": pp}
 
 
 def _split_layout() -> dict[str, Any]:
@@ -361,3 +380,14 @@ def layout_label(query: WhatIf) -> str:
     """`2 × TP 4, FP8, vLLM`."""
     precision = query.precision.upper() if query.precision else "own precision"
     return f"{questions.layout_name(query)}, {precision}, {engine_name(query.engine)}"
+
+
+PARTS: dict[str, Callable[[Actor], dict[str, Any]]] = {
+    "model": _model,
+    "engine": _engine,
+    "device": _device,
+    "gpus": _gpus,
+    "most gpus": _most_gpus,
+    "workload": _workload,
+    "layout": _advanced,
+}

@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import charts, formats
 from app.widgets.layout import Kpi, escape, kpi_row
-from app.widgets.simulation_inputs import load_button
+from app.widgets.simulation_inputs import engine_name, load_button
 from app.widgets.tables import table_with_downloads
 from core.simulation.schemas import Answer, Change, Offer, Outcome, Value
 from core.simulation.what_if import pareto
@@ -35,7 +35,7 @@ def headline(answer: Answer) -> None:
         held = outcome.memory
         st.error(
             f"One device would need {held.needed_gb:,.1f} GB and can use {held.usable_gb:,.1f} GB. "
-            "The numbers below are those of one request at a time, if it did fit.  \n"
+            "The numbers below are what it would do if it did fit.  \n"
             f"**What would fit:** {escape(fits)}.",
             icon=":material/memory:",
         )
@@ -275,12 +275,12 @@ def costs(answer: Answer) -> None:
             {
                 "Cloud": offer.cloud,
                 "Region": offer.region,
+                "USD/h": offer.usd_per_hour,
+                "USD/M output": offer.usd_per_million_output_tokens,
                 "Instance": offer.instance,
                 "Instances": offer.instances,
                 "Idle GPUs": offer.idle_devices,
-                "USD per hour": offer.usd_per_hour,
-                "USD per M output tokens": offer.usd_per_million_output_tokens,
-                "USD per M tokens": offer.usd_per_million_tokens,
+                "USD/M in and out": offer.usd_per_million_tokens,
                 "Price of": offer.price_date,
                 "Source": offer.source,
             }
@@ -288,9 +288,9 @@ def costs(answer: Answer) -> None:
         ],
         name="what-if-costs",
         columns={
-            "USD per hour": st.column_config.NumberColumn(format="%.2f"),
-            "USD per M output tokens": st.column_config.NumberColumn(format="%.3f"),
-            "USD per M tokens": st.column_config.NumberColumn(format="%.3f"),
+            "USD/h": st.column_config.NumberColumn(format="%.2f"),
+            "USD/M output": st.column_config.NumberColumn(format="%.3f"),
+            "USD/M in and out": st.column_config.NumberColumn(format="%.3f"),
         },
     )
     st.caption("On-demand list prices. Instances are rented whole, so idle GPUs are paid for.")
@@ -298,3 +298,12 @@ def costs(answer: Answer) -> None:
 
 def _place(offer: Offer) -> str:
     return f"{offer.cloud.upper()} {offer.region}".strip()
+
+
+def launch(answer: Answer) -> None:
+    """How the engine is started."""
+    if not answer.launch:
+        st.info(f"Bud does not know how {engine_name(answer.query.engine)} is started.")
+        return
+    st.caption("For a shell. Check the model's name and the ports before you run it.")
+    st.code(answer.launch, language="bash")

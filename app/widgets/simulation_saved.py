@@ -90,7 +90,7 @@ def actions(context: SessionContext, answers: Sequence[Answer], *, key: str) -> 
         name = f"{first.model_name}-{first.query.hardware}".replace("/", "-").replace(":", "-")
         st.download_button(
             "Report",
-            data=lambda: report.html(answers, launch_commands(answers)).encode(),
+            data=lambda: report.html(answers).encode(),
             file_name=f"{name}.html",
             mime="text/html",
             icon=":material/description:",
@@ -108,8 +108,3 @@ def actions(context: SessionContext, answers: Sequence[Answer], *, key: str) -> 
             on_click="ignore",
             help="The question, every number with its bounds, and what predicted it.",
         )
-
-
-def launch_commands(answers: Sequence[Answer]) -> list[str]:
-    """For each answer the command that starts its engine; empty where there is none."""
-    return ["" for _ in answers]

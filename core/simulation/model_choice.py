@@ -65,8 +65,8 @@ def _options(query: WhatIf, at: Pairing, precisions: Sequence[str]) -> Iterable[
             if tp > min(query.gpus, per_node):
                 break
             for gpus in sorted({tp, query.gpus - query.gpus % tp}):
-                update = {"tp": tp, "pp": 1, "ep": 1, "gpus": gpus, "precision": precision}
-                option = query.model_copy(update=update | {"mode": "agg", "dp_attention": False})
+                update = {"tp": tp, "pp": 1, "ep": 1, "dp": 1, "gpus": gpus, "mode": "agg"}
+                option = query.model_copy(update=update | {"precision": precision})
                 if not impossible(option, at):
                     yield option
 

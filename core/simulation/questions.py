@@ -25,6 +25,8 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "tp": (1, 1024, "devices"),
     "pp": (1, 64, "stages"),
     "ep": (1, 1024, "devices"),
+    "dp": (1, 1024, "ranks"),
+    "block_tokens": (1, 1024, "tokens"),
     "isl": (1, 10_000_000, "tokens"),
     "osl": (1, 10_000_000, "tokens"),
     "concurrency": (1, 1_000_000, "requests"),
@@ -42,6 +44,8 @@ _LABELS = {
     "tp": "Tensor parallel",
     "pp": "Pipeline parallel",
     "ep": "Expert parallel",
+    "dp": "Data-parallel attention",
+    "block_tokens": "A block of the KV cache",
     "isl": "Input tokens",
     "osl": "Output tokens",
     "concurrency": "Concurrency",
@@ -160,7 +164,7 @@ def _unsupported(query: WhatIf, at: Pairing) -> str:
         (query.mode == "disagg", can.disaggregation, "separate prefill and decode"),
         (query.pp > 1, can.pipeline, "pipeline parallelism"),
         (query.ep > 1, can.experts, "expert parallelism"),
-        (query.dp_attention, can.experts, "data-parallel attention"),
+        (query.dp > 1, can.experts, "data-parallel attention"),
         (query.prefix_hit_share > 0, can.prefix_caching, "prefix caching"),
     )
     missing = [what for wanted, able, what in asked if wanted and not able]
@@ -168,17 +172,20 @@ def _unsupported(query: WhatIf, at: Pairing) -> str:
 
 
 def _unsplittable(query: WhatIf, model: Architecture) -> str:
-    if query.dp_attention and not model.is_moe:
-        return "data-parallel attention is for models with experts"
+    if query.dp > 1 and not (model.is_moe or model.is_mla):
+        return "data-parallel attention is for models with experts or MLA"
     for name in ("tp",) if query.mode == "agg" else ("prefill_tp", "decode_tp"):
         tp = getattr(query, name)
-        if model.heads % tp and not query.dp_attention:
-            return f"{model.heads} attention heads cannot be split over TP {tp}"
+        dp = min(query.dp, tp)
+        if tp % dp:
+            return f"{dp} ranks of data-parallel attention do not divide TP {tp}"
+        if model.heads % (tp // dp):
+            return f"{model.heads} attention heads cannot be split over {tp // dp} devices"
     if query.pp > model.layers:
         return f"{model.layers} layers cannot be split into {query.pp} stages"
     if query.ep > 1 and not model.is_moe:
         return "the model has no experts"
-    if query.tp % query.ep:
+    if query.mode == "agg" and query.tp % query.ep:
         return f"EP {query.ep} must divide TP {query.tp}"
     return ""
 

@@ -31,7 +31,7 @@ _FIELDS = {
     "tp": "Tensor parallel",
     "pp": "Pipeline parallel",
     "ep": "Expert parallel",
-    "dp_attention": "Data-parallel attention",
+    "dp": "Ranks of data-parallel attention",
     "isl": "Input tokens (mean)",
     "osl": "Output tokens (mean)",
     "concurrency": "Requests in flight",
@@ -40,6 +40,7 @@ _FIELDS = {
     "kv_precision": "KV cache",
     "chunk_tokens": "Tokens of a step",
     "max_sequences": "Sequences of a step",
+    "block_tokens": "Tokens of a block of the KV cache",
     "prefill_workers": "Prefill workers",
     "prefill_tp": "Tensor parallel of prefill",
     "decode_workers": "Decode workers",
@@ -47,8 +48,9 @@ _FIELDS = {
     "usd_per_gpu_hour": "Price of a GPU hour (USD)",
 }
 _SPLIT_ONLY = {"prefill_workers", "prefill_tp", "decode_workers", "decode_tp"}
-_OFTEN_UNSET = {"region", "dp_attention", "chunk_tokens", "max_sequences", "usd_per_gpu_hour"}
-_WHOLE_ONLY = {"gpus", "tp", "pp", "ep", "dp_attention"}
+_OFTEN_UNSET = {"region", "ep", "dp", "chunk_tokens", "max_sequences", "block_tokens"}
+_OFTEN_UNSET |= {"usd_per_gpu_hour"}
+_WHOLE_ONLY = {"gpus", "tp", "pp"}
 _STYLE = """
 :root { color-scheme: light dark; --line: light-dark(#dfe4df, #2a3531);
   --soft: light-dark(#5c6663, #9aa7a2); --card: light-dark(#f4f7f3, #19211e);
@@ -70,12 +72,11 @@ svg { max-width: 100%; height: auto; } svg text { fill: currentColor; }
 """
 
 
-def html(answers: Sequence[Answer], launch: Sequence[str], *, title: str = "") -> str:
+def html(answers: Sequence[Answer], *, title: str = "") -> str:
     """The report of one answer, or of several side by side.
 
     Args:
         answers: At least one; charts and details are those of the first.
-        launch: For each answer the command that starts its engine; empty where there is none.
         title: What heads it; the first answer's own title when empty.
     """
     first = answers[0]
@@ -102,7 +103,7 @@ def html(answers: Sequence[Answer], launch: Sequence[str], *, title: str = "") -
         _changes_table(first),
         "<h2>What it costs</h2>",
         _offers_table(first),
-        *_launch_section(answers, launch),
+        *_launch_section(answers),
         "<h2>How it was predicted</h2>",
         _basis_list(first),
     ]
@@ -188,8 +189,8 @@ def _warnings(answer: Answer) -> Iterable[str]:
     if not answer.outcome.fits:
         fits = "; ".join(answer.remedies) or "nothing that was tried"
         yield (
-            f'<p class="warn"><b>This does not fit in memory.</b> The numbers are those of a '
-            f"single request at a time, if it did. What would fit: {escape(fits)}.</p>"
+            f'<p class="warn"><b>This does not fit in memory.</b> The numbers are what it '
+            f"would do if it did. What would fit: {escape(fits)}.</p>"
         )
     for note in answer.notes:
         yield f'<p class="warn">{escape(note)}</p>'
@@ -316,8 +317,8 @@ def _offers_table(answer: Answer) -> str:
     return _table(header, rows) + said
 
 
-def _launch_section(answers: Sequence[Answer], launch: Sequence[str]) -> Iterable[str]:
-    found = [(each.title, text) for each, text in zip(answers, launch, strict=True) if text]
+def _launch_section(answers: Sequence[Answer]) -> Iterable[str]:
+    found = [(each.title, each.launch) for each in answers if each.launch]
     if not found:
         return
     yield "<h2>How to start it</h2>"

@@ -25,7 +25,8 @@ class WhatIf(BaseModel):
         gpus: Devices of the whole deployment when aggregated; copies of the model share them.
         precision: Of the weights; empty is the checkpoint's own.
         mode: `agg`, or `disagg`: some devices prefill, others decode.
-        dp_attention: Whether attention is data parallel over the `tp` devices (DeepSeek's way).
+        ep: Devices that experts are spread over; when split, of both sides, at most their TP.
+        dp: Ranks of data-parallel attention among the TP devices; when split as `ep`.
         isl: Mean input tokens of a request.
         osl: Mean output tokens.
         concurrency: Requests in flight over the whole deployment.
@@ -33,6 +34,7 @@ class WhatIf(BaseModel):
         kv_precision: `auto`, `bf16` or `fp8`.
         chunk_tokens: Most tokens of one step; 0 is the engine's own.
         max_sequences: Most sequences of one copy in a step; 0 is the engine's own.
+        block_tokens: Tokens of a block of the KV cache.
         usd_per_gpu_hour: What a device hour costs, instead of the catalogue's prices; 0 is unset.
     """
 
@@ -48,7 +50,7 @@ class WhatIf(BaseModel):
     tp: int = 1
     pp: int = 1
     ep: int = 1
-    dp_attention: bool = False
+    dp: int = 1
     isl: int = 1155
     osl: int = 211
     concurrency: int = 32
@@ -57,6 +59,7 @@ class WhatIf(BaseModel):
     kv_precision: str = "auto"
     chunk_tokens: int = 0
     max_sequences: int = 0
+    block_tokens: int = 16
     prefill_workers: int = 1
     prefill_tp: int = 1
     decode_workers: int = 1
@@ -224,6 +227,7 @@ class Answer:
         step_ms: The analytic parts of a decode step; they overlap, so they add up to more.
         notes: What to know of it, such as a prompt over the model's longest context.
         remedies: What would fit, when it does not.
+        launch: What starts its servers, for a shell; empty for an engine that Bud cannot start.
         basis: What it was predicted with.
     """
 
@@ -237,6 +241,7 @@ class Answer:
     step_ms: Mapping[str, float]
     notes: tuple[str, ...]
     remedies: tuple[str, ...]
+    launch: str
     basis: Basis
 
     @property

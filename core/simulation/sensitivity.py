@@ -53,8 +53,8 @@ def _whole_changes(query: WhatIf) -> Iterable[_Update]:
         yield f"TP {query.tp} → {query.tp // 2}, same GPUs", halved
     if query.tp > 1 and query.ep == 1:
         yield "Experts spread over the GPUs (EP)", {"ep": query.tp}
-    if query.tp > 1 and not query.dp_attention and query.ep == 1:
-        yield "Data-parallel attention", {"dp_attention": True}
+    if query.tp > 1 and query.dp == 1:
+        yield "Data-parallel attention", {"dp": query.tp}
     if query.replicas > 1:
         yield "Separate prefill and decode", _split(query)
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from core.simulation import costs, sensitivity
+from core.simulation import costs, launch, sensitivity
 from core.simulation.memory import USABLE_SHARE
 from core.simulation.predictor import Band, Prediction
 from core.simulation.questions import Pairing, impossible, layout_name
@@ -73,12 +73,19 @@ def _columns(query: WhatIf) -> dict[str, float]:
         "tp": 1 if is_split else query.tp,
         "pp": 1 if is_split else query.pp,
         "ep": 1 if is_split else query.ep,
-        "dp": query.tp if query.dp_attention and not is_split else 1,
-        "prefill_workers": query.prefill_workers if is_split else 0,
-        "prefill_tp": query.prefill_tp if is_split else 0,
-        "decode_workers": query.decode_workers if is_split else 0,
-        "decode_tp": query.decode_tp if is_split else 0,
+        "dp": 1 if is_split else query.dp,
+        "block_tokens": query.block_tokens,
+        **_side_columns(query, "prefill", query.prefill_workers, query.prefill_tp),
+        **_side_columns(query, "decode", query.decode_workers, query.decode_tp),
     }
+
+
+def _side_columns(query: WhatIf, side: str, workers: int, tp: int) -> dict[str, float]:
+    if query.mode == "agg":
+        return dict.fromkeys((f"{side}_{name}" for name in ("workers", "tp", "pp", "ep", "dp")), 0)
+    columns = {"workers": workers, "tp": tp, "pp": 1}
+    columns |= {"ep": min(query.ep, tp), "dp": min(query.dp, tp)}
+    return {f"{side}_{name}": value for name, value in columns.items()}
 
 
 def outcomes(queries: Sequence[WhatIf], pairings: Sequence[Pairing]) -> list[Outcome]:
@@ -88,11 +95,8 @@ def outcomes(queries: Sequence[WhatIf], pairings: Sequence[Pairing]) -> list[Out
     """
     if not queries:
         return []
-    return _outcomes(_predict(queries, pairings), queries, pairings)
-
-
-def _predict(queries: Sequence[WhatIf], pairings: Sequence[Pairing]) -> Prediction:
-    return pairings[0].subjects.predictor.predict(rows(queries, pairings))
+    prediction = pairings[0].subjects.predictor.predict(rows(queries, pairings))
+    return _outcomes(prediction, queries, pairings)
 
 
 def _outcomes(
@@ -122,7 +126,7 @@ def _outcome(prediction: Prediction, row: int, query: WhatIf, at: Pairing) -> Ou
         requests_per_s=float(prediction.requests_per_s[row]),
         devices=devices,
         memory=_memory(prediction, row, at),
-        most_concurrency=int(prediction.most_concurrency[row]),
+        most_concurrency=int(prediction.most_concurrency[row]) if fits else 0,
         fits=fits,
         nearby=int(prediction.nearby[row]),
         usd_per_hour=usd_per_hour,
@@ -156,7 +160,8 @@ def answer(query: WhatIf, at: Pairing, basis: Basis) -> Answer:
     changed = [change.query for change in changes if not change.reason]
     asked = [query, *curved, *changed]
     pairings = [at] * len(asked)
-    prediction = _predict(asked, pairings)
+    scenarios = rows(asked, pairings)
+    prediction = at.subjects.predictor.predict(scenarios)
     outcome, *others = _outcomes(prediction, asked, pairings)
     bought = iter(others[len(curved) :])
     return Answer(
@@ -172,6 +177,9 @@ def answer(query: WhatIf, at: Pairing, basis: Basis) -> Answer:
         step_ms={name: float(part[0]) for name, part in explain(prediction.times).items()},
         notes=tuple(_notes(query, at, outcome)),
         remedies=() if outcome.fits else tuple(_remedies(query, at)),
+        launch="\n\n".join(
+            each.text for each in launch.of_scenario(scenarios, 0, at.subjects.models)
+        ),
         basis=basis,
     )
 
