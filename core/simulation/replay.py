@@ -23,7 +23,12 @@ from core.simulation.traces import Trace
 MAX_REPLICAS = 1000
 # What share of a full batch the autoscaler aims at: it starts replicas before requests queue.
 _TARGET_SHARE = 0.75
-_MAX_SETTING = 1e6
+_RANGES = (
+    ("target_in_flight", 0.01, 1e6),
+    ("scaling_interval_s", 1.0, 86_400.0),
+    ("start_up_s", 0.0, 86_400.0),
+    ("scale_down_delay_s", 0.0, 86_400.0),
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,25 @@ class Policy:
     start_up_s: float = 120.0
     scale_down_delay_s: float = 300.0
 
+    def __post_init__(self) -> None:
+        least = 1 if self.min_replicas is None else self.min_replicas
+        most = least if self.max_replicas is None else self.max_replicas
+        if not 1 <= least <= most <= MAX_REPLICAS:
+            raise _bad_replicas(least, most)
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise InvalidInput(
+                    f"{name} must be from {low:g} to {high:,.0f}.", value=value, remedy="Change it."
+                )
+
+
+def _bad_replicas(least: int, most: int) -> InvalidInput:
+    return InvalidInput(
+        f"Replicas go from {least:,} to {most:,}: it must be 1 ≤ min ≤ max ≤ {MAX_REPLICAS:,}.",
+        remedy="Change min_replicas or max_replicas.",
+    )
+
 
 def run(
     predictor: Predictor,
@@ -74,8 +98,8 @@ def run(
         progress: Called with the share that is done, many times a second; may raise to stop.
 
     Raises:
-        InvalidInput: Not one row, a disaggregated row, a policy that makes no sense, or a trace of
-            which no request fits.
+        InvalidInput: Not one row, a policy that makes no sense, or a trace of which no request
+            fits.
     """
     _check_configuration(configuration)
     times = replay_times.tabulate(predictor, configuration, trace.input_tokens, trace.output_tokens)
@@ -110,11 +134,6 @@ def _check_configuration(configuration: Scenarios) -> None:
     if len(configuration) != 1:
         raise InvalidInput(
             "A replay takes one configuration.", value=len(configuration), remedy="Choose one."
-        )
-    if configuration.mode[0] != 0:
-        raise InvalidInput(
-            "A replay of a disaggregated configuration is not supported yet.",
-            remedy="Choose an aggregated one.",
         )
     sequences, tokens = configuration.max_sequences[0], configuration.chunk_tokens[0]
     if 0 < tokens < sequences:
@@ -159,6 +178,7 @@ def _engine(times: CopyTimes, policy: Policy) -> Engine:
         max_batched_tokens=times.max_batched_tokens,
         kv_bytes=int(times.kv_capacity_bytes),
         chunked_prefill=policy.chunked_prefill,
+        is_disaggregated=times.is_disaggregated,
     )
 
 
@@ -168,28 +188,12 @@ def _scaling(
     configured = max(1, int(configuration.replicas[0]))
     least = configured if policy.min_replicas is None else policy.min_replicas
     most = least if policy.max_replicas is None else policy.max_replicas
-    if not 1 <= least <= most <= MAX_REPLICAS:
-        raise InvalidInput(
-            f"Replicas must be 1 ≤ min_replicas ≤ max_replicas ≤ {MAX_REPLICAS}.",
-            value=f"{least} and {most}",
-            remedy="Choose at least one replica.",
-        )
+    if least > most:
+        raise _bad_replicas(least, most)
     target = policy.target_in_flight
     if target is None:
         in_batch = min(times.max_sequences, times.kv_capacity_bytes / kv_bytes_per_request)
         target = max(1.0, _TARGET_SHARE * in_batch)
-    for name, value, low in (
-        ("target_in_flight", target, 0.01),
-        ("scaling_interval_s", policy.scaling_interval_s, 1.0),
-        ("start_up_s", policy.start_up_s, 0.0),
-        ("scale_down_delay_s", policy.scale_down_delay_s, 0.0),
-    ):
-        if not low <= value <= _MAX_SETTING:
-            raise InvalidInput(
-                f"{name} must be from {low:g} to {_MAX_SETTING:,.0f}.",
-                value=value,
-                remedy="Choose another.",
-            )
     return Scaling(
         min_replicas=least,
         max_replicas=most,
@@ -212,11 +216,15 @@ def _work(
         prefill_tokens=to_read.tolist(),
         prefill_s_per_token=(times.prefill_ms_of(inputs) / 1e3 / to_read).tolist(),
         kv_bytes=kv_bytes[accepted].tolist(),
+        hand_over_s=((times.prefill_ms_of(inputs) + times.delay_ms_of(inputs)) / 1e3).tolist(),
     )
 
 
 def _outcomes(trace: Trace, times: CopyTimes, accepted: Ints, log: Log) -> Outcomes:
-    delay_s = times.delay_ms_of(trace.input_tokens[accepted]) / 1e3
+    # In a disaggregated copy it is a part of the hand-over already.
+    delay_s = 0.0
+    if not times.is_disaggregated:
+        delay_s = times.delay_ms_of(trace.input_tokens[accepted]) / 1e3
     return Outcomes(
         accepted=accepted,
         arrival_s=trace.arrival_s[accepted],

@@ -10,6 +10,9 @@ whole prompts come first and decoding waits). A request is admitted with the fir
 prompt that is read, if there is memory for all its tokens. The result is that of a simulation
 that goes step by step; only rounding differs.
 
+Of a disaggregated replica the prefill workers together take one prompt after the other, and the
+decode workers together run one batch, which prompts join without costing it time.
+
 Times are in seconds in this file.
 """
 
@@ -21,8 +24,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from typing import cast
 
-_READY, _TICK = -2, -1
+_HANDED_OVER, _READY, _TICK = -3, -2, -1
 _REPORT_EVERY = 5_000
 
 
@@ -31,7 +35,8 @@ class Work:
     """The requests, one entry each, in the order in which they arrive.
 
     `prefill_tokens` are what is left to read after prefix hits, `kv_bytes` what a request holds
-    of `Engine.kv_bytes` from its admission to its end.
+    of `Engine.kv_bytes` from its admission to its end. `hand_over_s` is used of a disaggregated
+    replica: from the beginning of a prompt's prefill until it can join the decode batch.
     """
 
     arrival_s: list[float]
@@ -40,6 +45,7 @@ class Work:
     prefill_tokens: list[int]
     prefill_s_per_token: list[float]
     kv_bytes: list[int]
+    hand_over_s: list[float]
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -59,6 +65,7 @@ class Engine:
     max_batched_tokens: int
     kv_bytes: int
     chunked_prefill: bool
+    is_disaggregated: bool
 
 
 @dataclass(frozen=True)
@@ -225,11 +232,14 @@ class _Replica:
             read = self._read_chunks if self._engine.chunked_prefill else self._read_whole
             self.ends_s = now_s + read(now_s, batch)
         elif batch:
-            self.steps = self.decoding[0] // self._count - self.decoded
-            self.is_open = not self.waiting
-            self.ends_s = now_s + self._decode_s(batch, self.steps)
+            self._decode_only(now_s, batch)
         else:
             self.ends_s = math.inf
+
+    def _decode_only(self, now_s: float, batch: int) -> None:
+        self.steps = self.decoding[0] // self._count - self.decoded
+        self.is_open = not self.waiting
+        self.ends_s = now_s + self._decode_s(batch, self.steps)
 
     def _read_chunks(self, now_s: float, batch: int) -> float:
         """Seconds of steps in which every sequence decodes and prompts get the other tokens."""
@@ -294,6 +304,58 @@ class _Replica:
         return request
 
 
+class _SplitReplica(_Replica):
+    """Prefill workers that hand what they have read to decode workers."""
+
+    __slots__ = ("handing_over", "prefill_free_s")
+
+    def __init__(self, work: Work, engine: Engine, log: Log) -> None:
+        super().__init__(work, engine, log)
+        # Requests that wait for prefill, are in it or on their way to decode.
+        self.handing_over = 0
+        self.prefill_free_s = 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it holds no request."""
+        return not self.handing_over and super().is_idle
+
+    def prefill(self, request: int, now_s: float) -> float:
+        """Queue a request for prefill; when it can join the decode batch."""
+        work = self._work
+        begun_s = max(now_s, self.prefill_free_s)
+        self.prefill_free_s = (
+            begun_s + work.prefill_tokens[request] * work.prefill_s_per_token[request]
+        )
+        self._log.admitted_s[request] = begun_s
+        self.handing_over += 1
+        return begun_s + work.hand_over_s[request]
+
+    def _plan(self, now_s: float) -> None:
+        self.begun_s = now_s
+        self.is_open = False
+        joined = self._join()
+        batch = len(self.decoding)
+        if not batch:
+            self.ends_s = math.inf
+            return
+        self._decode_only(now_s, batch)
+        for request in joined:
+            self._log.first_token_s[request] = now_s + self._decode_s(batch, 1)
+
+    def _join(self) -> list[int]:
+        work, joined = self._work, []
+        while self.waiting and self._has_room(self.waiting[0]):
+            request = self.waiting.popleft()
+            self._kv_free -= work.kv_bytes[request]
+            self.running += 1
+            ends = self.decoded + work.output_tokens[request]
+            heappush(self.decoding, ends * self._count + request)
+            self.context += work.input_tokens[request]
+            joined.append(request)
+        return joined
+
+
 class _Fleet:
     """The replicas, the router that gives a request to the least loaded, and the autoscaler."""
 
@@ -306,7 +368,8 @@ class _Fleet:
         self._alive: list[Lifetime | None] = []
         # Requests in flight on each replica, infinite on those that take none.
         self._loads: list[float] = []
-        # (time, slot, version); a version that is not the replica's own is out of date.
+        # (time, slot, version of the plan that ends); with another version than the replica's own
+        # it is out of date. Other events have a constant for a slot, and what they need after it.
         self._events: list[tuple[float, int, int]] = [(math.inf, 0, -1)]
         self._wanted: deque[tuple[float, int]] = deque()
         self.in_flight = 0
@@ -325,7 +388,10 @@ class _Fleet:
         loads[slot] += 1
         self.in_flight += 1
         replica = self._replicas[slot]
-        if replica.receive(request, now_s):
+        if isinstance(replica, _SplitReplica):
+            ready_s = replica.prefill(request, now_s)
+            heappush(events, (ready_s, _HANDED_OVER, slot * len(self._work) + request))
+        elif replica.receive(request, now_s):
             heappush(events, (replica.ends_s, slot, replica.version))
 
     def drain(self, report: Callable[[int], None]) -> None:
@@ -338,13 +404,22 @@ class _Fleet:
                 report(self.in_flight)
 
     def _handle(self, now_s: float, slot: int, version: int) -> None:
-        if slot == _TICK:
-            self._scale(now_s)
-            heappush(self._events, (now_s + self._scaling.interval_s, _TICK, 0))
+        if slot >= 0:
+            if version == self._replicas[slot].version:
+                self._step(slot, self._replicas[slot])
+        elif slot == _HANDED_OVER:
+            self._hand_over(*divmod(version, len(self._work)), now_s)
         elif slot == _READY:
             self._serve(version, now_s)
-        elif version == self._replicas[slot].version:
-            self._step(slot, self._replicas[slot])
+        else:
+            self._scale(now_s)
+            heappush(self._events, (now_s + self._scaling.interval_s, _TICK, 0))
+
+    def _hand_over(self, slot: int, request: int, now_s: float) -> None:
+        replica = cast(_SplitReplica, self._replicas[slot])
+        replica.handing_over -= 1
+        if replica.receive(request, now_s):
+            heappush(self._events, (replica.ends_s, slot, replica.version))
 
     def _step(self, slot: int, replica: _Replica) -> None:
         now_s = replica.ends_s
@@ -370,7 +445,8 @@ class _Fleet:
     def _free_slot(self) -> int:
         if None in self._alive:
             return self._alive.index(None)
-        self._replicas.append(_Replica(self._work, self._engine, self.log))
+        kind = _SplitReplica if self._engine.is_disaggregated else _Replica
+        self._replicas.append(kind(self._work, self._engine, self.log))
         self._alive.append(None)
         self._loads.append(math.inf)
         return len(self._alive) - 1
@@ -439,6 +515,7 @@ def simulate(
     for request, now_s in enumerate(work.arrival_s):
         fleet.arrive(request, now_s)
         if not request % _REPORT_EVERY:
-            progress((request - fleet.in_flight) / count)
+            progress((request + 1 - fleet.in_flight) / count)
     fleet.drain(lambda in_flight: progress(1 - in_flight / count))
+    progress(1.0)
     return fleet.log

@@ -79,29 +79,29 @@ class Spread:
     p99: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Timeline:
     """The replay in bins of equal width; every column has one entry a bin.
 
     Attributes:
-        start_s: Where each bin begins.
+        start_s: Where each bin begins, in seconds of the trace.
         bin_s: Width of a bin.
         arrivals_per_s: Requests that arrived, refused ones included.
         running: Requests in a batch, averaged over the bin.
         queued: Requests that wait for one, averaged.
         replicas: Replicas that are paid for, averaged; those that start and drain included.
         output_tokens_per_s: Tokens generated.
-        attainment: Share of the bin's arrivals that met all targets; NaN without arrivals.
+        attainment: Share of the bin's arrivals that met all targets; None without arrivals.
     """
 
-    start_s: Floats
+    start_s: tuple[float, ...]
     bin_s: float
-    arrivals_per_s: Floats
-    running: Floats
-    queued: Floats
-    replicas: Floats
-    output_tokens_per_s: Floats
-    attainment: Floats
+    arrivals_per_s: tuple[float, ...]
+    running: tuple[float, ...]
+    queued: tuple[float, ...]
+    replicas: tuple[float, ...]
+    output_tokens_per_s: tuple[float, ...]
+    attainment: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ class ReplayResult:
         requests_per_s: Answered, over the duration.
         output_tokens_per_s: Generated, over the duration.
         device_hours: Of all replicas from their start to their end.
-        cost_usd: Of the device hours; None without a price.
-        usd_per_million_output_tokens: The cost over what was generated; None without a price.
+        cost_usd: Of the device hours; None where no price is set.
+        usd_per_million_output_tokens: The cost over what was generated.
         mean_replicas: Over the duration.
         peak_replicas: Most at once.
         timeline: The replay in bins.
@@ -233,26 +233,27 @@ def _timeline(
     count = max(1, int(np.ceil(duration_s / bin_s)))
     edges: Floats = np.arange(count + 1, dtype=np.float64) * bin_s
 
-    def mean_between(begun: Floats, done: Floats) -> Floats:
+    def mean_between(begun: Floats, done: Floats) -> tuple[float, ...]:
         # Rounding leaves tiny negative means where there is nothing.
         between = _area(edges, begun) - _area(edges, done)
-        return np.maximum(0.0, np.diff(between) / bin_s)
+        return tuple(np.maximum(0.0, np.diff(between) / bin_s).tolist())
 
     def bins(times: Floats) -> Ints:
         return np.bincount(np.minimum((times / bin_s).astype(np.int64), count - 1), minlength=count)
 
-    arrivals = bins(trace.arrival_s)
-    with np.errstate(invalid="ignore"):
-        attainment = bins(outcomes.arrival_s[has_met_all]) / np.where(arrivals, arrivals, np.nan)
+    arrivals = bins(trace.arrival_s).tolist()
+    met = bins(outcomes.arrival_s[has_met_all]).tolist()
     return Timeline(
-        start_s=edges[:-1],
+        start_s=tuple(edges[:-1].tolist()),
         bin_s=bin_s,
-        arrivals_per_s=arrivals / bin_s,
+        arrivals_per_s=tuple(count / bin_s for count in arrivals),
         running=mean_between(outcomes.admitted_s, outcomes.finished_s),
         queued=mean_between(outcomes.arrival_s, outcomes.admitted_s),
         replicas=mean_between(launched, ended),
-        output_tokens_per_s=np.diff(_tokens_until(edges, outcomes)) / bin_s,
-        attainment=attainment,
+        output_tokens_per_s=tuple((np.diff(_tokens_until(edges, outcomes)) / bin_s).tolist()),
+        attainment=tuple(
+            good / all_ if all_ else None for good, all_ in zip(met, arrivals, strict=True)
+        ),
     )
 
 

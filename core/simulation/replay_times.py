@@ -4,7 +4,8 @@ For each batch size a decode step is fitted as an affine function of the mean co
 in the analytic model (attention reads and scores are linear in the context) up to the learned
 correction and sliding windows. What a prompt costs the steps it is read in is what the predictor
 adds to the time per output token for it; what a lone request waits beyond that (tokenising,
-latency that overlaps with other work) is a delay outside the engine.
+latency that overlaps with other work) is a delay outside the engine. A disaggregated copy prefills
+on workers of their own: there a prompt costs what keeps all of them busy together.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.simulation import memory
-from core.simulation.predictor import Prediction, Predictor
+from core.simulation.memory import Memory
+from core.simulation.predictor import Prediction, Predictor, device_count
 from core.simulation.scenarios import Floats, Ints, Scenarios
 
 # Engines' own: vLLM admits 1,024 sequences and 8,192 tokens a step on large accelerators.
@@ -33,15 +35,19 @@ class CopyTimes:
         step_ms: A decode step without context, at index [sequences in the batch].
         step_ms_per_token: What each token of the mean context adds, at the same index.
         prompt_tokens: Prompt lengths, rising, at which the next three are given.
-        prefill_ms: What reading a prompt of that length adds to the steps it is read in.
-        delay_ms: What a lone request waits for its first token beyond that.
+        prefill_ms: What reading a prompt of that length adds to the steps it is read in; how long
+            it occupies all prefill workers when disaggregated.
+        delay_ms: What a lone request waits for its first token beyond that; without the first
+            decode step when disaggregated.
         kv_lengths: Tokens of a sequence, rising, at which `kv_bytes` is given.
         kv_bytes: Bytes that a sequence of that length holds on a device.
-        kv_capacity_bytes: Bytes for all sequences; ranks of data-parallel attention add up.
+        kv_capacity_bytes: Bytes for all sequences; ranks of data-parallel attention and decode
+            workers add up. 0 when the weights do not fit.
         max_sequences: Sequences in one batch.
         max_batched_tokens: Tokens in one step.
         max_context: Longest sequence that the model takes; 0 is unknown.
         devices: Devices of one copy.
+        is_disaggregated: Whether prompts are read by workers of their own.
     """
 
     step_ms: Floats
@@ -56,6 +62,7 @@ class CopyTimes:
     max_batched_tokens: int
     max_context: int
     devices: int
+    is_disaggregated: bool
 
     def prefill_ms_of(self, input_tokens: Ints) -> Floats:
         """Milliseconds that prompts of these lengths add to steps."""
@@ -73,15 +80,22 @@ class CopyTimes:
 def tabulate(
     predictor: Predictor, configuration: Scenarios, input_tokens: Ints, output_tokens: Ints
 ) -> CopyTimes:
-    """The times of one copy of `configuration` (one aggregated row) for requests like these."""
-    one = configuration.with_columns(replicas=np.ones(1), lengths=np.zeros(1, np.int64))
+    """The times of one copy of `configuration` (one row) for requests like these."""
+    one = configuration.with_columns(
+        replicas=np.ones(1),
+        lengths=np.zeros(1, np.int64),
+        # Unknown numbers of workers would be sized for each load anew.
+        prefill_workers=np.maximum(1.0, configuration.prefill_workers),
+        decode_workers=np.maximum(1.0, configuration.decode_workers),
+    )
     asked = float(one.max_sequences[0]) or DEFAULT_MAX_SEQUENCES
     batched = int(one.chunk_tokens[0]) or DEFAULT_MAX_BATCHED_TOKENS
     sequences = int(min(asked, batched))
     output = float(output_tokens.mean())
     step_ms, per_token_ms = _steps(predictor, one, sequences, input_tokens, output)
     prompts = np.unique(np.geomspace(input_tokens.min(), input_tokens.max(), _PROMPTS).round())
-    prefill_ms, delay_ms = _prompts(predictor, one, prompts, output)
+    price = _split_prompts if one.mode[0] == 1 else _prompts
+    prefill_ms, delay_ms = price(predictor, one, prompts, output)
     lengths, kv_bytes, capacity = _kv(predictor, one, input_tokens + output_tokens)
     return CopyTimes(
         step_ms=step_ms,
@@ -95,7 +109,8 @@ def tabulate(
         max_sequences=sequences,
         max_batched_tokens=batched,
         max_context=int(predictor.models.columns["max_context"][one.model[0]]),
-        devices=int(predictor.predict(one).devices[0]),
+        devices=int(device_count(one)[0]),
+        is_disaggregated=bool(one.mode[0] == 1),
     )
 
 
@@ -144,20 +159,41 @@ def _prompts(
     return prefill_ms, np.maximum(0.0, alone.ttft_ms.mean - prefill_ms)
 
 
+def _split_prompts(
+    predictor: Predictor, one: Scenarios, prompts: Floats, output: float
+) -> tuple[Floats, Floats]:
+    """The same of a disaggregated copy; its first token comes from a decode step."""
+    alone = predictor.predict(_rows(one, isl=prompts, osl=output, concurrency=1.0))
+    correction = alone.ttft_ms.mean / alone.times.ttft_ms
+    prefill_ms = np.maximum.accumulate(alone.times.prefill_busy_ms * correction)
+    delay_ms = alone.ttft_ms.mean - alone.times.step_ms * _correction(alone) - prefill_ms
+    return prefill_ms, np.maximum(0.0, delay_ms)
+
+
 def _correction(prediction: Prediction) -> Floats:
     """What the predictor learned on top of the analytic time per output token, as a factor."""
     return prediction.tpot_ms.mean / prediction.times.tpot_ms
 
 
 def _kv(predictor: Predictor, one: Scenarios, tokens: Ints) -> tuple[Floats, Floats, float]:
-    window = predictor.models.columns["window"][one.model[0]]
-    lengths = np.geomspace(tokens.min(), tokens.max() + 1, 64).round()
-    lengths = np.unique(np.append(lengths, np.clip(window, tokens.min(), tokens.max())))
+    """Lengths, the bytes that sequences of them hold, and the bytes there are for all."""
+    models, systems = predictor.models, predictor.systems
+    shortest, longest = tokens.min(), tokens.max() + 1
+    window = np.clip(models.columns["window"][one.model[0]], shortest, longest)
+    lengths = np.unique(np.append(np.geomspace(shortest, longest, 64).round(), window))
     rows = _rows(one, isl=lengths, osl=0.0, concurrency=1.0)
-    held = memory.of_side(rows, memory.whole(rows), predictor.models, predictor.systems)
-    free = held.usable - held.weights - held.activations - held.runtime
-    ranks = max(1.0, float(one.dp[0]))
-    return lengths, held.kv_per_sequence, max(0.0, float(free[0])) * ranks
+    is_split = one.mode[0] == 1
+    side = memory.decode_side(rows) if is_split else memory.whole(rows)
+    held = memory.of_side(rows, side, models, systems)
+    capacity = _free_bytes(held) * side.dp[0] * (one.decode_workers[0] if is_split else 1.0)
+    if is_split:
+        prefill = memory.of_side(rows, memory.prefill_side(rows), models, systems)
+        capacity = capacity if _free_bytes(prefill) > 0 else 0.0
+    return lengths, held.kv_per_sequence, max(0.0, float(capacity))
+
+
+def _free_bytes(held: Memory) -> float:
+    return float((held.usable - held.weights - held.activations - held.runtime)[0])
 
 
 def _rows(one: Scenarios, **columns: Floats | float) -> Scenarios:

@@ -31,11 +31,15 @@ class Copy:
     reading: list[tuple[Sequence, int]] = field(default_factory=list)
     decoding: list[Sequence] = field(default_factory=list)
     draining: bool = False
+    # Of a disaggregated copy: prompts in prefill and on their way to decode, and when they get
+    # there; when the prefill workers have begun the last prompt and taken it off their hands.
+    on_the_way: list[tuple[float, int]] = field(default_factory=list)
+    prefill_free_s: float = 0.0
     ended_s: float = math.inf
 
     @property
     def in_flight(self) -> int:
-        return len(self.waiting) + len(self.running)
+        return len(self.waiting) + len(self.running) + len(self.on_the_way)
 
 
 class Stepwise:
@@ -53,6 +57,7 @@ class Stepwise:
         while left:
             arrival_s = self.work.arrival_s[arrived] if arrived < len(self.work) else math.inf
             ends = [copy.step_ends_s for copy in self.copies if copy.step_ends_s is not None]
+            ends += [ready_s for copy in self.copies for ready_s, _ in copy.on_the_way]
             now_s = min([arrival_s, next_scaling_s, *ends])
             if now_s == arrival_s:
                 self.route(arrived, now_s)
@@ -66,16 +71,41 @@ class Stepwise:
                 if copy.step_ends_s == now_s:
                     left -= self.end_step(copy, now_s)
             for copy in self.copies:
-                if copy.step_ends_s is None and copy.in_flight:
+                there = sorted(each for each in copy.on_the_way if each[0] <= now_s)
+                copy.waiting += [request for _, request in there]
+                copy.on_the_way = [each for each in copy.on_the_way if each[0] > now_s]
+                if copy.step_ends_s is None and (copy.waiting or copy.running):
                     self.begin_step(copy, now_s)
         return self
 
     def route(self, request: int, now_s: float) -> None:
         serving = [c for c in self.copies if c.ready_s <= now_s and not c.draining]
-        min(serving, key=lambda copy: copy.in_flight).waiting.append(request)
+        copy = min(serving, key=lambda copy: copy.in_flight)
+        if self.engine.is_disaggregated:
+            self.prefill(copy, request, now_s)
+        else:
+            copy.waiting.append(request)
+
+    def prefill(self, copy: Copy, request: int, now_s: float) -> None:
+        work = self.work
+        begun_s = max(now_s, copy.prefill_free_s)
+        self.admitted_s[request] = begun_s
+        busy_s = work.prefill_tokens[request] * work.prefill_s_per_token[request]
+        copy.prefill_free_s = begun_s + busy_s
+        copy.on_the_way.append((begun_s + work.hand_over_s[request], request))
+
+    def join(self, copy: Copy) -> None:
+        work = self.work
+        while copy.waiting and self.has_room(copy):
+            request = copy.waiting.pop(0)
+            copy.running.append(
+                Sequence(request, 0, work.input_tokens[request], work.output_tokens[request])
+            )
 
     def begin_step(self, copy: Copy, now_s: float) -> None:
         work, engine = self.work, self.engine
+        if engine.is_disaggregated:
+            self.join(copy)
         unread = [sequence for sequence in copy.running if sequence.to_read]
         decoding = [sequence for sequence in copy.running if not sequence.to_read]
         copy.reading, copy.decoding = [], decoding
@@ -86,7 +116,7 @@ class Stepwise:
             taken = min(sequence.to_read, budget)
             budget -= taken
             copy.reading.append((sequence, taken))
-        while copy.waiting and budget > 0 and self.has_room(copy):
+        while copy.waiting and budget > 0 and self.has_room(copy) and not engine.is_disaggregated:
             request = copy.waiting[0]
             to_read = work.prefill_tokens[request]
             if to_read > budget and copy.reading and not engine.chunked_prefill:
@@ -120,6 +150,8 @@ class Stepwise:
         for sequence in copy.decoding:
             sequence.context += 1
             sequence.to_generate -= 1
+            if math.isnan(self.first_token_s[sequence.request]):
+                self.first_token_s[sequence.request] = now_s
         for sequence, taken in copy.reading:
             sequence.to_read -= taken
             if not sequence.to_read:
