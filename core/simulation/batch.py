@@ -19,8 +19,9 @@ import pandas as pd
 
 from core.hardware.schemas import Accelerator
 from core.kernel.errors import InvalidInput
-from core.simulation import batch_rows, memory
+from core.simulation import batch_rows, device_counts, memory, predictor
 from core.simulation.batch_rows import REQUIRED, Asked, Booleans, Texts, join, plain_name
+from core.simulation.memory import Memory
 from core.simulation.predictor import Band, Prediction
 from core.simulation.scenarios import ENGINES, PRECISIONS, Floats, Ints, ModelTable, Scenarios
 from core.simulation.subjects import Subjects
@@ -179,7 +180,7 @@ def answer_one(columns: Mapping[str, str], subjects: Subjects) -> One:
     if not asked.is_good[0]:
         raise InvalidInput(f"{asked.errors[0]}.", remedy="See: bud simulate --help")
     prediction = subjects.predictor.predict(asked.scenarios)
-    note = str(_with_memory_notes(asked, prediction)[0])
+    note = str(_with_memory_notes(asked, prediction.memory, prediction.most_concurrency)[0])
     named = next(each for each in subjects.model_subjects if each.index == model)
     return One(
         scenarios=asked.scenarios,
@@ -198,22 +199,31 @@ def _added(asked: Asked, subjects: Subjects) -> pd.DataFrame:
     columns: dict[str, Any] = dict.fromkeys(ADDED, blank)
     columns |= {"error": asked.errors, "note": asked.notes}
     if asked.is_good.any():
-        columns |= _predicted(asked, subjects.predictor.predict(asked.scenarios))
+        columns |= _predicted(asked, subjects)
     return pd.DataFrame(columns)
 
 
-def _predicted(asked: Asked, prediction: Prediction) -> dict[str, Any]:
+def _predicted(asked: Asked, subjects: Subjects) -> dict[str, Any]:
+    models, systems = subjects.models, subjects.systems
+    rows, is_raised = device_counts.raised(asked.scenarios, models, systems)
+    prediction = subjects.predictor.predict(rows)
     columns: dict[str, Any] = {}
     for name in _BANDS:
         band: Band = getattr(prediction, name)
         for end, values in (("", band.mean), ("_low", band.low), ("_high", band.high)):
             columns[name + end] = _spread(np.round(values, 3), asked.is_good)
-    held = np.round(prediction.memory.needed / 1e9, 3)
-    columns["memory_gb_per_gpu"] = _spread(held, asked.is_good)
-    fits = prediction.fits & asked.is_startable[asked.is_good]
+    # Memory and fit are those of the devices that the row names.
+    held = memory.of_deployment(asked.scenarios, models, systems)
+    columns["memory_gb_per_gpu"] = _spread(np.round(held.needed / 1e9, 3), asked.is_good)
+    fits = held.fits & asked.is_startable[asked.is_good]
     columns["fits"] = _spread_texts(np.where(fits, "true", "false"), asked.is_good)
     columns["support"] = _spread_texts(_support(prediction.nearby), asked.is_good)
-    columns["note"] = _with_memory_notes(asked, prediction)
+    notes = _with_memory_notes(asked, held, prediction.most_concurrency)
+    devices = predictor.device_count(rows)
+    places = np.flatnonzero(asked.is_good).tolist()
+    for index in np.flatnonzero(is_raised).tolist():
+        join(notes, places[index], f"predicted as {devices[index]:.0f} devices would run it")
+    columns["note"] = notes
     return columns
 
 
@@ -242,15 +252,15 @@ def _support(nearby: Ints) -> Texts:
     return said[places]
 
 
-def _with_memory_notes(asked: Asked, prediction: Prediction) -> Texts:
+def _with_memory_notes(asked: Asked, held: Memory, most_concurrency: Floats) -> Texts:
     notes = asked.notes.copy()
     rows = np.flatnonzero(asked.is_good).tolist()
-    held, usable = prediction.memory.needed / 1e9, prediction.memory.usable / 1e9
-    for index in np.flatnonzero(~prediction.fits).tolist():
-        text = f"does not fit: {held[index]:,.1f} GB needed of {usable[index]:,.1f} GB usable"
-        join(notes, rows[index], text)
-    waits = prediction.fits & (asked.scenarios.concurrency > prediction.most_concurrency)
+    needed_gb, usable_gb = held.needed / 1e9, held.usable / 1e9
+    for index in np.flatnonzero(~held.fits).tolist():
+        text = f"{needed_gb[index]:,.1f} GB needed of {usable_gb[index]:,.1f} GB usable"
+        join(notes, rows[index], f"does not fit: {text}")
+    waits = held.fits & (asked.scenarios.concurrency > most_concurrency)
     for index in np.flatnonzero(waits).tolist():
-        most = int(prediction.most_concurrency[index])
+        most = int(most_concurrency[index])
         join(notes, rows[index], f"the KV cache holds {most:,} requests at once; the others wait")
     return notes

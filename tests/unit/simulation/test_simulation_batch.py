@@ -28,9 +28,20 @@ GOOD = {
     "dp": "1",
 }
 DISAGGREGATED = GOOD | {
-    "model": "DeepSeek-R1-0528", "mode": "disagg", "tp": "", "pp": "", "ep": "", "dp": "",
-    "prefill_workers": "2", "prefill_tp": "4", "prefill_ep": "4", "prefill_dp": "4",
-    "decode_workers": "1", "decode_tp": "8", "decode_ep": "8", "decode_dp": "",
+    "model": "DeepSeek-R1-0528",
+    "mode": "disagg",
+    "tp": "",
+    "pp": "",
+    "ep": "",
+    "dp": "",
+    "prefill_workers": "2",
+    "prefill_tp": "4",
+    "prefill_ep": "4",
+    "prefill_dp": "4",
+    "decode_workers": "1",
+    "decode_tp": "8",
+    "decode_ep": "8",
+    "decode_dp": "",
 }
 
 
@@ -218,6 +229,19 @@ def test_what_does_not_fit_or_start_is_answered_and_says_so() -> None:
     assert "tp 3 cannot share 32 attention heads" in odd["note"]
     assert min(too_big["tpot_ms"], odd["tpot_ms"]) > 0
     assert "200,512 tokens are over the model's 131,072" in long["note"]
+
+
+def test_a_worker_too_small_for_the_weights_is_predicted_as_wide_as_it_must_be() -> None:
+    one = {"prefill_tp": "1", "prefill_ep": "1", "prefill_dp": "1", "prefill_workers": "1"}
+    one |= {"decode_tp": "1", "decode_ep": "1", "decode_dp": "1"}
+    row = DISAGGREGATED | {"system": "gb200", "engine": "sglang", "precision": "fp4"} | one
+    wide = row | {f"{side}_{name}": "4" for side in ("prefill", "decode") for name in ("tp", "ep")}
+    wide |= {"prefill_dp": "4", "decode_dp": "4"}
+    small, large = _answers(row, wide)
+    assert (small["fits"], large["fits"]) == ("false", "true")
+    assert "predicted as 8 devices would run it" in small["note"]
+    assert small["tpot_ms"] == large["tpot_ms"]
+    assert small["memory_gb_per_gpu"] > 186 > large["memory_gb_per_gpu"]
 
 
 def test_a_file_is_answered_in_order_and_keeps_its_columns(tmp_path: Path) -> None:
