@@ -39,7 +39,7 @@ _TYPES: Mapping[str, _Type] = {
         "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next", "qwen3_5_text",
         "qwen3_5_moe_text", "qwen2_vl", "qwen2_5_vl", "qwen2_5_vl_text",
         "qwen2_vl_text", "qwen3_vl_text", "qwen3_vl_moe_text", "phi3", "phimoe",
-        "deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm", "glm4",
+        "deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4", "kimi_k2", "glm", "glm4",
         "glm4_moe", "glm4_moe_lite", "glm_moe_dsa", "minimax_m2", "minimax_m3", "gpt_oss",
         "granite",
         "granitemoe", "granitemoeshared", "olmo", "olmo2", "olmo3", "olmoe", "stablelm",
@@ -79,6 +79,8 @@ _NOT_DECODERS = frozenset({
     "t5encoder", "umt5", "vit", "vits", "wav2vec2", "wavlm", "whisper", "xlm-roberta", "yolos",
 })  # fmt: skip
 _SPARSE_ATTENTION = "deepseek_sparse_attention"
+# Layers of DeepSeek-V4 that compress less than this choose among the entries with an indexer.
+_INDEXED_BELOW = 128
 
 
 class _Fields:
@@ -154,6 +156,8 @@ def from_config(config: Mapping[str, Any], id: str) -> Architecture:  # noqa: A0
     shape |= _precision(config, text)
     if name == "nemotron_h":
         return Architecture(**shape | _nemotron_h(fields))
+    if name == "deepseek_v4":
+        return _checked(Architecture(**shape | _deepseek_v4(fields)))
     shape["layers"] = fields.need("num_hidden_layers", "n_layer", "n_layers", "num_layers")
     shape |= _heads(fields, name, shape["hidden"])
     shape |= _mixing(fields, name, shape["layers"])
@@ -307,6 +311,44 @@ def _latent_heads(fields: _Fields, heads: int) -> dict[str, Any]:
         "index_head_dim": fields.maybe("index_head_dim"),
         "index_topk": fields.maybe("index_topk"),
         "index_layers": own if index_heads else 0,
+    }
+
+
+def _deepseek_v4(fields: _Fields) -> dict[str, Any]:
+    """Compressed attention: a layer of ratio r keeps one entry for r tokens, and a window.
+
+    Its cache, and what a token attends to, are those of 1/r of a layer that keeps everything, so
+    the layers are counted as that many full ones, and the rest as windows.
+    """
+    layers = fields.need("num_hidden_layers")
+    ratios = (fields.listed("compress_ratios") or [])[:layers]
+    if len(ratios) != layers or not all(isinstance(ratio, int) for ratio in ratios):
+        raise InvalidInput(f"{fields.what} does not say how each layer compresses.", value=ratios)
+    full = round(sum(1 / ratio for ratio in ratios if ratio))
+    head_dim, rope = fields.need("head_dim"), fields.need("qk_rope_head_dim")
+    indexed = sum(0 < ratio < _INDEXED_BELOW for ratio in ratios)
+    return {
+        "layers": layers,
+        "heads": fields.need("num_attention_heads"),
+        "kv_heads": 1,
+        "head_dim": head_dim,
+        "v_head_dim": head_dim,
+        "kv_lora_rank": head_dim - rope,
+        "q_lora_rank": fields.need("q_lora_rank"),
+        "qk_rope_head_dim": rope,
+        "qk_nope_head_dim": head_dim - rope,
+        "output_groups": fields.need("o_groups"),
+        "output_lora_rank": fields.need("o_lora_rank"),
+        "index_heads": fields.need("index_n_heads"),
+        "index_head_dim": fields.need("index_head_dim"),
+        "index_topk": fields.need("index_topk"),
+        "index_layers": indexed,
+        "full_layers": full,
+        "window_layers": layers - full,
+        "window": fields.need("sliding_window"),
+        "intermediate": 0,
+        "native_precision": "mxfp4" if fields.get("expert_dtype") == "fp4" else "fp8",
+        **_experts(fields, "deepseek_v4", layers),
     }
 
 

@@ -43,6 +43,8 @@ class Architecture:
     q_lora_rank: int = 0
     qk_rope_head_dim: int = 0
     qk_nope_head_dim: int = 0
+    output_groups: int = 0  # DeepSeek-V4: heads that share a low-rank output projection,
+    output_lora_rank: int = 0  # and its rank
     index_heads: int = 0  # DeepSeek sparse attention (DSA): heads of the indexer,
     index_head_dim: int = 0  # their width,
     index_topk: int = 0  # and the tokens it lets a query attend to
@@ -87,6 +89,8 @@ class Architecture:
     @property
     def window_attention_params(self) -> float:
         """Of one sliding-window layer."""
+        if self.is_mla:
+            return self._mla_params
         return self._gqa_params(self.window_kv_heads or self.kv_heads)
 
     def _gqa_params(self, kv_heads: float) -> float:
@@ -106,7 +110,15 @@ class Architecture:
         latent = self.hidden * (self.kv_lora_rank + self.qk_rope_head_dim)
         expand = self.kv_lora_rank * self.heads * (self.qk_nope_head_dim + self.v_head_dim)
         output = self.heads * self.v_head_dim * self.hidden
-        indexer = self._indexer_params * self.index_layers / max(self.full_layers, 1)
+        if self.output_groups:
+            # The heads use the latent as it is, and each group of them projects it down first.
+            expand = 0
+            output = self.output_lora_rank * (
+                self.heads * self.v_head_dim + self.output_groups * self.hidden
+            )
+        # Not every layer has an indexer; all take an equal share of those there are.
+        attention_layers = max(self.full_layers + self.window_layers, 1)
+        indexer = self._indexer_params * self.index_layers / attention_layers
         return query + latent + expand + output + indexer
 
     @property
@@ -193,6 +205,8 @@ class Architecture:
 
     def window_bytes_per_token(self, kv_bytes_per_element: float) -> float:
         """Of one token over all sliding-window layers; at most `window` tokens are kept."""
+        if self.is_mla:
+            return self.window_layers * self.kv_elements_per_layer * kv_bytes_per_element
         heads = self.window_kv_heads or self.kv_heads
         return self.window_layers * heads * (self.head_dim + self.v_head_dim) * kv_bytes_per_element
 

@@ -113,6 +113,8 @@ PUBLISHED = (
     ("glm-5.2", "744", "40", "none", CARD),
     ("kimi-k2", "1026", "32", "head", CARD),
     ("moonlight-16b-a3b", "16", "2.24", "none", "Moonlight paper (arXiv 2502.16982)"),
+    ("deepseek-v4-flash", "284", "13", "head", CARD),
+    ("deepseek-v4-pro", "1600", "49", "both", CARD),
     ("minimax-m3", "428", "23", "none", CARD),
     ("mimo-v2-flash", "309", "15", "head", "MiMo-V2-Flash report and model card"),
     ("nemotron-3-nano-30b-a3b", "31.6", "3.2", "head", CARD),
@@ -264,7 +266,7 @@ def test_copies_are_found_by_the_shape_they_share(name: str, id_: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Qwen/Qwen3-33B", "deepseek-v5", "gpt-4o", "llama", "", "deepseek-ai/DeepSeek-V4-Pro"]
+    "name", ["Qwen/Qwen3-33B", "deepseek-v5", "gpt-4o", "llama", "", "moonshotai/Kimi-K3"]
 )
 def test_an_unknown_model_is_refused_with_the_nearest(name: str) -> None:
     with pytest.raises(NotFound, match="known to the simulator") as error:
@@ -303,6 +305,17 @@ def test_cache_of_latent_attention() -> None:
     assert architectures.find("deepseek-v3").kv_bytes_per_token(2) == 61 * 576 * 2
     # The indexer of V3.2 keeps 128 FP8 numbers and a float32 scale a token and layer.
     assert architectures.find("deepseek-v3.2").kv_bytes_per_token(2) == 61 * (576 * 2 + 132)
+
+
+def test_cache_of_compressed_attention() -> None:
+    # DeepSeek-V4-Flash: 21 layers keep 1 entry of 512 numbers for 4 tokens, 20 one for 128: as
+    # much as 5.4 layers that keep all, counted as 5. The others keep a window of 128 tokens.
+    model = architectures.find("deepseek-v4-flash")
+    assert (model.full_layers, model.window_layers, model.window) == (5, 38, 128)
+    growth = model.sequence_bytes(100_000, 1) - model.sequence_bytes(99_000, 1)
+    # Each of the 21 indexers keeps 132 bytes a token beside.
+    assert growth == 1000 * (5 * 512 + 21 * 132)
+    assert model.sequence_bytes(1000, 1) == 1000 * (5 * 512 + 21 * 132) + 128 * 38 * 512
 
 
 def test_cache_of_sliding_windows_stops_growing() -> None:

@@ -136,6 +136,17 @@ CONFIGS: dict[str, tuple[dict[str, Any], float, dict[str, Any]]] = {
          "vocab_size": 154880, "tie_word_embeddings": False},
         744.0, {"moe_layers": 75, "index_layers": 21, "full_layers": 78},
     ),
+    "deepseek-v4-flash": (
+        {"model_type": "deepseek_v4", "hidden_size": 4096, "num_hidden_layers": 43,
+         "num_attention_heads": 64, "num_key_value_heads": 1, "head_dim": 512,
+         "qk_rope_head_dim": 64, "q_lora_rank": 1024, "o_groups": 8, "o_lora_rank": 1024,
+         "index_n_heads": 64, "index_head_dim": 128, "index_topk": 512, "sliding_window": 128,
+         "compress_ratios": [0, 0, *[4, 128] * 20, 4, 0], "n_routed_experts": 256,
+         "num_experts_per_tok": 6, "n_shared_experts": 1, "moe_intermediate_size": 2048,
+         "vocab_size": 129280, "tie_word_embeddings": False, "expert_dtype": "fp4",
+         "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}},
+        284.0, {"native_precision": "mxfp4", "index_layers": 21, "full_layers": 5},
+    ),
     "minimax-m3": (
         {"model_type": "minimax_m3", "hidden_size": 6144, "num_hidden_layers": 60,
          "num_attention_heads": 64, "num_key_value_heads": 4, "head_dim": 128,
@@ -256,6 +267,10 @@ def test_what_does_not_write_text_is_refused_by_name(config: dict[str, Any], kin
         (_llama(intermediate_size=0), "no intermediate_size"),
         (_llama(layer_types=["full_attention"] * 3), "what each of its 28 layers is"),
         (_llama(quantization_config={"quant_method": "secret"}), "'secret'"),
+        (
+            CONFIGS["deepseek-v4-flash"][0] | {"compress_ratios": [4]},
+            "how each layer compresses",
+        ),
     ],
 )
 def test_a_broken_config_says_what_is_wrong(config: dict[str, Any], message: str) -> None:
