@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 
 from core.kernel import clock
@@ -98,7 +99,8 @@ def usd(amount_usd: float | None) -> str:
         return f"{sign}${amount:,.2f}"
     if amount >= 0.01:
         return f"{sign}${amount:.4f}"
-    return f"{sign}${amount:.2g}" if amount >= 1e-4 else f"{sign}${amount:.1e}"
+    # Two digits that count, written out: a person reads $0.000023 and not $2.3e-05.
+    return f"{sign}${amount:.{1 - math.floor(math.log10(amount))}f}"
 
 
 def percent(share: float | None) -> str:
