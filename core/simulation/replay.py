@@ -69,6 +69,19 @@ class Policy:
                 )
 
 
+def replica_range(policy: Policy, configured: int) -> tuple[int, int]:
+    """Fewest and most replicas of a configuration with `configured` copies of the model.
+
+    Raises:
+        InvalidInput: The policy allows fewer than the configuration has.
+    """
+    least = configured if policy.min_replicas is None else policy.min_replicas
+    most = least if policy.max_replicas is None else policy.max_replicas
+    if least > most:
+        raise _bad_replicas(least, most)
+    return least, most
+
+
 def _bad_replicas(least: int, most: int) -> InvalidInput:
     return InvalidInput(
         f"Replicas go from {least:,} to {most:,}: it must be 1 ≤ min ≤ max ≤ {MAX_REPLICAS:,}.",
@@ -185,11 +198,7 @@ def _engine(times: CopyTimes, policy: Policy) -> Engine:
 def _scaling(
     policy: Policy, configuration: Scenarios, times: CopyTimes, kv_bytes_per_request: float
 ) -> Scaling:
-    configured = max(1, int(configuration.replicas[0]))
-    least = configured if policy.min_replicas is None else policy.min_replicas
-    most = least if policy.max_replicas is None else policy.max_replicas
-    if least > most:
-        raise _bad_replicas(least, most)
+    least, most = replica_range(policy, max(1, int(configuration.replicas[0])))
     target = policy.target_in_flight
     if target is None:
         in_batch = min(times.max_sequences, times.kv_capacity_bytes / kv_bytes_per_request)

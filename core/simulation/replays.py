@@ -7,7 +7,7 @@ from core.kernel import audit, clock, database, ids
 from core.kernel.actor import Actor
 from core.kernel.errors import InvalidInput, NotFound
 from core.projects import services as projects
-from core.simulation import crud, kept_traces, questions, services, traces, workflows
+from core.simulation import crud, kept_traces, questions, replay, services, traces, workflows
 from core.simulation.models import SimulationRun
 from core.simulation.replay_requests import ReplayRequest, ReplayView, TraceView
 from core.simulation.traces import Trace
@@ -58,7 +58,8 @@ def start(actor: Actor, project_id: str, request: ReplayRequest) -> ReplayView:
     """Start a replay as a job.
 
     Raises:
-        InvalidInput: A configuration that no engine would start, a rate or a window out of range.
+        InvalidInput: A configuration that no engine would start, a policy, a rate or a
+            window out of range.
         NotFound: An unknown model, device or trace, with the nearest names.
     """
     actor.require("simulation:create", project_id)
@@ -66,11 +67,10 @@ def start(actor: Actor, project_id: str, request: ReplayRequest) -> ReplayView:
     reason = questions.impossible(request.query, at)
     if reason:
         raise InvalidInput(f"It cannot run: {reason}.", remedy="Choose another configuration.")
+    replay.replica_range(request.policy, request.query.replicas)
     trace = request.cut(kept_traces.find(project_id, request.trace))
-    # The job must find the same model as this person does, who may call another one by its name.
-    query = services.canonical(actor, request.query).model_copy(
-        update={"hardware": request.query.hardware}
-    )
+    # The job must find the model that this person means; an instance keeps its name and price.
+    query = services.canonical(actor, request.query)
     request = request.model_copy(update={"query": query})
     layout = questions.layout_name(query)
     row = SimulationRun(
