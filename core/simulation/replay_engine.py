@@ -467,13 +467,16 @@ class _Fleet:
         scaling, recent = self._scaling, self._wanted
         wanted = math.ceil(self.in_flight / scaling.target_in_flight)
         wanted = min(max(wanted, scaling.min_replicas), scaling.max_replicas)
+        # Only what may yet be the highest of a later window is kept, so that it is the first.
+        while recent and recent[-1][1] <= wanted:
+            recent.pop()
         recent.append((now_s, wanted))
         while recent[0][0] < now_s - scaling.scale_down_delay_s:
             recent.popleft()
         starting = self._starting(now_s)
         serving = [slot for slot, load in enumerate(self._loads) if load < math.inf]
         count = len(starting) + len(serving)
-        highest = max(each for _, each in recent)
+        highest = recent[0][1]
         for _ in range(wanted - count):
             self._launch(now_s, scaling.start_up_s)
         if highest < count:

@@ -25,6 +25,8 @@ DEFAULT_MAX_BATCHED_TOKENS = 8192
 _BATCHES, _CONTEXTS, _PROMPTS = 28, 6, 24
 # Prefill is priced at this many sequences in flight: enough to share a step's overhead.
 _PREFILL_CONCURRENCY = 16.0
+# Of the KV cache: whole sequences leave some of it empty.
+_FULL = 0.97
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,19 @@ def tabulate(
     batched = int(one.chunk_tokens[0]) or DEFAULT_MAX_BATCHED_TOKENS
     sequences = int(min(asked, batched))
     output = float(output_tokens.mean())
-    step_ms, per_token_ms = _steps(predictor, one, sequences, input_tokens, output)
+    lengths, kv_bytes, capacity = _kv(predictor, one, input_tokens + output_tokens)
+    most = min(sequences, int(capacity / kv_bytes[0]))
+    batches = np.unique(np.geomspace(1, max(1, most), _BATCHES).round())
+    # Longer contexts than these do not fit, and the predictor would answer for a smaller batch.
+    longest = np.interp(_FULL * capacity / batches, kv_bytes, lengths)
+    step_ms, per_token_ms = _steps(predictor, one, batches, longest, input_tokens, output)
+    every = np.arange(sequences + 1)
     prompts = np.unique(np.geomspace(input_tokens.min(), input_tokens.max(), _PROMPTS).round())
     price = _split_prompts if one.mode[0] == 1 else _prompts
     prefill_ms, delay_ms = price(predictor, one, prompts, output)
-    lengths, kv_bytes, capacity = _kv(predictor, one, input_tokens + output_tokens)
     return CopyTimes(
-        step_ms=step_ms,
-        step_ms_per_token=per_token_ms,
+        step_ms=np.interp(every, batches, step_ms),
+        step_ms_per_token=np.interp(every, batches, per_token_ms),
         prompt_tokens=prompts,
         prefill_ms=prefill_ms,
         delay_ms=delay_ms,
@@ -115,24 +122,35 @@ def tabulate(
 
 
 def _steps(
-    predictor: Predictor, one: Scenarios, sequences: int, input_tokens: Ints, output: float
+    predictor: Predictor,
+    one: Scenarios,
+    batches: Floats,
+    longest: Floats,
+    input_tokens: Ints,
+    output: float,
 ) -> tuple[Floats, Floats]:
-    """Intercepts and slopes of the step time over the mean context, for 0 … `sequences`."""
-    batches = np.unique(np.geomspace(1, sequences, _BATCHES).round())
+    """Intercepts and slopes of the step time over the mean context, one for each batch.
+
+    `longest` is the longest sequence that a batch of each size can hold.
+    """
     # A batch's mean context wanders less than single requests do.
-    shortest, longest = np.quantile(input_tokens, (0.1, 0.95)) + output / 2
-    contexts = np.unique(np.geomspace(shortest, max(longest, 2 * shortest), _CONTEXTS).round())
-    grid_batch, grid_context = (each.ravel() for each in np.meshgrid(batches, contexts))
-    prompts = np.maximum(1.0, grid_context - output / 2)
-    rows = _rows(one, isl=prompts, osl=output, concurrency=grid_batch)
+    low, high = np.quantile(input_tokens, (0.1, 0.95)) + output / 2
+    # A context is a prompt and half an answer, which may be shorter than the mean one.
+    high = np.clip(np.maximum(longest - output / 2, longest / 1.5), 2.0, max(high, 2 * low))
+    low = np.maximum(1.0, np.minimum(low, high / 2))
+    context = np.geomspace(low, high, _CONTEXTS)
+    answer = np.minimum(output, context)
+    rows = _rows(
+        one,
+        isl=(context - answer / 2).ravel(),
+        osl=answer.ravel(),
+        concurrency=np.broadcast_to(batches, context.shape).ravel(),
+    )
     prediction = predictor.predict(rows)
-    step_ms = (prediction.times.step_ms * _correction(prediction)).reshape(len(contexts), -1)
-    # What the step was predicted for, where a prompt could not be shortened to `context`.
-    context = (prompts + output / 2).reshape(len(contexts), -1)[:, 0]
-    fitted = [_affine(context, step_ms[:, column]) for column in range(len(batches))]
-    every = np.arange(sequences + 1)
+    step_ms = (prediction.times.step_ms * _correction(prediction)).reshape(context.shape)
+    fitted = [_affine(*column) for column in zip(context.T, step_ms.T, strict=True)]
     constant, slope = np.array(fitted).T
-    return np.interp(every, batches, constant), np.interp(every, batches, slope)
+    return constant, slope
 
 
 def _affine(context: Floats, step_ms: Floats) -> tuple[float, float]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from core.kernel.errors import InvalidInput
-from core.simulation import predictor, replay, traces, workloads
+from core.simulation import predictor, replay, replay_times, traces, workloads
 from core.simulation.replay import LatencyTargets, Policy
 from core.simulation.replay_engine import Engine, Scaling, Work, simulate
 from core.simulation.scenarios import from_columns
@@ -179,6 +179,36 @@ def test_a_steady_load_gets_the_times_that_the_predictor_says():
         found = replay.run(PREDICTOR, limited, at_once)
         expected = PREDICTOR.predict(one)
         assert found.tpot_ms.p50 == pytest.approx(expected.tpot_ms.mean[0], rel=0.1), columns
+
+
+@pytest.mark.parametrize(
+    ("columns", "trace_id"),
+    [
+        ({}, "azure-conversation"),
+        # Full long before its batches are.
+        ({}, "mooncake-conversation"),
+        # Sliding windows, and experts.
+        ({"model": "gpt-oss-120b", "tp": 2.0}, "mooncake-conversation"),
+        ({"mode": 1, "decode_tp": 2.0, "decode_workers": 2.0}, "azure-conversation"),
+    ],
+)
+def test_tabulated_steps_are_those_of_the_predictor(columns, trace_id):
+    one, trace = configuration(**columns), traces.shipped(trace_id)
+    times = replay_times.tabulate(PREDICTOR, one, trace.input_tokens, trace.output_tokens)
+    random = np.random.default_rng(0)
+    batch = np.round(np.exp(random.uniform(0, np.log(256), 300)))
+    isl = np.array([random.choice(trace.input_tokens, int(each)).mean() for each in batch])
+    osl = trace.output_tokens.mean()
+    rows = one.take(np.zeros(300, int)).with_columns(
+        isl=isl, osl=np.full(300, osl), concurrency=batch
+    )
+    predicted = PREDICTOR.predict(rows)
+    expected = predicted.times.step_ms * predicted.tpot_ms.mean / predicted.times.tpot_ms
+    at = batch.astype(int)
+    found = times.step_ms[at] + times.step_ms_per_token[at] * (isl + osl / 2)
+    fits = predicted.times.pressure <= 1
+    assert fits.sum() > 100
+    assert np.abs(found / expected - 1)[fits].mean() < 0.05
 
 
 def test_percentiles_targets_hours_and_cost_agree_with_each_other():
