@@ -222,7 +222,7 @@ def _kpis(deployment_id: str, shown_state: str) -> None:
         ),
         Kpi("TTFT p50", formats.ms(hour.ttft.p50_ms), "Time to first token, last hour."),
         Kpi(
-            "Tokens per second",
+            "Tokens/s",
             formats.rate(hour.generation_tokens_per_s),
             "Generated for one request; median over the requests of the last hour.",
         ),
