@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import cast
@@ -39,13 +39,13 @@ class Work:
     replica: from the beginning of a prompt's prefill until it can join the decode batch.
     """
 
-    arrival_s: list[float]
-    input_tokens: list[int]
-    output_tokens: list[int]
-    prefill_tokens: list[int]
-    prefill_s_per_token: list[float]
-    kv_bytes: list[int]
-    hand_over_s: list[float]
+    arrival_s: Sequence[float]
+    input_tokens: Sequence[int]
+    output_tokens: Sequence[int]
+    prefill_tokens: Sequence[int]
+    prefill_s_per_token: Sequence[float]
+    kv_bytes: Sequence[int]
+    hand_over_s: Sequence[float]
 
     def __len__(self) -> int:
         return len(self.arrival_s)

@@ -19,8 +19,8 @@ from core.kernel.errors import InvalidInput, NotFound, TooLarge
 from core.simulation.scenarios import Floats, Ints
 from core.simulation.workloads import Workload
 
-MAX_BYTES = 512_000_000
-MAX_REQUESTS = 5_000_000
+MAX_BYTES = 256_000_000
+MAX_REQUESTS = 2_000_000
 MAX_TOKENS = 10_000_000
 MAX_DURATION_S = 31 * 86_400.0
 

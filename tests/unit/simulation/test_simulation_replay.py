@@ -7,15 +7,33 @@ import numpy as np
 import pytest
 
 from core.kernel.errors import InvalidInput
-from core.simulation import predictor, replay, replay_times, traces, workloads
+from core.simulation import dataset, predictor, replay, replay_times, traces, workloads
+from core.simulation.predictor import Band
 from core.simulation.replay import LatencyTargets, Policy
 from core.simulation.replay_engine import Engine, Scaling, Work, simulate
+from core.simulation.roofline import PRIOR, Roofline
 from core.simulation.scenarios import from_columns
 from core.simulation.traces import Trace
 from tests.unit.simulation.stepwise_replay import Stepwise
 
-PREDICTOR = predictor.shipped()
 REQUESTS = 5_000
+
+
+class Analytic(predictor.Predictor):
+    """The roofline with its prior coefficients: training again changes nothing in these tests."""
+
+    def __init__(self):
+        self.models, self.systems = dataset.tables()
+        self.roofline = Roofline(self.models, self.systems, PRIOR)
+
+    def predict(self, rows):
+        times = self.roofline.times(rows)
+        ttft, tpot = (Band(mean, mean, mean) for mean in (times.ttft_ms, times.tpot_ms))
+        nearby = np.zeros(len(rows), np.int64)
+        return predictor.assemble(rows, times, ttft, tpot, nearby, self)
+
+
+PREDICTOR = Analytic()
 
 
 def configuration(**columns):
@@ -208,7 +226,7 @@ def test_tabulated_steps_are_those_of_the_predictor(columns, trace_id):
     found = times.step_ms[at] + times.step_ms_per_token[at] * (isl + osl / 2)
     fits = predicted.times.pressure <= 1
     assert fits.sum() > 100
-    assert np.abs(found / expected - 1)[fits].mean() < 0.05
+    assert np.abs(found / expected - 1)[fits].max() < 0.02
 
 
 def test_percentiles_targets_hours_and_cost_agree_with_each_other():
