@@ -189,14 +189,33 @@ def test_a_steady_load_gets_the_times_that_the_predictor_says():
         {"isl": 1000.0, "osl": 300.0, "concurrency": 64.0, "mode": 1, "decode_tp": 2.0},
     ):
         one = configuration(**columns)
-        concurrency, isl, osl = (int(value[0]) for value in (one.concurrency, one.isl, one.osl))
-        # With more waiting than a batch takes, as many are in flight as in a closed loop.
-        count = 20 * concurrency
-        at_once = trace_of(np.zeros(count), np.full(count, isl), np.full(count, osl))
-        limited = one.with_columns(max_sequences=one.concurrency)
-        found = replay.run(PREDICTOR, limited, at_once)
         expected = PREDICTOR.predict(one)
-        assert found.tpot_ms.p50 == pytest.approx(expected.tpot_ms.mean[0], rel=0.1), columns
+        assert full_batch_tpot_ms(PREDICTOR, one) == pytest.approx(
+            expected.tpot_ms.mean[0], rel=0.1
+        ), columns
+
+
+def full_batch_tpot_ms(answers, one):
+    """With more requests waiting than a batch takes, as many run as in a closed loop."""
+    concurrency, isl, osl = (int(value[0]) for value in (one.concurrency, one.isl, one.osl))
+    count = 20 * concurrency
+    at_once = trace_of(np.zeros(count), np.full(count, isl), np.full(count, osl))
+    limited = one.with_columns(max_sequences=one.concurrency)
+    return replay.run(answers, limited, at_once).tpot_ms.p50
+
+
+def test_what_the_shipped_predictor_learned_is_in_the_replay():
+    shipped = predictor.shipped()
+    for columns in (
+        {"isl": 1024.0, "osl": 1024.0, "concurrency": 64.0},
+        {"isl": 1024.0, "osl": 1024.0, "concurrency": 16.0, "model": "gpt-oss-120b", "tp": 2.0},
+        {"isl": 8192.0, "osl": 1024.0, "concurrency": 16.0, "model": "llama-3.1-70b", "tp": 4.0},
+    ):
+        one = configuration(**columns)
+        expected = shipped.predict(one)
+        assert full_batch_tpot_ms(shipped, one) == pytest.approx(
+            expected.tpot_ms.mean[0], rel=0.15
+        ), columns
 
 
 @pytest.mark.parametrize(
