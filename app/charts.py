@@ -79,7 +79,7 @@ def stacked_bars(
 
 
 def lines(
-    at: Sequence[datetime],
+    at: Sequence[datetime] | Sequence[float],
     values: Mapping[str, Sequence[float | None]],
     *,
     unit: str,

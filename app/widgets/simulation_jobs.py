@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import streamlit as st
@@ -66,7 +65,7 @@ def _search_request(context: SessionContext) -> SearchRequest:
     left, right = st.columns(2)
     most = left.number_input("GPUs at most", 1, searches.MOST_GPUS, 8, key="search-gpus")
     budget = right.number_input(
-        "USD per hour at most", min_value=0.0, value=None, placeholder="any", key="search-budget"
+        "USD/h at most", min_value=0.0, value=None, placeholder="any", key="search-budget"
     )
     ttft = left.number_input(
         "TTFT at most (ms)", min_value=0.0, value=None, placeholder="any", key="search-ttft"
@@ -232,15 +231,22 @@ def _replay_request(context: SessionContext) -> ReplayRequest:
     trace = _trace(context)
     left, right = st.columns(2)
     rate = left.number_input(
-        "Arrivals, times the trace's", 0.01, 1000.0, 1.0, step=0.5, key="replay-rate"
+        "Arrivals ×",
+        0.01,
+        1000.0,
+        1.0,
+        step=0.5,
+        help="2 lets the requests arrive twice as fast as in the trace.",
+        key="replay-rate",
     )
     most = right.number_input(
         "Most copies",
         min_value=1,
         value=None,
-        placeholder="as above",
+        placeholder="none",
         key="replay-most",
-        help="More than the GPUs above hold: the autoscaler starts copies when it is busy.",
+        help="Copies of the model that the autoscaler may start when these are busy; empty is none "
+        "beside those above.",
     )
     ttft = left.number_input("TTFT target (ms)", 1.0, value=1000.0, step=100.0, key="replay-ttft")
     tpot = right.number_input("TPOT target (ms)", 1.0, value=50.0, step=5.0, key="replay-tpot")
@@ -290,8 +296,9 @@ def _replay_result(result: ReplayResult) -> None:
             Kpi(
                 "Targets met",
                 formats.percent(result.attainment),
-                "Share of all requests, refused ones included, that met every target.",
-                _attained(result.attained),
+                "Share of all requests, refused ones included, that met every target: "
+                f"{_attained(result.attained)}.",
+                f"of {formats.count(result.requests)}",
             ),
             Kpi("TTFT p50", formats.ms(result.ttft_ms.p50), note=_p99(result.ttft_ms)),
             Kpi("TPOT p50", None if tpot is None else formats.ms(tpot.p50), note=_p99(tpot)),
@@ -299,7 +306,8 @@ def _replay_result(result: ReplayResult) -> None:
             Kpi(
                 "GPU hours",
                 f"{result.device_hours:,.2f}",
-                note=f"{result.mean_replicas:,.1f} copies, {result.peak_replicas} at most",
+                f"{result.mean_replicas:,.1f} copies in the mean, {result.peak_replicas} at most.",
+                f"{result.mean_replicas:,.1f} copies",
             ),
             Kpi(
                 "Cost",
@@ -307,7 +315,7 @@ def _replay_result(result: ReplayResult) -> None:
                 "“—” means that no price is set.",
                 None
                 if result.usd_per_million_output_tokens is None
-                else f"{formats.usd(result.usd_per_million_output_tokens)} per M output",
+                else f"{formats.usd(result.usd_per_million_output_tokens)}/M out",
             ),
         ],
         key="replay",
@@ -328,20 +336,32 @@ def _p99(spread: Spread | None) -> str | None:
 
 
 def _timeline(timeline: Timeline) -> None:
-    start = datetime(2000, 1, 1, tzinfo=UTC)
-    at = [start + timedelta(seconds=each) for each in timeline.start_s]
-    shown = (
-        ("Requests running and queued", "requests", {
-            "running": timeline.running, "queued": timeline.queued}),
-        ("Output tokens per second", "tokens/s", {"generated": timeline.output_tokens_per_s}),
-        ("Copies of the model", "copies", {"copies": timeline.replicas}),
-    )  # fmt: skip
-    for title, unit, values in shown:
-        figure = charts.lines(
-            at, values, unit=unit, group_colors=charts.colors(values), number_format=",.1f"
-        )
-        figure.update_xaxes(hoverformat="%H:%M:%S", tickformatstops=None, tickformat="%H:%M")
-        charts.show(figure, f"{title}, by time since the trace's beginning", key=f"replay-{unit}")
+    minutes = [each / 60 for each in timeline.start_s]
+    in_flight = {"running": timeline.running, "queued": timeline.queued}
+    _over_time(minutes, "Requests running and queued", "requests", in_flight)
+    met = [None if share is None else 100 * share for share in timeline.attainment]
+    _over_time(minutes, "Arrivals that met every target", "%", {"met": met})
+    # The last bin is seldom a whole one.
+    if len({round(copies, 1) for copies in timeline.replicas[:-1]}) > 1:
+        _over_time(minutes, "Copies of the model", "copies", {"copies": timeline.replicas})
+
+
+def _over_time(
+    minutes: Sequence[float],
+    title: str,
+    unit: str,
+    values: Mapping[str, Sequence[float | None]],
+) -> None:
+    figure = charts.lines(
+        minutes, values, unit=unit, group_colors=charts.colors(values), number_format=",.1f"
+    )
+    figure.update_xaxes(
+        title={"text": "minutes since the beginning", "standoff": 6},
+        tickformatstops=None,
+        hoverformat=",.1f",
+    )
+    figure.update_traces(mode="lines")
+    charts.show(figure, title, key=f"replay-{title}")
 
 
 def _percentiles(result: ReplayResult) -> None:

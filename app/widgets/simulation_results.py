@@ -41,8 +41,6 @@ def headline(answer: Answer) -> None:
         )
     for note in answer.notes:
         st.warning(escape(note), icon=":material/info:")
-    if answer.basis.note:
-        st.caption(escape(answer.basis.note))
 
 
 def kpis(outcome: Outcome) -> None:
@@ -83,7 +81,7 @@ def kpis(outcome: Outcome) -> None:
                 f"{formats.count(outcome.devices)} GPU{'' if outcome.devices == 1 else 's'}",
             ),
             Kpi(
-                "USD/M tokens",
+                "USD/M out",
                 None if usd is None else formats.usd(usd.mean),
                 "USD for a million output tokens at this load, at the cheapest known price; "
                 f"{formats.usd(outcome.usd_per_million_tokens)} for a million of input and "
@@ -102,7 +100,7 @@ def kpis(outcome: Outcome) -> None:
                 formats.count(outcome.most_concurrency),
                 "Requests of this length whose KV cache fits in the whole deployment at once; "
                 "more than these wait.",
-                "fit in the KV cache",
+                "fit at once",
             ),
         ],
         key="what-if",

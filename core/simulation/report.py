@@ -132,7 +132,7 @@ def _csv_rows(answer: Answer) -> Iterable[dict[str, Any]]:
     yield _csv_row(answer, "asked", "", answer.query, answer.outcome)
     for curve in answer.curves:
         for point in curve.points:
-            query = answer.query.model_copy(update={"concurrency": point.concurrency})
+            query = curve.query.model_copy(update={"concurrency": point.concurrency})
             yield _csv_row(answer, "curve", curve.layout, query, point.outcome)
     for change in answer.changes:
         if change.outcome is not None:
@@ -335,8 +335,7 @@ def _basis_list(answer: Answer) -> str:
         ["Nearest measured rows", answer.outcome.support],
         ["Report made", _moment(clock.now())],
     ]
-    note = f'<p class="soft">{escape(basis.note)}</p>' if basis.note else ""
-    return _table(["", ""], rows) + note
+    return _table(["", ""], rows)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -163,6 +163,7 @@ class Curve:
     """One way to spread the model over the devices, at rising concurrency."""
 
     layout: str
+    query: WhatIf
     points: tuple[CurvePoint, ...]
 
 
@@ -209,7 +210,6 @@ class Basis:
     version: str
     data_date: str
     data_hash: str
-    note: str
 
 
 @dataclass(frozen=True)

@@ -115,15 +115,8 @@ def systems(actor: Actor) -> tuple[Subject, ...]:
 
 def basis(predictor: Predictor) -> Basis:
     """What a predictor's answers are made from: its version, and the data it was trained on."""
-    about = getattr(predictor, "about", None)
-    if about is None:
-        return Basis(
-            version="analytic",
-            data_date="",
-            data_hash="",
-            note="The analytic model alone, not fitted to measured rows.",
-        )
-    return Basis(about.version, about.data_date, about.data_hash, "")
+    about = predictor.about
+    return Basis(about.version, about.data_date, about.data_hash)
 
 
 def pairing(actor: Actor, query: WhatIf, known: Subjects | None = None) -> Pairing:

@@ -191,7 +191,7 @@ def _curves(
     for number, layout in enumerate(layouts):
         part = found[number * len(loads) : (number + 1) * len(loads)]
         points = (CurvePoint(load, each) for load, each in zip(loads, part, strict=True))
-        curves.append(Curve(layout_name(layout), tuple(points)))
+        curves.append(Curve(layout_name(layout), layout, tuple(points)))
     return tuple(curves)
 
 
