@@ -14,6 +14,8 @@ from core.metrics.ingest import Ingester
 from core.registry import workflows as _registry_workflows  # noqa: F401 (registers kinds)
 from core.routing import services as routing
 from core.routing.keeper import Keeper
+from core.simulation import search_workflow as _search_workflow  # noqa: F401 (registers kinds)
+from core.simulation import workflows as _simulation_workflows  # noqa: F401 (registers kinds)
 
 log = logging.getLogger(__name__)
 
