@@ -23,7 +23,16 @@ from core.simulation import batch_rows, device_counts, memory, predictor
 from core.simulation.batch_rows import REQUIRED, Asked, Booleans, Texts, join, plain_name
 from core.simulation.memory import Memory
 from core.simulation.predictor import Band, Prediction
-from core.simulation.scenarios import ENGINES, PRECISIONS, Floats, Ints, ModelTable, Scenarios
+from core.simulation.scenarios import (
+    ENGINES,
+    PRECISIONS,
+    UNKNOWN,
+    Floats,
+    Ints,
+    ModelTable,
+    Scenarios,
+    native_precision,
+)
 from core.simulation.subjects import Subjects
 
 _BANDS = ("ttft_ms", "tpot_ms", "e2e_ms", "tokens_per_s_per_gpu")
@@ -58,7 +67,9 @@ class One:
     @property
     def precision(self) -> str:
         """Of the weights."""
-        return PRECISIONS[int(memory.precision_of(self.scenarios, self.models)[0])]
+        given = int(self.scenarios.precision[0])
+        shape = self.models.architectures[int(self.scenarios.model[0])]
+        return native_precision(shape) if given == UNKNOWN else PRECISIONS[given]
 
     @property
     def support(self) -> str:
