@@ -5,9 +5,10 @@ Three objectives are minimised (`objectives.Scores`). What cannot run is treated
 that lacks less comes first.
 
 DEAP ranks the population, measures its crowding and selects; NumPy does what concerns every
-individual alike: variation, decoding, prediction. Nothing is evaluated twice. Every
-non-dominated configuration that was ever seen is kept, and half of each generation are
-neighbours of those, because in a space of choices the front hangs together by single changes.
+individual alike: variation, decoding, prediction. Nothing is evaluated twice, every non-dominated
+configuration that was ever seen is kept, and of equals the population holds one. Half of each
+generation are plain neighbours, because in a space of choices the good ones hang together by
+single changes.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from core.simulation.topology import REASONS
 
 DEFAULT_BUDGET = 20_000
 MOST_BUDGET = 1_000_000
-# Settings were chosen on other spaces than the tests', with the analytic predictor and with
-# random interactions between choices on top of it, at a third of the tests' budgets.
+# Settings were chosen on other spaces than those of the tests, with the analytic predictor and
+# with random interactions between choices on top of it.
 _POPULATION = 100
 _GENERATIONS = 40
 _FEWEST_CHILDREN = 40
@@ -275,9 +276,8 @@ class _Search:
         )
 
     def _neighbours(self, count: int) -> Ints:
-        """One or two changes to non-dominated configurations; to the population if none runs."""
-        parents = self._front if len(self._front) else self._population
-        genomes: Ints = parents[self._random.integers(len(parents), size=count)]
+        """One or two changes to configurations of the population."""
+        genomes: Ints = self._population[self._random.integers(len(self._population), size=count)]
         return self._changed(genomes, 1 + (self._random.random(count) < _SECOND_CHANGE_SHARE))
 
     def _children(self, count: int) -> Ints:

@@ -72,7 +72,8 @@ class Machine:
         return cls(
             system=price.accelerator_id,
             devices=price.devices if price.instance else None,
-            usd_per_device_hour=price.usd_per_device_hour,
+            # A price that was set to 0 says as little as none.
+            usd_per_device_hour=price.usd_per_device_hour or None,
             cloud=price.cloud,
             region=price.region,
             instance=price.instance,
