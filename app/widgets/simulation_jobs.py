@@ -248,8 +248,8 @@ def _replay_request(context: SessionContext) -> ReplayRequest:
         help="Copies of the model that the autoscaler may start when these are busy; empty is none "
         "beside those above.",
     )
-    ttft = left.number_input("TTFT target (ms)", 1.0, value=1000.0, step=100.0, key="replay-ttft")
-    tpot = right.number_input("TPOT target (ms)", 1.0, value=50.0, step=5.0, key="replay-tpot")
+    ttft = left.number_input("TTFT target (ms)", 1, value=1000, step=100, key="replay-ttft")
+    tpot = right.number_input("TPOT target (ms)", 1, value=50, step=5, key="replay-tpot")
     return ReplayRequest(
         query=query,
         trace=trace,
@@ -261,6 +261,9 @@ def _replay_request(context: SessionContext) -> ReplayRequest:
 
 def _trace(context: SessionContext) -> str:
     traces = {each.id: each for each in replays.list_traces(context.actor, context.project_id)}
+    added = st.session_state.pop("replay-added", None)
+    if added in traces:
+        st.session_state["replay-trace"] = added
     chosen: str = st.selectbox(
         "Trace", list(traces), format_func=lambda each: traces[each].name, key="replay-trace"
     )
@@ -275,7 +278,10 @@ def _trace(context: SessionContext) -> str:
         )
         if st.button("Add", key="replay-add", disabled=file is None) and file is not None:
             with errors_shown():
-                replays.add_trace(context.actor, context.project_id, file.name, file.getvalue())
+                made = replays.add_trace(
+                    context.actor, context.project_id, file.name, file.getvalue()
+                )
+                st.session_state["replay-added"] = made.id
                 st.rerun()
     return chosen
 
