@@ -24,6 +24,7 @@ from app.commands import (
     output,
     quality,
     simulate,
+    simulator,
     up,
     users,
 )
@@ -51,6 +52,7 @@ app.add_typer(keys.group, name="keys")
 app.add_typer(metrics.group, name="metrics")
 app.add_typer(hardware.group, name="hardware")
 app.command()(simulate.simulate)
+app.add_typer(simulator.group, name="simulator")
 app.add_typer(jobs.group, name="jobs")
 app.add_typer(users.users, name="users")
 app.add_typer(users.projects, name="projects")

@@ -7,6 +7,7 @@ table into the package; everything else reads only that.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,19 @@ SILICON = "nvidia_silicon"
 INFERENCEMAX = "inferencemax"
 ALCF = "alcf"
 
-_TEXT = ("source", "source_id", "model", "system", "engine", "engine_version", "precision")
-_TEXT += ("mode", "spec_decoding", "measured_on", "lengths", "note")
+_TEXT = (
+    *("source", "source_id", "model", "system", "engine", "engine_version", "precision"),
+    *("mode", "spec_decoding", "measured_on", "lengths", "note"),
+)
 _SIDE = ("workers", "tp", "pp", "ep", "dp")
-_COUNTS = ("isl", "osl", "concurrency", "tp", "pp", "ep", "dp", "replicas", "gpus")
-_COUNTS += tuple(f"{side}_{name}" for side in ("prefill", "decode") for name in _SIDE)
-_TIMES = ("ttft_ms", "tpot_ms", "e2e_ms", "ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms")
-_TIMES += ("tpot_p99_ms", "output_tokens_per_s_per_gpu")
+_COUNTS = (
+    *("isl", "osl", "concurrency", "tp", "pp", "ep", "dp", "replicas", "gpus"),
+    *(f"{side}_{name}" for side in ("prefill", "decode") for name in _SIDE),
+)
+_TIMES = (
+    *("ttft_ms", "tpot_ms", "e2e_ms", "ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms"),
+    *("tpot_p99_ms", "output_tokens_per_s_per_gpu"),
+)
 COLUMNS = (*_TEXT, *_COUNTS, *_TIMES)
 
 # Runs of InferenceX draw their lengths from 0.8 to 1 times the nominal ones and start in waves;
@@ -55,6 +62,8 @@ _ENGINES = {
 # The bytes of memory below which a device cannot hold its share of the weights are not needed
 # here; from this many devices an aggregated run on a rack is a hidden disaggregated one.
 _HIDDEN_DISAGGREGATION_FROM_TP = 12
+# Disaggregated rows say all about their devices in the columns of their two sides.
+_ONE_COPY = {"tp": 1, "pp": 1, "ep": 1, "dp": 1, "replicas": 1}
 
 
 def clean(folder: Path) -> pd.DataFrame:
@@ -84,7 +93,9 @@ def _typed(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _silicon(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [_silicon_row(row) for row in table.to_dict("records")]
+    rows = (_silicon_row(row) for row in table.to_dict("records"))
+    # A row that says nothing about its load cannot be compared with anything.
+    return [row for row in rows if row["concurrency"] > 0]
 
 
 def _silicon_row(row: dict[str, str]) -> dict[str, Any]:
@@ -107,7 +118,6 @@ def _silicon_row(row: dict[str, str]) -> dict[str, Any]:
         "ttft_ms": float(row["silicon_ttft_ms"]),
         "tpot_ms": float(row["silicon_tpot_ms"]),
     }
-    found["e2e_ms"] = found["ttft_ms"] + found["tpot_ms"] * (found["osl"] - 1)
     sides = _silicon_disaggregated(row) if row["mode"] == "disagg" else _silicon_aggregated(row)
     concurrency = re.search(r"silicon_concurrency=(\d+)", about)
     found |= sides
@@ -118,7 +128,10 @@ def _silicon_row(row: dict[str, str]) -> dict[str, Any]:
 
 
 def _rank_batches(row: dict[str, str], found: dict[str, Any]) -> int:
-    return int(row["batch_size"]) * max(1, int(found["dp"]))
+    if row["mode"] == "agg":
+        return int(row["batch_size"] or 0) * max(1, int(found["dp"]))
+    ranks = found["decode_workers"] * found["decode_dp"]
+    return int(row["decode_batch_size"] or 0) * max(1, int(ranks))
 
 
 def _copies_of_the_deployment(row: dict[str, str], found: dict[str, Any]) -> None:
@@ -174,7 +187,7 @@ def devices_of(tp: int, dp: int, ep: int, moe_tp: int = 0) -> tuple[int, str]:
 
 
 def _silicon_disaggregated(row: dict[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = {"pp": 1, "replicas": 1}
+    found: dict[str, Any] = _ONE_COPY.copy()
     for side in ("prefill", "decode"):
         workers, tp, dp, ep, moe_tp = (
             int(row[f"{side}_{name}"] or 0)
@@ -192,7 +205,7 @@ def _silicon_disaggregated(row: dict[str, str]) -> dict[str, Any]:
         found[f"{side}_workers"] = workers
         found[f"{side}_tp"] = devices
         found[f"{side}_pp"] = 1
-        found[f"{side}_ep"] = min(max(1, ep), devices) if moe_tp <= 1 else devices
+        found[f"{side}_ep"] = devices if moe_tp > 1 and ep > 1 else min(max(1, ep), devices)
         found[f"{side}_dp"] = devices if dp > 1 else 1
     found["gpus"] = sum(found[f"{s}_workers"] * found[f"{s}_tp"] for s in ("prefill", "decode"))
     return found
@@ -238,7 +251,7 @@ def _inferencemax_row(row: dict[str, str], number: int) -> dict[str, Any]:
 
 
 def _inferencemax_sides(row: dict[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = {"pp": 1, "replicas": 1, "gpus": 0}
+    found: dict[str, Any] = {**_ONE_COPY, "gpus": 0}
     for side in ("prefill", "decode"):
         gpus, workers = (
             int(float(row[name])) for name in (f"num_{side}_gpu", f"{side}_num_workers")
@@ -293,7 +306,8 @@ def _without_copies(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the same run kept once: the first, which tells the most about itself."""
     # inferencemax comes first (it names its parallelism in full); then rows that name a version.
     ranked = rows.assign(
-        _rank=(rows["source"] == SILICON).astype(int) * 2 + (rows["engine_version"] == ""),
+        _rank=(rows["source"] == SILICON).astype("int64") * 2
+        + (rows["engine_version"] == "").astype("int64"),
         _ttft=np.round(rows["ttft_ms"], 2),
         _tpot=np.round(rows["tpot_ms"], 3),
     )
@@ -301,3 +315,10 @@ def _without_copies(rows: pd.DataFrame) -> pd.DataFrame:
         ["model", "system", "mode", "isl", "osl", "concurrency", "_ttft", "_tpot"]
     )
     return kept.sort_index()[list(COLUMNS)].reset_index(drop=True)
+
+
+def write(table: pd.DataFrame, path: Path) -> None:
+    """Write the table as Parquet, whole or not at all."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    table.to_parquet(fresh, index=False, compression="zstd")
+    fresh.replace(path)

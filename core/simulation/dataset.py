@@ -33,12 +33,12 @@ PATH = Path(__file__).parent / "data" / "serving.parquet"
 # Racks with many tensor-parallel devices that are called aggregated behave like disaggregated
 # ones; they may inform, and must not dominate.
 _DOUBTFUL_WEIGHT = 0.3
-_COPIED = ("isl", "osl", "concurrency", "tp", "pp", "ep", "dp", "replicas")
-_COPIED += tuple(
+_SIDES = tuple(
     f"{side}_{name}"
     for side in ("prefill", "decode")
     for name in ("workers", "tp", "pp", "ep", "dp")
 )
+_COPIED = ("isl", "osl", "concurrency", "tp", "pp", "ep", "dp", "replicas", *_SIDES)
 
 Texts = npt.NDArray[np.str_]
 
@@ -89,8 +89,10 @@ class Measured:
     def configuration(self) -> Texts:
         """Everything that a run keeps while its concurrency changes."""
         rows = self.rows
-        names = ("precision", "mode", "speculation", "isl", "osl", "tp", "pp", "ep", "dp")
-        names += ("replicas", *_COPIED[8:])
+        names = (
+            *("precision", "mode", "speculation", "isl", "osl"),
+            *("tp", "pp", "ep", "dp", "replicas", *_SIDES),
+        )
         numbers = [getattr(rows, name).astype(np.int64).astype(np.str_) for name in names]
         return _joined([self.combination, *numbers])
 
@@ -113,6 +115,11 @@ def load(path: Path = PATH) -> Measured:
 def data_hash(path: Path = PATH) -> str:
     """SHA-256 of the cleaned rows: a trained model names the data it was made from."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def data_date(path: Path = PATH) -> str:
+    """The day of the newest measurement, ISO 8601."""
+    return str(pd.read_parquet(path, columns=["measured_on"])["measured_on"].max())
 
 
 def from_table(table: pd.DataFrame, models: ModelTable, systems: SystemTable) -> Measured:
@@ -152,4 +159,4 @@ def from_table(table: pd.DataFrame, models: ModelTable, systems: SystemTable) ->
 
 def _indexes(values: pd.Series[Any], names: list[str]) -> npt.NDArray[np.int64]:
     found = values.map({name: index for index, name in enumerate(names)})
-    return found.fillna(UNKNOWN).to_numpy().astype(np.int64)
+    return np.asarray(found.fillna(UNKNOWN), dtype=np.int64)

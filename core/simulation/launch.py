@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 
 from core.kernel.errors import InvalidInput
 from core.simulation.architectures import Architecture
-from core.simulation.memory import kv_element_bytes, precision_of
+from core.simulation.memory import kv_element_bytes
 from core.simulation.scenarios import (
     ENGINES,
     PRECISIONS,
@@ -29,6 +29,7 @@ from core.simulation.scenarios import (
     ModelTable,
     Scenarios,
     native_precision,
+    precision_of,
 )
 
 # Drafted tokens a step with multi-token prediction: what the measured gain comes from.

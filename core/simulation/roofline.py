@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.simulation import memory
+from core.simulation import memory, processor
 from core.simulation.memory import Side
 from core.simulation.scenarios import (
     ATTENTION_WEIGHT_BYTES,
@@ -29,6 +29,7 @@ from core.simulation.scenarios import (
     ModelTable,
     Scenarios,
     SystemTable,
+    precision_of,
 )
 
 _FAMILY_PRIOR = {"cpu": 0.6, "gaudi": 0.6, "pvc": 0.4, "cdna2": 0.5, "cdna3": 0.6, "cdna4": 0.65}
@@ -62,6 +63,7 @@ def _coefficients() -> tuple[Coefficient, ...]:
         Coefficient("hand_over_efficiency", 0.15, 0.6),
         Coefficient("prefill_queue_share", 0.35, 0.5),
         Coefficient("unknown_prefill_share", 0.5, 0.5),
+        Coefficient("unknown_decode_share", 0.5, 0.3),
         Coefficient("speculation_gain", 1.7, 0.2),
         Coefficient("burst_random", 0.25, 0.5),
         Coefficient("burst_fixed", 0.8, 0.5),
@@ -141,16 +143,18 @@ class Roofline:
         self.models, self.systems, self.fitted = models, systems, Fitted(logarithms)
 
     def times(self, rows: Scenarios) -> Times:
-        """Times of every row; aggregated and disaggregated rows may be mixed."""
+        """Times of every row; kinds of rows may be mixed."""
         is_split = rows.mode == 1
-        if not is_split.any():
-            return _Aggregated(self, rows).times()
-        if is_split.all():
-            return _Disaggregated(self, rows).times()
-        parts = (
-            (~is_split, _Aggregated(self, rows.take(~is_split)).times()),
-            (is_split, _Disaggregated(self, rows.take(is_split)).times()),
+        is_cpu = (self.systems.columns["is_cpu"][rows.system] > 0) & ~is_split
+        kinds = (
+            (~is_split & ~is_cpu, lambda part: _Aggregated(self, part).times()),
+            (is_split, lambda part: _Disaggregated(self, part).times()),
+            (is_cpu, lambda part: Times(**processor.times(part, self.models, self.systems))),
         )
+        present = [(where, answer) for where, answer in kinds if where.any()]
+        if len(present) == 1:
+            return present[0][1](rows)
+        parts = [(where, answer(rows.take(where))) for where, answer in present]
         merged: dict[str, Floats] = {}
         for name in Times.__dataclass_fields__:
             column = np.empty(len(rows))
@@ -169,7 +173,7 @@ class _Rows:
         self.models, self.systems = roofline.models, roofline.systems
         self.model = {name: column[rows.model] for name, column in self.models.columns.items()}
         self.system = {name: column[rows.system] for name, column in self.systems.columns.items()}
-        self.precision = memory.precision_of(rows, self.models)
+        self.precision = precision_of(rows, self.models)
         family = self.system["family"].astype(np.int64)
         self.bandwidth = self.system["bandwidth"] * fitted.by("memory_efficiency", FAMILIES, family)
         peak = self._peak()
@@ -232,7 +236,7 @@ class _Step:
 
 def _decode_step(at: _Rows, side: Side, batch: Floats) -> _Step:
     """One step that gives every one of `batch` sequences (of one copy) its next token."""
-    model, rows = at.model, at.rows
+    model = at.model
     attention_shards = np.maximum(1.0, side.tp / side.dp)
     # The micro-batch of a pipeline stage; a rank of data-parallel attention has its own share.
     batch = batch / side.pp
@@ -305,7 +309,10 @@ def _decode_attention(at: _Rows, side: Side, rank_batch: Floats) -> tuple[Floats
     seen = model["full_layers"] * context
     seen = seen + model["window_layers"] * np.minimum(context, model["window"])
     shards = memory.kv_shards(rows, side, at.models)
-    read = rank_batch * model["kv_elements"] * at.kv_bytes * seen / shards
+    windowed = np.minimum(context, model["window"])
+    read = model["full_layers"] * model["kv_elements"] * context
+    read = read + model["window_layers"] * model["window_kv_elements"] * windowed
+    read = rank_batch * at.kv_bytes * read / shards
     state = 2 * rank_batch * model["linear_layers"] * model["linear_state_bytes"] / shards
     kv = (read + state) / (at.bandwidth * at.fitted["kv_efficiency"])
     heads = model["heads"] / np.maximum(1.0, side.tp / side.dp)
@@ -355,8 +362,10 @@ def _prefill(at: _Rows, side: Side) -> _Prefill:
     )
     floor = np.maximum(0.0, weights - all_experts + expert_bytes) / at.bandwidth
     reductions = np.where(side.dp > 1, 0.0, 2.0 * model["layers"])
-    communication = at.collective_s(side, 2 * model["hidden"] * tokens, reductions)
-    communication = communication + at.dispatch_s(side, tokens * side.dp)
+    reduced = at.collective_s(side, 2 * model["hidden"] * tokens, reductions)
+    # One prompt is sent by one rank alone; the ranks together send one prompt each.
+    communication = reduced + at.dispatch_s(side, tokens * side.dp)
+    shared_communication = reduced + at.dispatch_s(side, tokens * side.dp) / side.dp
     overhead = (
         (model["layers"] - model["moe_layers"]) * at.layer_s
         + model["moe_layers"] * at.moe_layer_s
@@ -368,7 +377,9 @@ def _prefill(at: _Rows, side: Side) -> _Prefill:
     # While ranks of data-parallel attention read different prompts, each is busy a share of it;
     # a step holds several short prompts, which then share its overhead.
     shared_by = np.maximum(1.0, 8192.0 / tokens)
-    busy = scale * ((compute - rank_compute / attention_shards) + moe.compute + communication)
+    busy = scale * (
+        (compute - rank_compute / attention_shards) + moe.compute + shared_communication
+    )
     busy = busy + scale * rank_compute / side.tp + (overhead + floor * scale) / shared_by / side.dp
     return _Prefill(latency, np.minimum(busy, latency) / side.pp)
 
@@ -388,7 +399,8 @@ class _Aggregated:
 
     def __init__(self, roofline: Roofline, rows: Scenarios) -> None:
         self.at, self.rows = _Rows(roofline, rows), rows
-        self.side = memory.whole(rows)
+        at = self.at
+        self.side = memory.enlarged(rows, memory.whole(rows), at.models, at.systems)
 
     def times(self) -> Times:
         at, rows, side = self.at, self.rows, self.side
@@ -434,27 +446,40 @@ class _Disaggregated:
 
     def __init__(self, roofline: Roofline, rows: Scenarios) -> None:
         self.at, self.rows = _Rows(roofline, rows), rows
-        self.decode, self.prefill = memory.decode_side(rows), memory.prefill_side(rows)
+        at = self.at
+        sides = (memory.decode_side(rows), memory.prefill_side(rows))
+        self.decode, self.prefill = (
+            memory.enlarged(rows, side, at.models, at.systems) for side in sides
+        )
 
     def times(self) -> Times:
         at, rows = self.at, self.rows
         held = memory.of_side(rows, self.decode, at.models, at.systems)
         most = np.maximum(1.0, held.most_sequences)
-        batch = np.minimum(self.decode.sequences, most)
+        # Where the workers are not told there were enough of them to hold the sequences.
+        is_known = rows.decode_workers > 0
+        sequences = np.where(
+            is_known,
+            self.decode.sequences,
+            np.minimum(self.decode.sequences, at.fitted["unknown_decode_share"] * most),
+        )
+        sequences = np.maximum(1.0, sequences)
+        batch = np.minimum(sequences, most)
         step = _decode_step(at, self.decode, batch)
         gain = np.where(rows.speculation == 2, at.fitted["speculation_gain"], 1.0)
         tpot = step.total / gain
         prefill = _prefill(at, self.prefill)
         busy = self._prefill_busy(prefill, tpot)
         queue = at.fitted["prefill_queue_share"] * self._queue(prefill, busy, tpot)
-        element = at.model["kv_elements"] * at.kv_bytes
-        cache = element * (at.model["full_layers"] + at.model["window_layers"]) * rows.isl
+        elements = at.model["full_layers"] * at.model["kv_elements"]
+        elements = elements + at.model["window_layers"] * at.model["window_kv_elements"]
+        cache = elements * at.kv_bytes * rows.isl
         rate = at.system["network"] * at.fitted["hand_over_efficiency"]
         hand_over = at.fitted["hand_over_ms"] * 1e-3 + cache / rate
         fixed = at.engine("fixed_ttft_ms") * 1e-3
         fixed = fixed + at.fitted["host_us_per_prompt_token"] * 1e-6 * rows.isl
         service = prefill.latency + tpot * rows.osl
-        wait = at.fitted["wait_share"] * np.maximum(0.0, self.decode.sequences / most - 1) * service
+        wait = at.fitted["wait_share"] * np.maximum(0.0, sequences / most - 1) * service
         ttft = fixed + prefill.latency + queue + hand_over + wait + tpot
         zero = np.zeros(len(rows))
         return Times(
@@ -470,7 +495,7 @@ class _Disaggregated:
             communication_ms=1e3 * step.communication,
             overhead_ms=1e3 * step.overhead + zero,
             most_sequences=held.most_sequences * np.maximum(1.0, rows.decode_workers),
-            pressure=self.decode.sequences / most,
+            pressure=sequences / most,
         )
 
     def _prefill_busy(self, prefill: _Prefill, tpot: Floats) -> Floats:

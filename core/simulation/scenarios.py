@@ -140,7 +140,7 @@ def from_columns(columns: Mapping[str, Any]) -> Scenarios:
         KeyError: A column without a default (model, system, isl, osl, concurrency) is missing.
     """
     rows = max((len(np.atleast_1d(value)) for value in columns.values()), default=0)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for each in fields(Scenarios):
         value = columns[each.name] if each.name in columns else DEFAULTS[each.name]
         kind = np.int64 if each.name in INTEGER_COLUMNS else np.float64
@@ -181,6 +181,11 @@ class ModelTable:
         rows = [_model_constants(each) for each in self.architectures]
         return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in rows[0]}
 
+    @cached_property
+    def logarithms(self) -> dict[str, Floats]:
+        """Natural logarithms of the columns that are always positive."""
+        return {name: np.log(self.columns[name]) for name in ("active_params", "total_params")}
+
 
 def _model_constants(model: Architecture) -> dict[str, float]:
     is_mla = model.kv_lora_rank > 0
@@ -204,6 +209,7 @@ def _model_constants(model: Architecture) -> dict[str, float]:
         "embedding_params": model.embedding_params,
         "head_params": model.vocab * model.hidden,
         "total_params": model.total_params,
+        "stored_bytes": model.stored_bytes,
         "active_params": model.active_params,
         "heads": model.heads,
         "kv_heads": model.kv_heads,
@@ -213,7 +219,8 @@ def _model_constants(model: Architecture) -> dict[str, float]:
         "decode_head_dims": latent + model.kv_lora_rank
         if is_mla
         else model.head_dim + model.v_head_dim,
-        "kv_elements": latent if is_mla else model.kv_heads * (model.head_dim + model.v_head_dim),
+        "kv_elements": model.kv_elements_per_layer,
+        "window_kv_elements": model.window_bytes_per_token(1.0) / max(1, model.window_layers),
         "full_layers": model.full_layers,
         "window_layers": model.window_layers,
         "window": max(1, model.window),
@@ -248,6 +255,12 @@ class SystemTable:
         """The table."""
         rows = [_system_constants(each) for each in self.accelerators]
         return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in rows[0]}
+
+    @cached_property
+    def logarithms(self) -> dict[str, Floats]:
+        """Natural logarithms of the columns that are always positive."""
+        names = ("bandwidth", "memory_bytes", "link")
+        return {name: np.log(self.columns[name]) for name in names}
 
 
 def _system_constants(system: Accelerator) -> dict[str, float]:
@@ -284,3 +297,9 @@ def family_of(system: Accelerator) -> str:
 
 ATTENTION_WEIGHT_BYTES = np.array([_ATTENTION_WEIGHT_BYTES[name] for name in PRECISIONS])
 MLP_WEIGHT_BYTES = np.array([_MLP_WEIGHT_BYTES[name] for name in PRECISIONS])
+
+
+def precision_of(rows: Scenarios, models: ModelTable) -> Ints:
+    """The precision of the weights, the checkpoint's own where none is named."""
+    native = models.columns["native_precision"][rows.model].astype(np.int64)
+    return np.where(rows.precision < 0, native, rows.precision)

@@ -20,7 +20,7 @@ from core.kernel.actor import Actor
 from core.kernel.errors import BudError, InvalidInput, NotFound
 from core.projects import services as projects
 from core.registry import services as registry
-from core.simulation import architectures, dataset
+from core.simulation import architectures, dataset, predictor
 from core.simulation.architectures import Architecture
 from core.simulation.predictor import Predictor
 from core.simulation.scenarios import ModelTable, SystemTable
@@ -124,7 +124,7 @@ class Subjects:
     @cached_property
     def predictor(self) -> Predictor:
         """Predicts over these tables."""
-        return Predictor(self.models, self.systems)
+        return Predictor(self.models, self.systems, predictor.trained())
 
     def find_model(self, name: str) -> int:
         """The row of a model: by id or name in the registry, else by any name it is known by.

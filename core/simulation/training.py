@@ -1,0 +1,322 @@
+"""Trains the predictor on measured rows, and writes and reads what was trained.
+
+How learners are combined, and how wide the error bands are, is chosen on rows that were held out:
+whole configurations, combinations, devices and models in turn, so that each kind of support has
+its own choice. Everything is deterministic.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.simulation import calibration, dataset, features, learners
+from core.simulation.dataset import Measured
+from core.simulation.learners import COMBINATIONS, RECIPES, ROOFLINE, Combination, Learner
+from core.simulation.roofline import Roofline
+from core.simulation.scenarios import MODES, Floats, Ints
+from core.simulation.support import KINDS, Place, Support
+
+PATH = Path(__file__).parent / "data" / "trained.json"
+HEADS = ("ttft_ms", "tpot_ms")
+COVERAGE = 0.8
+_STATIC = 2
+_FOLDS = 3
+# Rows nearby from which on a seen scenario has the narrower bands.
+NEARBY_STEPS = (4, 12)
+_FEWEST_ROWS = 30
+
+# Changes when the same data give another model: with the physics, the features or the recipes.
+VERSION = "1"
+
+Booleans = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class About:
+    """Where a trained model comes from.
+
+    Attributes:
+        version: Of the method.
+        data_hash: SHA-256 of the cleaned rows.
+        data_date: The day of the newest measurement, ISO 8601.
+        rows: Measured rows.
+    """
+
+    version: str
+    data_hash: str
+    data_date: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """For one kind of support: how learners are combined, and the bounds of log(measured / answer).
+
+    `low` and `high` have one entry for each range that NEARBY_STEPS makes of the rows nearby.
+    """
+
+    combination: Combination
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """All that predictions need; `choices` and `learners` by head, and by kind and mode."""
+
+    coefficients: Floats
+    learners: Mapping[str, Mapping[str, Learner]]
+    choices: Mapping[str, Mapping[str, Choice]]
+    support: Support
+    about: About
+
+
+def regime(kind: int, mode: int) -> str:
+    """The key of `Trained.choices`."""
+    return f"{KINDS[kind]} {MODES[mode]}"
+
+
+def band_of(nearby: Ints) -> Ints:
+    """Which of a choice's bounds hold for so many rows nearby."""
+    return np.searchsorted(NEARBY_STEPS, nearby, side="right")
+
+
+def train_shipped(*, workers: int = 1) -> Trained:
+    """Train on the rows that ship with Bud."""
+    measured = dataset.load()
+    return train(measured, about(measured), workers=workers)
+
+
+def about(measured: Measured) -> About:
+    """Of the rows that ship with Bud."""
+    return About(VERSION, dataset.data_hash(), dataset.data_date(), len(measured))
+
+
+def train(measured: Measured, about: About, *, workers: int = 1) -> Trained:
+    """Train on `measured`; `about` says where it came from and travels with the result."""
+    coefficients = calibration.calibrate(measured)
+    serving = measured.take(measured.rows.lengths != _STATIC)
+    splits = held_out_splits(serving)
+    with_start = partial(_held_out, serving, coefficients)
+    held_out = _mapped(with_start, splits, workers)
+    choices = {head: _choices(serving, head, held_out) for head in HEADS}
+    return Trained(
+        coefficients,
+        fit_learners(serving, coefficients, _needed(choices)),
+        choices,
+        Support.of(serving),
+        about,
+    )
+
+
+def _mapped(function: Any, items: list[Any], workers: int) -> list[Any]:
+    if workers <= 1:
+        return [function(item) for item in items]
+    with ProcessPoolExecutor(workers) as pool:
+        return list(pool.map(function, items))
+
+
+def held_out_splits(serving: Measured, folds: int = _FOLDS) -> list[tuple[str, Booleans, Booleans]]:
+    """Names, training and test masks: what each kind of support would be asked about."""
+    groups = {
+        "configuration": serving.configuration,
+        "combination": serving.combination,
+        "device": serving.system_id,
+        "model": serving.model_id,
+    }
+    found = []
+    for name, group in groups.items():
+        fold = folds_of(group, folds)
+        found += [(name, fold != each, fold == each) for each in range(folds)]
+    return found
+
+
+def folds_of(groups: npt.NDArray[np.str_], folds: int) -> Ints:
+    """A fold for each row; rows of a group share it, and folds are of like size."""
+    _, inverse = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(inverse)
+    # Ties are broken by a fixed scramble: neighbouring names must not end up in one fold.
+    scramble = np.random.default_rng(0).permutation(len(sizes))
+    load = np.zeros(folds, dtype=np.int64)
+    fold_of_group = np.zeros(len(sizes), dtype=np.int64)
+    for group in sorted(range(len(sizes)), key=lambda each: (-sizes[each], scramble[each])):
+        fold_of_group[group] = np.argmin(load)
+        load[fold_of_group[group]] += sizes[group]
+    return fold_of_group[inverse]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Predictions of rows that nothing was trained on."""
+
+    rows: Ints
+    place: Place
+    logarithms: Mapping[str, Mapping[str, Floats]]
+
+
+def _held_out(serving: Measured, start: Floats, split: tuple[str, Booleans, Booleans]) -> HeldOut:
+    _, train_mask, test_mask = split
+    return predict_held_out(serving, start, train_mask, test_mask)
+
+
+def predict_held_out(
+    serving: Measured, start: Floats, train_mask: Booleans, test_mask: Booleans
+) -> HeldOut:
+    """What every learner, trained on one part of the rows, says of another."""
+    known, unknown = serving.take(train_mask), serving.take(test_mask)
+    coefficients = calibration.calibrate(known, start=start)
+    trained = fit_learners(known, coefficients, dict.fromkeys(HEADS, tuple(RECIPES)))
+    lookup = Support.of(known).over(serving.models, serving.systems)
+    times = Roofline(serving.models, serving.systems, coefficients).times(unknown.rows)
+    matrix = features.matrix(unknown.rows, times, serving.models, serving.systems)
+    logarithms = {}
+    for head in HEADS:
+        roofline = np.log(getattr(times, head))
+        logarithms[head] = {ROOFLINE: roofline} | {
+            name: each.logarithms(matrix, roofline) for name, each in trained[head].items()
+        }
+    return HeldOut(np.flatnonzero(test_mask), lookup.place(unknown.rows), logarithms)
+
+
+def fit_learners(
+    serving: Measured, coefficients: Floats, names: Mapping[str, tuple[str, ...]]
+) -> dict[str, dict[str, Learner]]:
+    """The named learners of each head."""
+    times = Roofline(serving.models, serving.systems, coefficients).times(serving.rows)
+    matrix = features.matrix(serving.rows, times, serving.models, serving.systems)
+    return {
+        head: {
+            name: learners.fit(
+                name,
+                matrix,
+                np.log(getattr(times, head)),
+                np.log(getattr(serving, head)),
+                serving.combination,
+            )
+            for name in names[head]
+        }
+        for head in HEADS
+    }
+
+
+def _needed(choices: Mapping[str, Mapping[str, Choice]]) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for head, by_regime in choices.items():
+        used = {name for each in by_regime.values() for name in each.combination.learners}
+        found[head] = tuple(name for name in RECIPES if name in used)
+    return found
+
+
+def _choices(serving: Measured, head: str, held_out: list[HeldOut]) -> dict[str, Choice]:
+    rows = np.concatenate([each.rows for each in held_out])
+    kind = np.concatenate([each.place.kind for each in held_out])
+    nearby = np.concatenate([each.place.nearby for each in held_out])
+    logarithms = {
+        name: np.concatenate([each.logarithms[head][name] for each in held_out])
+        for name in (ROOFLINE, *RECIPES)
+    }
+    measured = np.log(getattr(serving, head))[rows]
+    mode = serving.rows.mode[rows]
+    found = {}
+    for kind_index in range(len(KINDS)):
+        for mode_index in range(len(MODES)):
+            which = (kind == kind_index) & (mode == mode_index)
+            if which.sum() < _FEWEST_ROWS:
+                # Too few to choose from: those of both modes.
+                which = kind == kind_index
+            found[regime(kind_index, mode_index)] = _choice(
+                {name: each[which] for name, each in logarithms.items()},
+                measured[which],
+                band_of(nearby[which]),
+            )
+    return found
+
+
+def _choice(logarithms: Mapping[str, Floats], measured: Floats, band: Ints) -> Choice:
+    best = min(
+        COMBINATIONS,
+        key=lambda each: float(np.mean(np.abs(np.expm1(each.of(logarithms) - measured)))),
+    )
+    errors = measured - best.of(logarithms)
+    bounds = []
+    for index in range(len(NEARBY_STEPS) + 1):
+        own = errors[band == index]
+        bounds.append(_bounds(own if len(own) >= _FEWEST_ROWS else errors))
+    low, high = zip(*bounds, strict=True)
+    return Choice(best, low, high)
+
+
+def _bounds(errors: Floats) -> tuple[float, float]:
+    """Split conformal: the quantiles that hold for one more row like these."""
+    tail = (1 - COVERAGE) / 2
+    level = min(1.0, (1 - tail) * (1 + 1 / len(errors)))
+    low, high = np.quantile(errors, [1 - level, level])
+    return min(float(low), -0.01), max(float(high), 0.01)
+
+
+def write(trained: Trained, path: Path = PATH) -> None:
+    """Write it as JSON, whole or not at all."""
+    document = {
+        "about": asdict(trained.about),
+        "coefficients": calibration.describe(trained.coefficients),
+        "choices": {
+            head: {
+                name: {
+                    "learners": each.combination.learners,
+                    "lowest": each.combination.lowest,
+                    "shift": each.combination.shift,
+                    "low": each.low,
+                    "high": each.high,
+                }
+                for name, each in by_regime.items()
+            }
+            for head, by_regime in trained.choices.items()
+        },
+        "support": trained.support.document(),
+        "learners": {
+            head: {name: each.document() for name, each in by_name.items()}
+            for head, by_name in trained.learners.items()
+        },
+    }
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh.write_text(json.dumps(document, separators=(",", ":")), encoding="utf-8")
+    fresh.replace(path)
+
+
+def read(path: Path = PATH) -> Trained:
+    """What `write` wrote.
+
+    Raises:
+        FileNotFoundError: Nothing was trained; `bud simulator train` does.
+    """
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return Trained(
+        calibration.from_description(document["coefficients"]),
+        {
+            head: {name: Learner.read(name, each) for name, each in by_name.items()}
+            for head, by_name in document["learners"].items()
+        },
+        {
+            head: {
+                name: Choice(
+                    Combination(tuple(each["learners"]), each["lowest"], each["shift"]),
+                    tuple(each["low"]),
+                    tuple(each["high"]),
+                )
+                for name, each in by_regime.items()
+            }
+            for head, by_regime in document["choices"].items()
+        },
+        Support.read(document["support"]),
+        About(**document["about"]),
+    )
