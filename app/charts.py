@@ -272,6 +272,8 @@ def bars(
             orientation="h",
             marker={"color": PALETTE[0], "line": {"width": 0}},
             texttemplate=f"%{{x:{number_format}}}",
+            textposition="outside",
+            cliponaxis=False,
             hovertemplate=f"%{{y}}: %{{x:{number_format}}} {unit}<extra></extra>",
         )
     )
@@ -279,6 +281,7 @@ def bars(
     figure.update_layout(
         height=max(_HEIGHT_PX // 2, 60 + 30 * len(names)),
         hovermode="closest",
+        margin={"r": 48},
         xaxis={"title": {"text": unit, "standoff": 6}, "tickformatstops": None},
         yaxis={"title": None, "nticks": 0},
     )

@@ -37,21 +37,12 @@ _SHARES = sorted(
     | {each.prefix_hit_share for each in WORKLOADS}
 )
 _SHARDS = (1, 2, 4, 8, 16, 32, 64)
-_ENGINE_NAMES = {
-    "vllm": "vLLM",
-    "sglang": "SGLang",
-    "trtllm": "TensorRT-LLM",
-    "atom": "ATOM",
-    "llama.cpp": "llama.cpp",
-    "deepspeed": "DeepSpeed",
-    "sambaflow": "SambaFlow",
-}
 _MODES = {"agg": "Together", "disagg": "Separate"}
 
 
 def engine_name(engine: str) -> str:
     """An engine as its makers write it."""
-    return _ENGINE_NAMES.get(engine, engine)
+    return questions.ENGINE_NAMES.get(engine, engine)
 
 
 def open_question(actor: Actor) -> WhatIf:

@@ -212,13 +212,16 @@ def changes(answer: Answer) -> None:
     """What single changes would buy; a click loads one."""
     now = answer.outcome
     possible = [each for each in answer.changes if each.outcome is not None]
-    st.caption("Against what is asked now; tokens are output tokens. Choose a row to load it.")
+    st.caption(
+        "Against what is asked now. Small differences may be within the error bands. Choose a row "
+        "to load it."
+    )
     picked = table_with_downloads(
         [_change_row(now, change, change.outcome) for change in possible if change.outcome],
         name="what-if-changes",
         columns={
             name: st.column_config.NumberColumn(format="%+.0f %%")
-            for name in ("TTFT", "TPOT", "Tokens/s", "USD/M tokens")
+            for name in ("TTFT", "TPOT", "Tokens/s", "USD/M out")
         },
         selectable=True,
         height=35 * (len(possible) + 1) + 2,
@@ -239,9 +242,7 @@ def _change_row(now: Outcome, change: Change, new: Outcome) -> Mapping[str, obje
         "TTFT": _percent(now.ttft_ms.mean, new.ttft_ms.mean),
         "TPOT": _percent(now.tpot_ms.mean, new.tpot_ms.mean),
         "Tokens/s": _percent(output, new.tokens_per_s_per_gpu.mean * new.devices),
-        "USD/M tokens": None
-        if usd is None or old_usd is None
-        else _percent(old_usd.mean, usd.mean),
+        "USD/M out": None if usd is None or old_usd is None else _percent(old_usd.mean, usd.mean),
         "GPUs": new.devices,
         "Fits": "yes" if new.fits else "no",
         "How sure": new.support,
@@ -266,7 +267,7 @@ def costs(answer: Answer) -> None:
         by_place.setdefault(_place(offer), offer.usd_per_million_output_tokens)
     shown = dict(list(by_place.items())[:_MOST_REGIONS])
     if answer.outcome.fits:
-        figure = charts.bars(shown, unit="USD per million output tokens")
+        figure = charts.bars(shown, unit="USD/M output tokens")
         charts.show(figure, "Cost by cloud and region, at its cheapest instance", key="costs")
     table_with_downloads(
         [

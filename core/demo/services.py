@@ -25,6 +25,7 @@ from core.prices import services as prices
 from core.projects import services as projects
 from core.projects.schemas import ProjectView
 from core.registry import services as registry
+from core.simulation import services as simulation
 
 PROJECT_NAME = "Demo"
 _PEOPLE: tuple[tuple[str, str, Role], ...] = (
@@ -85,6 +86,7 @@ def remove(actor: Actor) -> DemoData:
     requests = metrics.forget_project(actor, project.id)
     playground.forget_project(actor, project.id)
     prices.forget_project(actor, project.id)
+    simulation.forget_project(actor, project.id)
     removed = demo_deployments.forget_project(actor, project.id)
     keys, users = removal.forget_project(actor, project.id)
     projects.delete_demo_project(actor, project.id)

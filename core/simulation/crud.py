@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from core.simulation.models import SimulationRun, SimulationScenario
@@ -48,3 +48,12 @@ def runs(
 def run(tx: Session, run_id: str) -> SimulationRun | None:
     """One of them."""
     return tx.get(SimulationRun, run_id)
+
+
+def forget_project(tx: Session, tenant_id: str, project_id: str) -> int:
+    """Delete the scenarios and the runs of a project; how many there were."""
+    deleted = 0
+    for table in (SimulationScenario, SimulationRun):
+        of_project = (table.tenant_id == tenant_id, table.project_id == project_id)
+        deleted += tx.connection().execute(delete(table).where(*of_project)).rowcount
+    return deleted

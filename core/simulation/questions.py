@@ -17,6 +17,15 @@ from core.simulation.scenarios import ENGINES, PRECISIONS, native_precision
 from core.simulation.schemas import WhatIf
 from core.simulation.subjects import Subjects
 
+ENGINE_NAMES = {
+    "vllm": "vLLM",
+    "sglang": "SGLang",
+    "trtllm": "TensorRT-LLM",
+    "atom": "ATOM",
+    "llama.cpp": "llama.cpp",
+    "deepspeed": "DeepSpeed",
+    "sambaflow": "SambaFlow",
+}
 KV_PRECISIONS = ("auto", "bf16", "fp8")
 SPECULATIONS = ("none", "mtp")
 # What a figure may be: beyond any deployment there is, to catch a wrong unit or a slip.
@@ -154,12 +163,13 @@ def impossible(query: WhatIf, at: Pairing) -> str:
 
 def _unsupported(query: WhatIf, at: Pairing) -> str:
     device, can = at.device, compatibility.CAPABILITIES[query.engine]
+    engine = ENGINE_NAMES[query.engine]
     if not compatibility.runs_on(query.engine, device):
-        return f"{query.engine} does not support {device.name}"
+        return f"{engine} does not support {device.name}"
     own = native_precision(at.architecture)
     precision = query.precision or own
     if not compatibility.has_precision(query.engine, device, precision, native=own):
-        return f"{query.engine} does not serve {precision.upper()} weights on {device.name}"
+        return f"{engine} does not serve {precision.upper()} weights on {device.name}"
     asked = (
         (query.mode == "disagg", can.disaggregation, "separate prefill and decode"),
         (query.pp > 1, can.pipeline, "pipeline parallelism"),
@@ -168,7 +178,7 @@ def _unsupported(query: WhatIf, at: Pairing) -> str:
         (query.prefix_hit_share > 0, can.prefix_caching, "prefix caching"),
     )
     missing = [what for wanted, able, what in asked if wanted and not able]
-    return f"{query.engine} has no {missing[0]}" if missing else ""
+    return f"{engine} has no {missing[0]}" if missing else ""
 
 
 def _unsplittable(query: WhatIf, model: Architecture) -> str:

@@ -73,6 +73,8 @@ def _space(actor: Actor, request: SearchRequest) -> Space:
             value=request.max_gpus,
             remedy="Search for a part of the load, then ask for more copies in Predict.",
         )
+    if not request.engines:
+        raise InvalidInput("No engine may be used.", remedy="Choose at least one engine.")
     query = request.query.model_copy(update=_ONE_DEVICE)
     at = services.pairing(actor, query)
     counts = tuple(each for each in _COUNTS if each <= request.max_gpus)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from core.kernel.errors import InvalidInput
-from core.simulation.questions import Pairing, check, impossible
+from core.simulation.questions import ENGINE_NAMES, Pairing, check, impossible
 from core.simulation.scenarios import native_precision
 from core.simulation.schemas import Change, WhatIf
 
@@ -52,7 +52,7 @@ def _whole_changes(query: WhatIf) -> Iterable[_Update]:
         halved = {"tp": query.tp // 2, "ep": max(1, query.ep // 2)}
         yield f"TP {query.tp} → {query.tp // 2}, same GPUs", halved
     if query.tp > 1 and query.ep == 1:
-        yield "Experts spread over the GPUs (EP)", {"ep": query.tp}
+        yield "Experts spread (EP)", {"ep": query.tp}
     if query.tp > 1 and query.dp == 1:
         yield "Data-parallel attention", {"dp": query.tp}
     if query.replicas > 1:
@@ -92,7 +92,7 @@ def _load_changes(query: WhatIf) -> Iterable[_Update]:
         yield "Half the concurrency", {"concurrency": query.concurrency // 2}
     yield "Twice the concurrency", {"concurrency": 2 * query.concurrency}
     if query.prefix_hit_share < 0.5:
-        yield "Half of the input from the prefix cache", {"prefix_hit_share": 0.5}
+        yield "Half of the input cached", {"prefix_hit_share": 0.5}
     if query.speculation != "mtp":
         yield "Speculative decoding", {"speculation": "mtp"}
 
@@ -100,4 +100,7 @@ def _load_changes(query: WhatIf) -> Iterable[_Update]:
 def _engine_changes(query: WhatIf) -> Iterable[_Update]:
     for engine in ("vllm", "sglang", "trtllm"):
         if engine != query.engine:
-            yield f"{engine} instead of {query.engine}", {"engine": engine}
+            yield (
+                f"{ENGINE_NAMES[engine]} instead of {ENGINE_NAMES[query.engine]}",
+                {"engine": engine},
+            )

@@ -15,7 +15,7 @@ from core.kernel.actor import Actor
 from core.kernel.errors import BudError, Conflict, InvalidInput, NotFound
 from core.prices import services as machine_prices
 from core.registry import services as registry
-from core.simulation import crud, model_choice, questions, subjects, what_if
+from core.simulation import crud, kept_traces, model_choice, questions, subjects, what_if
 from core.simulation.costs import Rates, chosen, given
 from core.simulation.models import SimulationScenario
 from core.simulation.predictor import Predictor
@@ -249,6 +249,23 @@ def delete_scenario(actor: Actor, scenario_id: str) -> None:
         actor.require("simulation:delete", row.project_id)
         _record(tx, actor, "deleted", row)
         tx.delete(row)
+
+
+def forget_project(actor: Actor, project_id: str) -> None:
+    """Delete the scenarios, searches, replays and traces of a project that goes away."""
+    actor.require("project:delete", project_id)
+    for trace_id in kept_traces.kept(project_id):
+        kept_traces.remove(project_id, trace_id)
+    with database.transaction() as tx:
+        deleted = crud.forget_project(tx, actor.tenant_id, project_id)
+        audit.record(
+            tx,
+            actor,
+            "simulation.forgotten",
+            f"project:{project_id}",
+            project_id=project_id,
+            rows=deleted,
+        )
 
 
 def _record(tx: Session, actor: Actor, verb: str, row: SimulationScenario) -> None:

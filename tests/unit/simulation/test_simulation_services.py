@@ -14,7 +14,16 @@ from core.kernel.crypto import Secret
 from core.kernel.errors import BudError, Conflict, InvalidInput, NotFound, PermissionDenied
 from core.prices import services as prices
 from core.projects import services as projects
-from core.simulation import licences, questions, sensitivity, services, subjects, what_if
+from core.simulation import (
+    kept_traces,
+    licences,
+    questions,
+    sensitivity,
+    services,
+    subjects,
+    traces,
+    what_if,
+)
 from core.simulation.schemas import Targets, WhatIf
 
 EIGHT = WhatIf(gpus=8, tp=2, concurrency=64)
@@ -77,7 +86,7 @@ def test_what_is_not_possible_says_why(project: str, admin: Actor) -> None:
     changes = {each.name: each for each in services.ask(admin, project, EIGHT).changes}
     assert changes["FP4"].outcome is None
     assert "FP4" in changes["FP4"].reason
-    spread = changes["Experts spread over the GPUs (EP)"]
+    spread = changes["Experts spread (EP)"]
     assert (spread.outcome, spread.reason) == (None, "the model has no experts")
 
 
@@ -295,6 +304,19 @@ def test_another_project_sees_nothing(project: str, admin: Actor) -> None:
     stranger = replace(Actor.system("ten_other"), user_id="usr_c")
     with pytest.raises(NotFound):
         services.get_scenario(stranger, made.id)
+
+
+def test_a_project_that_goes_away_leaves_nothing(project: str, admin: Actor) -> None:
+    theirs = projects.create_project(admin, "Theirs").id
+    gone = services.save_scenario(admin, theirs, "gone", EIGHT)
+    stays = services.save_scenario(admin, project, "stays", EIGHT)
+    trace = kept_traces.keep(theirs, traces.shipped("azure-code"))
+    services.forget_project(admin, theirs)
+    with pytest.raises(NotFound):
+        services.get_scenario(admin, gone.id)
+    assert kept_traces.kept(theirs) == []
+    assert trace not in kept_traces.kept(project)
+    assert services.get_scenario(admin, stays.id).name == "stays"
 
 
 def test_at_most_four_stand_side_by_side(project: str, admin: Actor) -> None:
