@@ -44,7 +44,7 @@ _POINTS_AN_EVALUATION = 4
 _BLOCK = 16_384
 # Draws for each genome that is wanted; many at first, when nothing is known that may run.
 _PATIENCE, _FIRST_PATIENCE = 8, 4_096
-_FEWEST_DRAWN, _MOST_DRAWN = 64, 32_768
+_FEWEST_DRAWN, _MOST_DRAWN, _MOST_DRAWN_IN_ALL = 64, 32_768, 524_288
 # Worse than any objective: all three of a configuration that cannot run are this and more.
 _INFEASIBLE = 1e9
 
@@ -245,7 +245,7 @@ class _Search:
         Gives up after `patience` draws for each.
         """
         found = [np.empty((0, len(GENES)), dtype=np.int64)]
-        missing, left = count, count * patience
+        missing, left = count, min(count * patience, _MOST_DRAWN_IN_ALL)
         while missing > 0 and left > 0:
             size = min(left, _MOST_DRAWN, max(_FEWEST_DRAWN, 3 * missing))
             new = self._new(draw(size), missing)
