@@ -1,12 +1,6 @@
 """Chooses context, slots and threads from the machine, and says what memory they take.
 
-Memory of a llama.cpp server = weights + KV cache + buffers. KV cache bytes for each token =
-layers × KV heads × (key length + value length) × 2 bytes (F16). The buffers are those of one
-micro-batch, for each token its logits (vocabulary × 4 bytes) and about 16 activations of the
-model's width; beside 120 MB of the process itself. A micro-batch is 512 tokens for a chat and a
-whole text for an embedding, which keeps its logits twice. Measured with the starter model on
-xllamacpp 2026.10, without weights and KV cache: a chat 56 MB (planned 239), an embedding of 2048
-tokens 838 MB (planned 1001), of 1024 tokens 438 MB (planned 560).
+What a server holds is reckoned in `core.simulation.memory`, as everywhere.
 """
 
 from __future__ import annotations
@@ -17,10 +11,9 @@ from core.clusters.schemas import MachineView
 from core.deployments.schemas import DeploymentRequest, Fit, Task
 from core.kernel.errors import InvalidInput, NoCapacity
 from core.registry.schemas import ModelView
+from core.simulation import memory
+from core.simulation.memory import MICRO_BATCH_TOKENS, PROCESS_BYTES
 
-MICRO_BATCH_TOKENS = 512
-PROCESS_BYTES = 120_000_000
-_KV_BYTES_PER_ELEMENT = 2
 _DEFAULT_CONTEXT_TOKENS = {"chat": 4096, "embedding": 2048}
 _MIN_CONTEXT_TOKENS = 256
 _MAX_SLOTS = 64
@@ -90,7 +83,7 @@ def require_fit(fit: Fit) -> None:
 def kv_bytes_per_token(model: ModelView) -> int:
     """KV cache bytes for each token of context."""
     lengths = (model.key_length or 0) + (model.value_length or 0)
-    return (model.layers or 0) * (model.kv_heads or 0) * lengths * _KV_BYTES_PER_ELEMENT
+    return memory.kv_bytes_per_token(model.layers or 0, model.kv_heads or 0, lengths)
 
 
 def _require_metadata(model: ModelView) -> None:
@@ -114,14 +107,15 @@ def _require_metadata(model: ModelView) -> None:
 def _fit(model: ModelView, machine: MachineView, reserved: int, shape: _Shape) -> Fit:
     weights, cache_each = model.size_bytes or 0, kv_bytes_per_token(model) * shape.slots
     embeds = shape.task == "embedding"
-    logits = (model.vocabulary or 0) * (2 if embeds else 1)
-    widths = logits + 16 * (model.embedding_length or 0)
-    compute = (shape.context_tokens if embeds else MICRO_BATCH_TOKENS) * widths * 4
+    buffers = memory.buffer_bytes_per_token(
+        model.vocabulary or 0, model.embedding_length or 0, logits=2 if embeds else 1
+    )
+    compute = (shape.context_tokens if embeds else MICRO_BATCH_TOKENS) * buffers
     cache = cache_each * shape.context_tokens
     needed = (weights + cache + compute + PROCESS_BYTES) * shape.replicas
     free = max(machine.memory_available_bytes - reserved - _SYSTEM_BYTES, 0)
     # What grows with the context, and what does not.
-    each = cache_each + (widths * 4 if embeds else 0)
+    each = cache_each + (buffers if embeds else 0)
     fixed = weights + PROCESS_BYTES + (0 if embeds else compute)
     tokens = (free // shape.replicas - fixed) // each
     largest = min(tokens, model.context_tokens or tokens)

@@ -7,6 +7,7 @@ import functools
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -96,12 +97,13 @@ def read_file(path: Path) -> Architecture:
         header = read_header(path)
         # Of a model in several files, the first one counts its own tensors only.
         is_whole = header.metadata.get("split.count", 0) in (0, 1)
-        return from_gguf(
+        shape = from_gguf(
             header.metadata,
             path.stem,
             vocabulary=header.array_lengths.get("tokenizer.ggml.tokens"),
             parameters=header.parameters if is_whole else None,
         )
+        return replace(shape, stored_bytes=_stored_bytes(path))
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -111,6 +113,13 @@ def read_file(path: Path) -> Architecture:
     if not isinstance(config, dict):
         raise InvalidInput(f"{path} holds no configuration of a model.")
     return from_config(config, path.absolute().parent.name)
+
+
+def _stored_bytes(path: Path) -> int:
+    """The size of a GGUF file; of a model in several, that of all (`…-00001-of-00003.gguf`)."""
+    part = re.fullmatch(r"(.+-)\d{5}(-of-\d{5}\.gguf)", path.name)
+    files = path.parent.glob(f"{part[1]}*{part[2]}") if part else [path]
+    return sum(file.stat().st_size for file in files)
 
 
 def _file_in(folder: Path) -> Path:

@@ -104,7 +104,11 @@ class Predictor:
         place = self._support.place(rows)
         # Nothing was learnt about serving on processors: the analytic answer stands.
         is_cpu = self._is_cpu[rows.system]
-        place = replace(place, kind=np.where(is_cpu, _DEVICE, place.kind))
+        place = replace(
+            place,
+            kind=np.where(is_cpu, _DEVICE, place.kind),
+            beyond=np.where(is_cpu, 0.0, place.beyond),
+        )
         trust = np.where(is_cpu, 0.0, np.exp2(-_DOUBLINGS_TO_QUARTER * place.beyond))
         matrix = features.matrix(rows, times, self.models, self.systems)
         bands = {

@@ -11,10 +11,11 @@ Times are in seconds inside this file and in milliseconds in what it returns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from core.simulation import memory, processor
 from core.simulation.memory import Side
@@ -31,6 +32,8 @@ from core.simulation.scenarios import (
     SystemTable,
     precision_of,
 )
+
+Booleans = npt.NDArray[np.bool_]
 
 _FAMILY_PRIOR = {"cpu": 0.6, "gaudi": 0.6, "pvc": 0.4, "cdna2": 0.5, "cdna3": 0.6, "cdna4": 0.65}
 _ENGINE_STEP_S = {"vllm": 2e-3, "sglang": 1.5e-3, "trtllm": 1e-3, "llama.cpp": 1e-3}
@@ -146,7 +149,7 @@ class Roofline:
         """Times of every row; kinds of rows may be mixed."""
         is_split = rows.mode == 1
         is_cpu = (self.systems.columns["is_cpu"][rows.system] > 0) & ~is_split
-        kinds = (
+        kinds: tuple[tuple[Booleans, Callable[[Scenarios], Times]], ...] = (
             (~is_split & ~is_cpu, lambda part: _Aggregated(self, part).times()),
             (is_split, lambda part: _Disaggregated(self, part).times()),
             (is_cpu, lambda part: Times(**processor.times(part, self.models, self.systems))),

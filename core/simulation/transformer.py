@@ -62,6 +62,7 @@ class Architecture:
     native_precision: str = "bf16"  # of the checkpoint's linear layers
     only_experts_quantized: bool = False  # the rest of the checkpoint is BF16
     max_context: int | None = None
+    stored_bytes: int = 0  # of the file that holds the weights; 0 where none is known
     source: str = ""
 
     @property

@@ -6,11 +6,11 @@ import pytest
 
 from core.clusters.schemas import MachineView
 from core.deployments import planning
-from core.deployments.planning import PROCESS_BYTES
 from core.deployments.schemas import DeploymentRequest, Fit
 from core.kernel import clock
 from core.kernel.errors import InvalidInput, NoCapacity
 from core.registry.schemas import ModelView
+from core.simulation.memory import PROCESS_BYTES
 
 GB = 10**9
 
