@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 import streamlit as st
 
@@ -112,7 +113,7 @@ def write_link(query: WhatIf) -> None:
 def link_of(query: WhatIf) -> str:
     """The whole address of a question."""
     base = (st.context.url or "").split("?")[0]
-    carried = "&".join(f"{name}={text}" for name, text in questions.to_link(query).items())
+    carried = urlencode(questions.to_link(query))
     return f"{base}?{carried}" if carried else base
 
 

@@ -29,7 +29,13 @@ def headline(answer: Answer) -> None:
     badges = [f":{color}-badge[:material/{icon}: {outcome.support}]"]
     if not outcome.fits:
         badges.append(":red-badge[:material/memory: does not fit]")
-    st.markdown(f"#### {escape(answer.title)}  \n{' '.join(badges)}")
+    basis = answer.basis
+    with st.container(gap=None):
+        st.markdown(f"#### {escape(answer.title)}  \n{' '.join(badges)}")
+        st.caption(
+            f"Learnt from {basis.rows:,} measured rows, the newest of {basis.data_date}; "
+            f"version {escape(basis.version)}."
+        )
     if not outcome.fits:
         fits = "; ".join(answer.remedies) or "nothing that was tried"
         held = outcome.memory

@@ -330,8 +330,8 @@ def _basis_list(answer: Answer) -> str:
     basis = answer.basis
     rows = [
         ["Predictor", basis.version],
-        ["Measured data of", basis.data_date or _NONE],
-        ["Hash of the data (SHA-256)", basis.data_hash or _NONE],
+        ["Trained on", f"{basis.rows:,} measured rows, the newest of {basis.data_date}"],
+        ["Hash of the rows (SHA-256)", basis.data_hash],
         ["Nearest measured rows", answer.outcome.support],
         ["Report made", _moment(clock.now())],
     ]

@@ -205,11 +205,19 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """What predictions are made from: the trained model's version, and its data."""
+    """What predictions are made from.
+
+    Attributes:
+        version: Of the method.
+        data_date: The day of the newest measurement, ISO 8601.
+        data_hash: SHA-256 of the measured rows.
+        rows: How many rows were measured.
+    """
 
     version: str
     data_date: str
     data_hash: str
+    rows: int
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def systems(actor: Actor) -> tuple[Subject, ...]:
 def basis(predictor: Predictor) -> Basis:
     """What a predictor's answers are made from: its version, and the data it was trained on."""
     about = predictor.about
-    return Basis(about.version, about.data_date, about.data_hash)
+    return Basis(about.version, about.data_date, about.data_hash, about.rows)
 
 
 def pairing(actor: Actor, query: WhatIf, known: Subjects | None = None) -> Pairing:

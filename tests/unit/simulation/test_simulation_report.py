@@ -14,7 +14,7 @@ from core.simulation.costs import Rates, given
 from core.simulation.questions import Pairing
 from core.simulation.schemas import Answer, Basis, WhatIf
 
-BASIS = Basis("1.2", "2026-11-20", "abc123")
+BASIS = Basis("1.2", "2026-11-20", "abc123", 8000)
 
 
 def _answer(**asked: object) -> Answer:
