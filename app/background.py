@@ -1,4 +1,4 @@
-"""What the app does beside showing pages: jobs, deployments, routes, metrics and retention."""
+"""What the app does beside showing pages: jobs, deployments, routes, metrics and upkeep."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from app.retention import Pruner
 from core.deployments import workflows as _deployment_workflows  # noqa: F401 (registers kinds)
 from core.deployments.reconciler import Reconciler
 from core.jobs import engine
+from core.metrics.calibration import Calibrator
 from core.metrics.ingest import Ingester
 from core.registry import workflows as _registry_workflows  # noqa: F401 (registers kinds)
 from core.routing import services as routing
@@ -26,6 +27,7 @@ class _Running:
     ingester: Ingester
     keeper: Keeper
     pruner: Pruner
+    calibrator: Calibrator
 
 
 _running: _Running | None = None
@@ -39,13 +41,14 @@ def start() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     routing.subscribe()
     routing.publish()
-    _running = _Running(Reconciler(), Ingester(), Keeper(), Pruner())
+    _running = _Running(Reconciler(), Ingester(), Keeper(), Pruner(), Calibrator())
     _running.ingester.start()
     _running.keeper.start()
     internal.start()
     _running.reconciler.start()
     engine.launch()
     _running.pruner.start()
+    _running.calibrator.start()
 
 
 def stop() -> None:
@@ -54,6 +57,7 @@ def stop() -> None:
     if _running is None:
         return
     internal.stop()
+    _running.calibrator.stop()
     _running.pruner.stop()
     engine.shutdown()
     _running.reconciler.stop()

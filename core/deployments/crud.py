@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from core.deployments.models import Deployment, Replica
+from core.deployments.models import Deployment, DeploymentDraft, Replica
 
 
 def deployment(tx: Session, deployment_id: str) -> Deployment | None:
@@ -52,3 +52,21 @@ def replica(tx: Session, replica_id: str) -> Replica | None:
 def delete_replica(tx: Session, replica_id: str) -> None:
     """Forget a replica."""
     tx.execute(delete(Replica).where(Replica.id == replica_id))
+
+
+def draft(tx: Session, draft_id: str) -> DeploymentDraft | None:
+    """One draft."""
+    return tx.get(DeploymentDraft, draft_id)
+
+
+def drafts(tx: Session, tenant_id: str, project_id: str) -> list[DeploymentDraft]:
+    """The drafts of a project, the newest first."""
+    query = select(DeploymentDraft).where(
+        DeploymentDraft.tenant_id == tenant_id, DeploymentDraft.project_id == project_id
+    )
+    return list(tx.scalars(query.order_by(DeploymentDraft.updated_at.desc())))
+
+
+def forget_drafts(tx: Session, project_id: str) -> None:
+    """Delete the drafts of a project."""
+    tx.execute(delete(DeploymentDraft).where(DeploymentDraft.project_id == project_id))

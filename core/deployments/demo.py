@@ -111,6 +111,7 @@ def forget_project(actor: Actor, project_id: str) -> int:
         for row in rows:
             tx.delete(row)
         past.forget(tx, project_id)
+        crud.forget_drafts(tx, project_id)
         audit.record(
             tx,
             actor,

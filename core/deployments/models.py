@@ -1,4 +1,4 @@
-"""Tables of deployments and their replicas."""
+"""Tables of deployments, their replicas, and drafts of the deploy wizard."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class Deployment(Base):
 
     `failure` is why its job or its replicas gave up, until it is started again; `state` and
     `reason` follow from all of this and are kept so that pages need not work them out.
+    `calibration` is a `schemas.Calibration`; it counts requests from `measured_since` on.
     """
 
     __tablename__ = "deployments"
@@ -41,6 +42,8 @@ class Deployment(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     failure: Mapped[str | None] = mapped_column(Text)
     job_id: Mapped[str | None] = mapped_column(String(40))
+    calibration: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    measured_since: Mapped[datetime] = mapped_column(UtcDateTime)
     demo: Mapped[bool] = mapped_column(default=False)
     created_by_name: Mapped[str] = mapped_column(String(200))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -72,3 +75,18 @@ class Replica(Base):
     ready_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     next_start_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_error: Mapped[str | None] = mapped_column(Text)
+
+
+class DeploymentDraft(Base):
+    """A deployment that somebody is still choosing; `content` is a `schemas.DraftContent`."""
+
+    __tablename__ = "deployment_drafts"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(String(40))
+    project_id: Mapped[str] = mapped_column(String(40), index=True)
+    step: Mapped[str] = mapped_column(String(20))
+    content: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_by_name: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

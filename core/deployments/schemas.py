@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from core.deployments.states import DeploymentState, DesiredState, ReplicaState
 
 Task = Literal["chat", "embedding"]
+DraftStep = Literal["model", "targets", "options", "configuration", "confirm"]
+STEPS: tuple[DraftStep, ...] = ("model", "targets", "options", "configuration", "confirm")
 
 
 class DeploymentRequest(BaseModel):
@@ -73,6 +75,35 @@ class Fit(BaseModel):
         return self.weights_bytes + self.kv_cache_bytes + self.compute_bytes + self.overhead_bytes
 
 
+class Load(BaseModel):
+    """What callers ask: mean input and output tokens of a request, and requests in flight.
+
+    `prefix_hit_share` is the share of the input that the server's cache holds already, 0 to 1.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    isl: int = 1155
+    osl: int = 211
+    concurrency: int = 1
+    prefix_hit_share: float = 0.0
+
+
+class Calibration(BaseModel):
+    """What was measured of a deployment against what had been predicted for the same requests.
+
+    The ratios are medians over `requests` requests of the logarithm of measured by predicted,
+    before shrinkage; see `core.deployments.calibration`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    requests: int
+    ttft_log_ratio: float
+    tpot_log_ratio: float
+    calibrated_at: datetime
+
+
 class ReplicaView(BaseModel):
     """One replica; `memory_bytes` is what its process holds now, None when there is none."""
 
@@ -95,7 +126,8 @@ class DeploymentView(BaseModel):
 
     `requested` holds what was asked for (None: chosen by Bud); `context_tokens`, `slots` and
     `threads` are what it runs with. `reason` says why it is not ready. `job_id` is its newest
-    job. `planned_bytes` is the memory of all its replicas.
+    job. `planned_bytes` is the memory of all its replicas. Requests from `measured_since` on were
+    answered with these settings, and may calibrate its predictions.
     """
 
     model_config = ConfigDict(frozen=True, from_attributes=True, protected_namespaces=())
@@ -119,6 +151,8 @@ class DeploymentView(BaseModel):
     planned_bytes: int
     generation: int
     job_id: str | None
+    calibration: Calibration | None = None
+    measured_since: datetime
     demo: bool
     created_by_name: str
     created_at: datetime
@@ -166,3 +200,40 @@ class DeploymentRoute(BaseModel):
     state: DeploymentState
     created_at: datetime
     replicas: list[ReadyReplica]
+
+
+class DraftContent(BaseModel):
+    """What somebody has chosen so far; None is not chosen yet, or left to Bud.
+
+    `workload` is the id of a template of the simulator, or empty for own numbers. `ttft_ms` and
+    `tpot_ms` are the targets.
+    """
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    model_id: str = ""
+    workload: str = "chat"
+    load: Load = Load()
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    cluster_id: str = ""
+    name: str = ""
+    task: Task | None = None
+    context_tokens: int | None = None
+    slots: int | None = None
+    threads: int | None = None
+    replicas: int = 1
+
+
+class DraftView(BaseModel):
+    """A draft of the deploy wizard, and the step at which to go on."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    id: str
+    project_id: str
+    step: DraftStep
+    content: DraftContent
+    created_by_name: str
+    created_at: datetime
+    updated_at: datetime

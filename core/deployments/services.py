@@ -102,6 +102,7 @@ def planned_row(actor: Actor, request: DeploymentRequest, model: ModelView, fit:
         desired_state="planned",
         desired_replicas=fit.replicas,
         generation=1,
+        measured_since=clock.now(),
         state="planned",
         demo=False,
         created_by_name=actor.name,
@@ -190,6 +191,7 @@ def scale(actor: Actor, deployment_id: str, replicas: int) -> None:
     with database.transaction() as tx:
         row = _row(actor, tx, deployment_id)
         _record(tx, actor, "scaled", row, before=row.desired_replicas, after=replicas)
+        row.measured_since = clock.now()
         row.desired_replicas = fit.replicas
     _wanted()
 
@@ -237,6 +239,8 @@ def _take(row: Deployment, fit: Fit, asked: dict[str, int | None]) -> None:
     row.replica_bytes, row.requested = fit.replica_bytes, asked
     if before != (fit.context_tokens, fit.slots, fit.threads):
         row.generation += 1
+        # What was measured until now was measured with other settings.
+        row.measured_since = clock.now()
 
 
 def _require_free_name(tx: Session, project_id: str, name: str) -> None:

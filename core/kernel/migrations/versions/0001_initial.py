@@ -67,6 +67,20 @@ def upgrade() -> None:
     with op.batch_alter_table('chat_sessions', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_chat_sessions_project_id_user_id_updated_at'), ['project_id', 'user_id', 'updated_at'], unique=False)
 
+    op.create_table('deployment_drafts',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('step', sa.String(length=20), nullable=False),
+    sa.Column('content', sa.JSON(), nullable=False),
+    sa.Column('created_by_name', sa.String(length=200), nullable=False),
+    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('updated_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_deployment_drafts'))
+    )
+    with op.batch_alter_table('deployment_drafts', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_deployment_drafts_project_id'), ['project_id'], unique=False)
+
     op.create_table('deployments',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('tenant_id', sa.String(length=40), nullable=False),
@@ -88,6 +102,8 @@ def upgrade() -> None:
     sa.Column('reason', sa.Text(), nullable=True),
     sa.Column('failure', sa.Text(), nullable=True),
     sa.Column('job_id', sa.String(length=40), nullable=True),
+    sa.Column('calibration', sa.JSON(none_as_null=True), nullable=True),
+    sa.Column('measured_since', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
     sa.Column('demo', sa.Boolean(), nullable=False),
     sa.Column('created_by_name', sa.String(length=200), nullable=False),
     sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
@@ -498,6 +514,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_deployments_model_id'))
 
     op.drop_table('deployments')
+    with op.batch_alter_table('deployment_drafts', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_deployment_drafts_project_id'))
+
+    op.drop_table('deployment_drafts')
     with op.batch_alter_table('chat_sessions', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_chat_sessions_project_id_user_id_updated_at'))
 
