@@ -61,7 +61,7 @@ def _ask(
     ago_s: float = 1800,
     **values: object,
 ) -> None:
-    """Requests of 64 tokens in and 21 out, one after the other or at the same time, from a while ago on."""
+    """Requests of 64 tokens in and 21 out, some time ago, in turn or at the same time."""
     duration_ms = ttft_ms + 20 * tpot_ms
     segment = clock.now().strftime("%H%M%S%f")
     first_s = clock.unix_s() - ago_s
