@@ -83,7 +83,7 @@ _COMPARED: dict[str, Callable[[Answer], str]] = {
     "Memory per GPU": lambda each: (
         f"{each.outcome.memory.needed_gb:,.1f} of {each.outcome.memory.usable_gb:,.0f} GB"
     ),
-    "Most requests in flight": lambda each: formats.count(each.outcome.most_concurrency),
+    "Most in flight": lambda each: formats.count(each.outcome.most_concurrency),
     "Fits": lambda each: "yes" if each.outcome.fits else "no",
     "How sure": lambda each: each.outcome.support,
 }

@@ -15,7 +15,7 @@ import streamlit as st
 from app.widgets.layout import escape, show_error
 from core.kernel.actor import Actor
 from core.kernel.errors import BudError
-from core.simulation import questions
+from core.simulation import questions, sensitivity
 from core.simulation import services as simulation
 from core.simulation.scenarios import ENGINES, PRECISIONS
 from core.simulation.schemas import WhatIf
@@ -101,12 +101,13 @@ def write_link(query: WhatIf) -> None:
     """Make the address that of the question: it is what a person copies and sends."""
     scenario_id, saved = st.session_state.get(_SCENARIO, ("", None))
     wanted = {"scenario": scenario_id} if query == saved else questions.to_link(query)
-    for name, old in _link_parameters().items():
-        if wanted.get(name) != old:
-            del st.query_params[name]
-    for name, text in wanted.items():
-        if st.query_params.get(name) != text:
-            st.query_params[name] = text
+    shown = _link_parameters()
+    for name in shown.keys() - wanted.keys():
+        del st.query_params[name]
+    changed = {name: text for name, text in wanted.items() if shown.get(name) != text}
+    if changed:
+        # At once: each write is a step of the browser's history.
+        st.query_params.update(changed)
     st.session_state[_WRITTEN] = wanted
 
 
@@ -123,14 +124,23 @@ def _key(field: str) -> str:
 
 def _seed(query: WhatIf) -> None:
     st.session_state[_QUERY] = st.session_state[_OPENED] = query
-    for field, value in query:
-        st.session_state[_key(field)] = value
+    for field in WhatIf.model_fields:
+        st.session_state.pop(_key(field), None)
 
 
-def _restore() -> None:
-    # Streamlit forgets the values of widgets that a run did not show.
-    for field, value in st.session_state[_QUERY]:
-        st.session_state.setdefault(_key(field), value)
+def _bound(field: str) -> str:
+    """The key of a field's widget, which is about to be shown with the question's value.
+
+    Streamlit forgets the values of widgets that a run did not show; what is set before the run
+    that shows the widget would outlive it.
+    """
+    st.session_state.setdefault(_key(field), getattr(st.session_state[_QUERY], field))
+    return _key(field)
+
+
+def _now(field: str) -> Any:
+    """The value of a field, whether its widget is shown or not."""
+    return st.session_state.get(_key(field), getattr(st.session_state[_QUERY], field))
 
 
 def inputs(actor: Actor, parts: Sequence[str]) -> WhatIf:
@@ -140,7 +150,6 @@ def inputs(actor: Actor, parts: Sequence[str]) -> WhatIf:
         actor: Who asks.
         parts: Of `PARTS`, in the order in which they are shown.
     """
-    _restore()
     given: dict[str, Any] = {}
     for part in parts:
         given |= PARTS[part](actor)
@@ -156,7 +165,7 @@ def _model(actor: Actor) -> dict[str, Any]:
         "Model",
         _with_chosen("model", list(names)),
         format_func=lambda each: names.get(each, each),
-        key=_key("model"),
+        key=_bound("model"),
         help="Those of the registry first, then those whose architecture ships with Bud.",
     )
     return {"model": model}
@@ -168,13 +177,13 @@ def _engine(_actor: Actor) -> dict[str, Any]:
         "Weights",
         _with_chosen("precision", ["", *PRECISIONS]),
         format_func=lambda each: each.upper() if each else "published",
-        key=_key("precision"),
+        key=_bound("precision"),
     )
     engine = right.selectbox(
         "Engine",
         _with_chosen("engine", list(ENGINES)),
         format_func=engine_name,
-        key=_key("engine"),
+        key=_bound("engine"),
     )
     return {"precision": precision, "engine": engine}
 
@@ -191,22 +200,22 @@ def _device(actor: Actor) -> dict[str, Any]:
         "Hardware",
         _with_chosen("hardware", list(names)),
         format_func=lambda each: names.get(each, each),
-        key=_key("hardware"),
+        key=_bound("hardware"),
         help="A device at its cheapest known price, or a cloud instance at its own.",
     )
     return {"hardware": hardware}
 
 
 def _gpus(_actor: Actor) -> dict[str, Any]:
-    if st.session_state[_key("mode")] == "disagg":
+    if _now("mode") == "disagg":
         return {}
     left, right = st.columns(2)
     # Without bounds: 0 GPUs get an answer in words.
-    gpus = left.number_input("GPUs", step=1, key=_key("gpus"))
+    gpus = left.number_input("GPUs", step=1, key=_bound("gpus"))
     tp = right.selectbox(
         "TP",
         _with_chosen("tp", _SHARDS),
-        key=_key("tp"),
+        key=_bound("tp"),
         help="Tensor parallel: GPUs that share each layer of one copy of the model. The other "
         "GPUs hold more copies.",
     )
@@ -214,7 +223,7 @@ def _gpus(_actor: Actor) -> dict[str, Any]:
 
 
 def _most_gpus(_actor: Actor) -> dict[str, Any]:
-    return {"gpus": st.number_input("GPUs at most", step=1, key=_key("gpus"))}
+    return {"gpus": st.number_input("GPUs at most", step=1, key=_bound("gpus"))}
 
 
 def _with_chosen(field: str, options: Sequence[Any]) -> list[Any]:
@@ -248,14 +257,14 @@ def _workload(_actor: Actor) -> dict[str, Any]:
         "Input found in the prefix cache",
         _with_chosen("prefix_hit_share", _SHARES),
         format_func=lambda each: f"{each:.0%}",
-        key=_key("prefix_hit_share"),
+        key=_bound("prefix_hit_share"),
     )
     return {"isl": isl, "osl": osl, "concurrency": concurrency, "prefix_hit_share": share}
 
 
 def _ladder(field: str, label: str, steps: Sequence[int]) -> int:
     chosen: int = st.select_slider(
-        label, _with_chosen(field, steps), format_func=lambda each: f"{each:,}", key=_key(field)
+        label, _with_chosen(field, steps), format_func=lambda each: f"{each:,}", key=_bound(field)
     )
     return chosen
 
@@ -273,7 +282,7 @@ def _matching_workload() -> str:
     for each in WORKLOADS:
         # Concurrency is what a person moves first; the kind of use stays the same.
         lengths = {k: v for k, v in _load_of(each).items() if k != "concurrency"}
-        if all(st.session_state[_key(field)] == value for field, value in lengths.items()):
+        if all(_now(field) == value for field, value in lengths.items()):
             return each.id
     return _CUSTOM
 
@@ -292,8 +301,9 @@ def _advanced(_actor: Actor) -> dict[str, Any]:
             "Prefill and decode",
             list(_MODES),
             format_func=lambda each: _MODES[each],
-            key=_key("mode"),
+            key=_bound("mode"),
             required=True,
+            on_change=_take_mode,
             help="Separate: some workers read prompts and hand their KV cache to others.",
         )
         given: dict[str, Any] = {"mode": mode}
@@ -302,55 +312,67 @@ def _advanced(_actor: Actor) -> dict[str, Any]:
         given["ep"] = left.selectbox(
             "EP",
             _with_chosen("ep", _SHARDS),
-            key=_key("ep"),
+            key=_bound("ep"),
             help="Expert parallel, for models with experts: GPUs that these are spread over.",
         )
         given["dp"] = right.selectbox(
-            "DP of attention",
+            "DP",
             _with_chosen("dp", _SHARDS),
-            key=_key("dp"),
+            key=_bound("dp"),
             help="Data-parallel attention, for models with experts: ranks among the TP GPUs, each "
             "of which attends to its own requests.",
         )
+        left, right = st.columns(2)
         given["kv_precision"] = left.selectbox(
             "KV cache",
             questions.KV_PRECISIONS,
-            format_func=lambda each: "automatic" if each == "auto" else each.upper(),
-            key=_key("kv_precision"),
+            format_func=lambda each: "auto" if each == "auto" else each.upper(),
+            key=_bound("kv_precision"),
         )
         given["speculation"] = right.selectbox(
-            "Speculative decoding",
+            "Speculation",
             questions.SPECULATIONS,
             format_func=lambda each: "MTP" if each == "mtp" else each,
-            key=_key("speculation"),
+            key=_bound("speculation"),
         )
+        left, right = st.columns(2)
         given["max_sequences"] = left.number_input(
-            "Most sequences of a step",
+            "Sequences/step",
             step=1,
-            key=_key("max_sequences"),
-            help="max-num-seqs, of one copy; 0 leaves it to the engine.",
+            key=_bound("max_sequences"),
+            help="The most of one copy in a step (max-num-seqs); 0 leaves it to the engine.",
         )
         given["chunk_tokens"] = right.number_input(
-            "Most tokens of a step",
+            "Tokens/step",
             step=256,
-            key=_key("chunk_tokens"),
-            help="max-num-batched-tokens; 0 leaves it to the engine.",
+            key=_bound("chunk_tokens"),
+            help="The most in a step (max-num-batched-tokens); 0 leaves it to the engine.",
         )
         given["usd_per_gpu_hour"] = left.number_input(
-            "USD per GPU hour",
+            "USD/GPU hour",
             step=0.1,
             format="%.4f",
-            key=_key("usd_per_gpu_hour"),
+            key=_bound("usd_per_gpu_hour"),
             help="0 takes the cheapest known price.",
         )
     return given
+
+
+def _take_mode() -> None:
+    """Begin a separated layout with the same GPUs as the one before."""
+    query: WhatIf = st.session_state[_QUERY]
+    if st.session_state[_key("mode")] == "disagg" and query.mode == "agg":
+        layout = sensitivity.split(query)
+        st.session_state[_OPENED] = query.model_copy(update=layout)
+        for field, value in layout.items():
+            st.session_state[_key(field)] = value
 
 
 def _whole_layout() -> dict[str, Any]:
     pp = st.selectbox(
         "PP",
         _with_chosen("pp", (1, 2, 4, 8)),
-        key=_key("pp"),
+        key=_bound("pp"),
         help="Pipeline parallel: groups of GPUs that hold some layers each.",
     )
     return {"pp": pp}
@@ -362,15 +384,15 @@ def _split_layout() -> dict[str, Any]:
         left, right = st.columns(2)
         workers, tp = f"{side}_workers", f"{side}_tp"
         given[workers] = left.number_input(
-            f"{side.capitalize()} workers", step=1, key=_key(workers)
+            f"{side.capitalize()} workers", step=1, key=_bound(workers)
         )
-        given[tp] = right.selectbox(f"TP of {side}", _with_chosen(tp, _SHARDS), key=_key(tp))
+        given[tp] = right.selectbox(f"TP of {side}", _with_chosen(tp, _SHARDS), key=_bound(tp))
     return given
 
 
 def layout_label(query: WhatIf) -> str:
     """`2 × TP 4, FP8, vLLM`."""
-    precision = query.precision.upper() if query.precision else "own precision"
+    precision = query.precision.upper() if query.precision else "published weights"
     return f"{questions.layout_name(query)}, {precision}, {engine_name(query.engine)}"
 
 

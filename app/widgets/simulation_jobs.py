@@ -67,6 +67,7 @@ def _search_request(context: SessionContext) -> SearchRequest:
     budget = right.number_input(
         "USD/h at most", min_value=0.0, value=None, placeholder="any", key="search-budget"
     )
+    left, right = st.columns(2)
     ttft = left.number_input(
         "TTFT at most (ms)", min_value=0.0, value=None, placeholder="any", key="search-ttft"
     )
@@ -248,6 +249,7 @@ def _replay_request(context: SessionContext) -> ReplayRequest:
         help="Copies of the model that the autoscaler may start when these are busy; empty is none "
         "beside those above.",
     )
+    left, right = st.columns(2)
     ttft = left.number_input("TTFT target (ms)", 1, value=1000, step=100, key="replay-ttft")
     tpot = right.number_input("TPOT target (ms)", 1, value=50, step=5, key="replay-tpot")
     return ReplayRequest(

@@ -84,7 +84,7 @@ def kpis(outcome: Outcome) -> None:
                 "Requests/s",
                 _rate(outcome.requests_per_s),
                 "Of the whole deployment.",
-                f"{formats.count(outcome.devices)} GPU{'' if outcome.devices == 1 else 's'}",
+                f"{formats.count(outcome.devices)} device{'' if outcome.devices == 1 else 's'}",
             ),
             Kpi(
                 "USD/M out",
@@ -132,7 +132,9 @@ def _usd_note(outcome: Outcome) -> str:
 
 
 def _rate(number: float) -> str:
-    return f"{number:,.0f}" if number >= 100 else f"{number:,.1f}"
+    if number >= 100:
+        return f"{number:,.0f}"
+    return f"{number:,.1f}" if number >= 1 else f"{number:.2g}"
 
 
 def trade_off(answers: Sequence[Answer], *, key: str) -> None:

@@ -56,16 +56,17 @@ def _whole_changes(query: WhatIf) -> Iterable[_Update]:
     if query.tp > 1 and query.dp == 1:
         yield "Data-parallel attention", {"dp": query.tp}
     if query.replicas > 1:
-        yield "Separate prefill and decode", _split(query)
+        yield "Separate prefill and decode", split(query)
 
 
-def _split(query: WhatIf) -> dict[str, Any]:
-    prefill = query.replicas // 2
+def split(query: WhatIf) -> dict[str, Any]:
+    """The copies of an aggregated deployment as workers of a disaggregated one, half and half."""
+    prefill = max(1, query.replicas // 2)
     return {
         "mode": "disagg",
         "prefill_workers": prefill,
         "prefill_tp": query.devices_per_copy,
-        "decode_workers": query.replicas - prefill,
+        "decode_workers": max(1, query.replicas - prefill),
         "decode_tp": query.devices_per_copy,
     }
 

@@ -272,7 +272,10 @@ def _wider(query: WhatIf) -> Iterable[tuple[str, WhatIf]]:
         for factor in (2, 4, 8):
             prefill_tp, decode_tp = factor * query.prefill_tp, factor * query.decode_tp
             wider = {"prefill_tp": prefill_tp, "decode_tp": decode_tp}
-            yield f"TP {prefill_tp} and {decode_tp}", query.model_copy(update=wider)
+            yield (
+                f"TP {prefill_tp} for prefill and {decode_tp} for decode",
+                query.model_copy(update=wider),
+            )
         return
     for shards in _SHARDS:
         if shards > query.tp:

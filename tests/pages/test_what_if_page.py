@@ -49,6 +49,22 @@ def test_numbers_and_link_follow_a_slider(bud: Bud, member_page: Page) -> None:
     expect(page.get_by_text("extrapolated").or_(page.get_by_text("nearby")).first).to_be_visible()
 
 
+def test_a_separated_layout_keeps_the_gpus_and_outlives_a_visit_elsewhere(
+    bud: Bud, member_page: Page
+) -> None:
+    page = member_page
+    bud.open(page, "what-if?gpus=8&tp=2")
+    page.get_by_text("Layout, cache and price").click()
+    page.get_by_role("radio", name="Separate").click()
+    expect(page).to_have_url(re.compile(r"prefill_workers=2.*decode_tp=2"))
+    expect(_kpi(page, "Requests/s")).to_contain_text("8 devices")
+    page.get_by_role("link", name="Jobs").first.click()
+    expect(page).to_have_url(re.compile(r"/jobs"))
+    page.get_by_role("link", name="What if").click()
+    expect(page).to_have_url(re.compile(r"prefill_workers=2.*decode_tp=2"))
+    expect(_kpi(page, "Requests/s")).to_contain_text("8 devices")
+
+
 def test_a_workload_sets_the_sliders_and_says_where_it_comes_from(
     bud: Bud, member_page: Page
 ) -> None:
@@ -195,7 +211,7 @@ def test_a_search_runs_as_a_job_and_its_best_is_loaded(bud: Bud, member_page: Pa
     bud.open(page, "what-if?view=Find+the+best&model=qwen3-8b")
     expect(page.get_by_text("No search yet")).to_be_visible()
     page.locator(".st-key-search-go button").click()
-    expect(page.get_by_text("The targets are met.")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("The targets are met.", exact=True)).to_be_visible(timeout=60_000)
     page.locator(".st-key-load-search-option button").click()
     expect(page.get_by_role("heading", name="qwen3-8b on")).to_be_visible()
     expect(page).not_to_have_url(re.compile("view=Find"))
