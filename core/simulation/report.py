@@ -64,6 +64,7 @@ p.soft, td.soft, .soft { color: var(--soft); } .warn { background: var(--warn); 
 .card { background: var(--card); border-radius: 10px; padding: .7rem .9rem; }
 .card b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
+td:first-child { min-width: 9rem; }
 td:not(:first-child):not(:last-child) { white-space: nowrap; }
 th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line);
   font-variant-numeric: tabular-nums; } th { color: var(--soft); font-weight: 600; }
@@ -259,39 +260,42 @@ def _query_table(answers: Sequence[Answer]) -> str:
     asked = {name for each in answers for name in each.query.changes()}
     hidden = hidden | (_OFTEN_UNSET - asked)
     rows = [
-        [label, *(_said(getattr(each.query, name)) for each in answers)]
+        [label, *(_said(each.query, name) for each in answers)]
         for name, label in _FIELDS.items()
         if name not in hidden
     ]
     return _table(["", *(each.model_name for each in answers)], rows)
 
 
-def _said(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+def _said(query: WhatIf, name: str) -> str:
+    value = getattr(query, name)
     if value == "":
-        return "automatic"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        return {"precision": "as published", "region": "the cheapest"}[name]
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def _changes_table(answer: Answer) -> str:
-    rows = [_change_row(answer.outcome, change) for change in answer.changes]
-    header = ["Change", "TTFT", "TPOT", "Output tokens/s", "USD per million output tokens"]
-    return _table(header, rows)
+    now, changes = answer.outcome, answer.changes
+    rows = [_change_row(now, each, each.outcome) for each in changes if each.outcome is not None]
+    header = ["Change", "TTFT", "TPOT", "Output tokens/s", "USD/M output tokens"]
+    refused = "<br>".join(
+        f"{escape(each.name)}: {escape(each.reason)}." for each in changes if each.outcome is None
+    )
+    said = f'<p class="soft"><b>Not possible</b><br>{refused}</p>' if refused else ""
+    return _table(header, rows) + said
 
 
-def _change_row(now: Outcome, change: Change) -> list[str]:
-    new = change.outcome
-    if new is None:
-        return [change.name, f"not possible: {change.reason}", "", "", ""]
+def _change_row(now: Outcome, change: Change, new: Outcome) -> list[str]:
     old_usd, new_usd = now.usd_per_million_output_tokens, new.usd_per_million_output_tokens
     usd = _NONE if old_usd is None or new_usd is None else _percent(old_usd.mean, new_usd.mean)
-    output = (now.tokens_per_s_per_gpu.mean * now.devices, new.tokens_per_s_per_gpu.mean)
+    output = now.tokens_per_s_per_gpu.mean * now.devices
     return [
         change.name if new.fits else f"{change.name} (does not fit)",
         _percent(now.ttft_ms.mean, new.ttft_ms.mean),
         _percent(now.tpot_ms.mean, new.tpot_ms.mean),
-        _percent(output[0], output[1] * new.devices),
+        _percent(output, new.tokens_per_s_per_gpu.mean * new.devices),
         usd,
     ]
 
