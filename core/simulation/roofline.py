@@ -497,7 +497,9 @@ class _Disaggregated:
             compute_ms=1e3 * step.compute,
             communication_ms=1e3 * step.communication,
             overhead_ms=1e3 * step.overhead + zero,
-            most_sequences=held.most_sequences * np.maximum(1.0, rows.decode_workers),
+            most_sequences=held.most_sequences
+            * np.maximum(1.0, rows.decode_workers)
+            * np.maximum(1.0, rows.replicas),
             pressure=sequences / most,
         )
 

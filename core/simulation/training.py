@@ -126,7 +126,7 @@ def _mapped(function: Any, items: list[Any], workers: int) -> list[Any]:
         return list(pool.map(function, items))
 
 
-def held_out_splits(serving: Measured, folds: int = _FOLDS) -> list[tuple[str, Booleans, Booleans]]:
+def held_out_splits(serving: Measured) -> list[tuple[str, Booleans, Booleans]]:
     """Names, training and test masks: what each kind of support would be asked about."""
     groups = {
         "configuration": serving.configuration,
@@ -136,8 +136,8 @@ def held_out_splits(serving: Measured, folds: int = _FOLDS) -> list[tuple[str, B
     }
     found = []
     for name, group in groups.items():
-        fold = folds_of(group, folds)
-        found += [(name, fold != each, fold == each) for each in range(folds)]
+        fold = folds_of(group, _FOLDS)
+        found += [(name, fold != each, fold == each) for each in range(_FOLDS)]
     return found
 
 

@@ -93,7 +93,9 @@ class Score:
 
 
 @dataclass(frozen=True)
-class _Fold:
+class Fold:
+    """What one outer fold answered of the rows that it held out."""
+
     rows: Ints
     bands: Mapping[str, Band]
     roofline: Mapping[str, Floats]
@@ -105,10 +107,10 @@ def validate(measured: Measured, *, workers: int = 2) -> list[Score]:
     scores = []
     with ProcessPoolExecutor(workers) as pool:
         for split in SPLITS:
-            jobs = [_outer(measured, split, fold) for fold in range(OUTER_FOLDS)]
+            jobs = [masks(measured, split, fold) for fold in range(OUTER_FOLDS)]
             folds = list(pool.map(partial(_fold, measured), jobs))
             scores += [
-                _score(measured, split, head, source, folds)
+                score(measured, split, head, source, folds)
                 for head in ("tpot_ms", "ttft_ms")
                 for source in ("", *sorted(set(measured.source[measured.rows.lengths != _STATIC])))
             ]
@@ -127,15 +129,9 @@ def static_error(measured: Measured) -> tuple[int, float]:
     return len(static), 100 * float(np.median(np.abs(e2e_ms / static.e2e_ms - 1)))
 
 
-def _outer(measured: Measured, split: Split, fold: int) -> tuple[Booleans, Booleans]:
-    """Training and test masks; a held-out group is nowhere in the training rows."""
-    groups: dict[str, npt.NDArray[np.str_]] = {
-        "configuration": measured.configuration,
-        "combination": measured.combination,
-        "device": measured.system_id,
-        "model": measured.model_id,
-    }
-    group = groups[split.name]
+def masks(measured: Measured, split: Split, fold: int) -> tuple[Booleans, Booleans]:
+    """Training and test masks of an outer fold; a held-out group is nowhere in training rows."""
+    group = groups(measured)[split.name]
     tested = (measured.rows.lengths != _STATIC) & (
         (measured.rows.mode == 1) == split.is_disaggregated
     )
@@ -144,14 +140,24 @@ def _outer(measured: Measured, split: Split, fold: int) -> tuple[Booleans, Boole
     return ~np.isin(group, np.unique(group[test])), test
 
 
-def _fold(measured: Measured, masks: tuple[Booleans, Booleans]) -> _Fold:
-    train, test = masks
+def groups(measured: Measured) -> dict[str, npt.NDArray[np.str_]]:
+    """What is held out together, by the name of a split."""
+    return {
+        "configuration": measured.configuration,
+        "combination": measured.combination,
+        "device": measured.system_id,
+        "model": measured.model_id,
+    }
+
+
+def _fold(measured: Measured, parts: tuple[Booleans, Booleans]) -> Fold:
+    train, test = parts
     known, unknown = measured.take(train), measured.take(test)
     trained = training.train(known, training.about(known))
     predictor = Predictor(measured.models, measured.systems, trained)
     prediction = predictor.predict(unknown.rows)
     trees = _without_physics(known, unknown, predictor)
-    return _Fold(
+    return Fold(
         np.flatnonzero(test),
         {head: getattr(prediction, head) for head in HEADS},
         {head: getattr(prediction.times, head) for head in HEADS},
@@ -180,7 +186,8 @@ def _without_physics(known: Measured, unknown: Measured, predictor: Predictor) -
     return found
 
 
-def _score(measured: Measured, split: Split, head: str, source: str, folds: list[_Fold]) -> Score:
+def score(measured: Measured, split: Split, head: str, source: str, folds: list[Fold]) -> Score:
+    """One line of the table, of the rows of `source`, or of all where it is empty."""
     rows = np.concatenate([fold.rows for fold in folds])
     which = (measured.source[rows] == source) | (source == "")
     actual = getattr(measured, head)[rows][which]
