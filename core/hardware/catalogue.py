@@ -17,7 +17,8 @@ DATA = Path(__file__).parent / "data"
 _BYTES_PER_MIB = 1 << 20
 _VENDORS = "nvidia|amd|intel|habana|google|aws|apple|ampere|sambanova|tesla|geforce|instinct"
 # Machines of the InferenceX benchmark are named for their owner: `b200-trt`, `mi355x-amd_0`.
-_RUNNER = re.compile(r"[-_](trt|amds?|nv|nvd|nvs|cw|cr|tw|nb|oci|dgxc|mia|slurm|multinode|disagg)(_?\d+)?$")
+_OWNERS = "trt|amds?|nv|nvd|nvs|cw|cr|tw|nb|oci|dgxc|mia|slurm|multinode|disagg"
+_RUNNER = re.compile(rf"[-_]({_OWNERS})(_?\d+)?$")
 
 
 @cache

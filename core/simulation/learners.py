@@ -59,6 +59,7 @@ RECIPES: Mapping[str, Recipe] = {
     "general": Recipe(features.DETAILED, False, trees=200, depth=4, rate=0.08),
 }
 ROOFLINE = "roofline"
+LEAN = "lean"
 
 
 @dataclass(frozen=True)

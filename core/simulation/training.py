@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from core.simulation import calibration, dataset, features, learners
 from core.simulation.dataset import Measured
-from core.simulation.learners import COMBINATIONS, RECIPES, ROOFLINE, Combination, Learner
+from core.simulation.learners import COMBINATIONS, LEAN, RECIPES, ROOFLINE, Combination, Learner
 from core.simulation.roofline import Roofline
 from core.simulation.scenarios import MODES, Floats, Ints
 from core.simulation.support import KINDS, Place, Support
@@ -227,33 +227,43 @@ def _choices(serving: Measured, head: str, held_out: list[HeldOut]) -> dict[str,
     }
     measured = np.log(getattr(serving, head))[rows]
     mode = serving.rows.mode[rows]
+    band = band_of(nearby)
     found = {}
-    for kind_index in range(len(KINDS)):
-        for mode_index in range(len(MODES)):
-            which = (kind == kind_index) & (mode == mode_index)
-            if which.sum() < _FEWEST_ROWS:
-                # Too few to choose from: those of both modes.
-                which = kind == kind_index
-            found[regime(kind_index, mode_index)] = _choice(
-                {name: each[which] for name, each in logarithms.items()},
-                measured[which],
-                band_of(nearby[which]),
-            )
+    for mode_index in range(len(MODES)):
+        for kind_index in range(len(KINDS)):
+            # What was never measured is of many kinds: one choice for all of it is steadier.
+            alike = (kind == 0) if kind_index == 0 else (kind > 0)
+            which = alike & (mode == mode_index)
+            which = which if which.sum() >= _FEWEST_ROWS else alike
+            combination = _best(_at(logarithms, which), measured[which], is_seen=kind_index == 0)
+            own = which & (kind == kind_index)
+            own = own if own.sum() >= _FEWEST_ROWS else which
+            errors = measured[own] - combination.of(_at(logarithms, own))
+            low, high = _bands(errors, band[own])
+            found[regime(kind_index, mode_index)] = Choice(combination, low, high)
     return found
 
 
-def _choice(logarithms: Mapping[str, Floats], measured: Floats, band: Ints) -> Choice:
-    best = min(
-        COMBINATIONS,
+def _at(logarithms: Mapping[str, Floats], which: Booleans) -> dict[str, Floats]:
+    return {name: each[which] for name, each in logarithms.items()}
+
+
+def _best(logarithms: Mapping[str, Floats], measured: Floats, *, is_seen: bool) -> Combination:
+    """The combination of least MAPE; where nothing was measured the lean learner has a part."""
+    candidates = (each for each in COMBINATIONS if is_seen or LEAN in each.learners)
+    return min(
+        candidates,
         key=lambda each: float(np.mean(np.abs(np.expm1(each.of(logarithms) - measured)))),
     )
-    errors = measured - best.of(logarithms)
+
+
+def _bands(errors: Floats, band: Ints) -> tuple[tuple[float, ...], tuple[float, ...]]:
     bounds = []
     for index in range(len(NEARBY_STEPS) + 1):
         own = errors[band == index]
         bounds.append(_bounds(own if len(own) >= _FEWEST_ROWS else errors))
     low, high = zip(*bounds, strict=True)
-    return Choice(best, low, high)
+    return low, high
 
 
 def _bounds(errors: Floats) -> tuple[float, float]:
