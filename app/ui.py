@@ -38,7 +38,10 @@ _SECTIONS: dict[str, list[tuple[str, str, str]]] = {
     "System": [("settings", "Settings", ":material/settings:")],
 }
 _URLS = {"what_if": "what-if"}
-_HIDDEN = [("deployment", "Deployment", ":material/rocket_launch:")]
+_HIDDEN = [
+    ("deployment", "Deployment", ":material/rocket_launch:"),
+    ("deploy", "Deploy", ":material/rocket_launch:"),
+]
 
 
 def main() -> None:

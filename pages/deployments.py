@@ -20,7 +20,7 @@ from app.widgets import (
     page_header,
     rerun_page,
 )
-from app.widgets.deploy import deploy_dialog
+from app.widgets.wizard import begin, draft_links
 from core import jobs
 from core.clusters import services as clusters
 from core.deployments import services as deployments
@@ -164,18 +164,19 @@ def main() -> None:
     """Show the page."""
     with page_header("Deployments", "Models that answer callers, and the machine they run on."):
         if st.button("Deploy a model", type="primary", icon=":material/rocket_launch:"):
-            deploy_dialog(actor, project_id)
+            begin(actor, project_id)
     views = deployments.list_deployments(actor, project_id)
     _machine_card(views)
+    draft_links(actor, project_id)
     if not views:
         clicked = empty_state(
             "Nothing is deployed yet",
             "Deploy the starter model: it answers within half a minute.",
             icon="rocket_launch",
-            action="Deploy a model …",
+            action="Deploy the first model",
         )
         if clicked:
-            deploy_dialog(actor, project_id)
+            begin(actor, project_id)
         return
     words, state = "", None
     if len(views) > 1:

@@ -20,7 +20,7 @@ from app.widgets import (
     page_header,
     table_with_downloads,
 )
-from app.widgets.deploy import deploy_dialog
+from app.widgets.wizard import begin
 from core import jobs
 from core.deployments import services as deployments
 from core.deployments.schemas import DeploymentView
@@ -90,7 +90,7 @@ def _details(model: ModelView, users: list[DeploymentView]) -> None:
             if model.state == "ready" and st.button(
                 "Deploy", type="primary", icon=":material/rocket_launch:", key="details-deploy"
             ):
-                deploy_dialog(actor, project_id, model.id)
+                begin(actor, project_id, model.id)
             if not model.is_shared and st.button("Delete …", icon=":material/delete:"):
                 confirm_by_name(
                     model.name,
@@ -167,7 +167,7 @@ def main() -> None:
         if st.button("Add model", icon=":material/add:"):
             _add_dialog()
         if st.button("Deploy", type="primary", icon=":material/rocket_launch:"):
-            deploy_dialog(actor, project_id)
+            begin(actor, project_id)
     models = registry.list_models(actor, project_id)
     views = deployments.list_deployments(actor, project_id)
     users = {model.id: [view for view in views if view.model_id == model.id] for model in models}

@@ -211,3 +211,14 @@ def shot(page: Page, name: str) -> Path:
     path.parent.mkdir(exist_ok=True)
     page.screenshot(path=path)
     return path
+
+
+def to_configuration(page: Page) -> None:
+    """Through the deploy wizard with the starter model, up to the step of its configuration."""
+    page.get_by_text("SmolLM2-135M-Instruct", exact=False).first.click()
+    for step in ("Targets", "Options"):
+        page.get_by_role("button", name="Next").click()
+        expect(page.get_by_role("heading", name=step, exact=True)).to_be_visible()
+    page.get_by_role("button", name="Choose", exact=True).first.click()
+    expect(page.get_by_role("heading", name="Configuration", exact=True)).to_be_visible()
+    settle(page)

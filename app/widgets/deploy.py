@@ -1,91 +1,21 @@
-"""The dialog that deploys a model on this machine."""
+"""What the deploy wizard and a deployment's own page share: a model's label, engine settings."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from app import formats
-from app.widgets.dialogs import dialog
-from app.widgets.layout import errors_shown, link_to, open_page, show_error
-from app.widgets.memory import fit_bar
-from core.deployments import services as deployments
-from core.deployments.schemas import DeploymentRequest
-from core.kernel.actor import Actor
-from core.kernel.errors import BudError
-from core.registry import services as registry
 from core.registry.schemas import ModelView
 
 
-@dialog("Deploy a model", width="medium", icon=":material/rocket_launch:")
-def deploy_dialog(actor: Actor, project_id: str, model_id: str | None = None) -> None:
-    """Choose a model and how it runs, with a live check whether it fits; then deploy it."""
-    models = [m for m in registry.list_models(actor, project_id) if m.state == "ready"]
-    if not models:
-        st.info("No model is ready yet. Add one first.", icon=":material/info:")
-        link_to("models", "Open Models", icon="deployed_code")
-        return
-    ids = [model.id for model in models]
-    chosen: ModelView = st.selectbox(
-        "Model",
-        models,
-        index=ids.index(model_id) if model_id in ids else 0,
-        format_func=_model_label,
-        key="deploy-model",
-    )
-    request = _request(actor, project_id, chosen)
-    try:
-        fit = deployments.check_fit(actor, request)
-    except BudError as error:
-        show_error(error)
-        return
-    st.caption(
-        f"Each replica: {formats.tokens(fit.context_tokens)} of context, "
-        f"{fit.slots} request{'s' if fit.slots > 1 else ''} at once, "
-        f"{fit.threads} CPU thread{'s' if fit.threads > 1 else ''}."
-    )
-    fit_bar(fit)
-    if st.button("Deploy", type="primary", disabled=not fit.fits, key="deploy-go"):
-        with errors_shown():
-            made = deployments.deploy(actor, request)
-            open_page("deployment", id=made.id)
-
-
-def _model_label(model: ModelView) -> str:
+def model_label(model: ModelView) -> str:
+    """`SmolLM2 · 135M · Q4_1 · 93.8 MiB`."""
     parts = [
         formats.short_count(model.parameters),
         model.quantization,
         formats.size(model.size_bytes),
     ]
     return f"{model.name} · {' · '.join(part for part in parts if part and part != formats.NONE)}"
-
-
-def _request(actor: Actor, project_id: str, model: ModelView) -> DeploymentRequest:
-    left, right = st.columns([3, 1])
-    name = left.text_input(
-        "Name",
-        deployments.suggest_name(actor, project_id, model),
-        key=f"deploy-name-{model.id}",
-        max_chars=63,
-        help="The model name that callers use.",
-    )
-    replicas = right.number_input("Replicas", 1, 32, 1, key="deploy-replicas")
-    task = None
-    if "embedding" in model.capabilities and len(model.capabilities) > 1:
-        task = st.segmented_control(
-            "Answers", ["chat", "embedding"], default="chat", required=True, key="deploy-task"
-        )
-    with st.expander("Context, slots and threads: chosen from this machine", key="deploy-more"):
-        context_tokens, slots, threads = engine_settings(model, key="deploy")
-    return DeploymentRequest(
-        project_id=project_id,
-        name=(name or "").strip(),
-        model_id=model.id,
-        task=task,
-        context_tokens=context_tokens,
-        slots=slots,
-        threads=threads,
-        replicas=replicas,
-    )
 
 
 def engine_settings(

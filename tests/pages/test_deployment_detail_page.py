@@ -17,7 +17,7 @@ from core.deployments.schemas import DeploymentView
 from core.jobs import services as jobs
 from core.metrics import services as metrics
 from core.metrics.schemas import Filters, Window
-from tests.browsing import PAGE_TIMEOUT_MS, Bud, settle, shot, wait_for
+from tests.browsing import PAGE_TIMEOUT_MS, Bud, settle, shot, to_configuration, wait_for
 
 # Other tests keep the machine busy as well.
 expect.set_options(timeout=PAGE_TIMEOUT_MS)
@@ -73,19 +73,19 @@ def test_what_does_not_fit_is_refused_with_the_numbers(member_page: Page, bud: B
     page = member_page
     bud.open(page, "deployments")
     page.get_by_role("button", name="Deploy a model", exact=True).click()
-    dialog = page.get_by_test_id("stDialog")
-    dialog.get_by_text("Context, slots and threads").click()
+    to_configuration(page)
     # 32 replicas × (64 slots × 8192 tokens × 23,040 B) of KV cache alone are 387 GB.
     for label, figure in (("Context (tokens)", 8192), ("Slots (", 64), ("Replicas", 32)):
-        number = dialog.get_by_role("spinbutton", name=label)
+        number = page.get_by_role("spinbutton", name=label)
         number.fill(str(figure))
         number.press("Enter")
-    refusal = dialog.get_by_role("alert")
+        settle(page)
+    refusal = page.get_by_role("alert")
     expect(refusal).to_contain_text(re.compile(r"needs 39\d\.\d\d GB \(32 × .* KV cache"))
     expect(refusal).to_contain_text(re.compile(r"but [\d.]+ GB of [\d.]+ GB are free"))
     expect(refusal).to_contain_text("What to do:")
-    expect(dialog.get_by_text("does not fit")).to_be_visible()
-    expect(dialog.get_by_role("button", name="Deploy", exact=True)).to_be_disabled()
+    expect(page.get_by_text("does not fit").first).to_be_visible()
+    expect(page.get_by_role("button", name="Next")).to_be_disabled()
     shot(page, "deploy-refused-1440-light")
 
 

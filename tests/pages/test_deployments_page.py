@@ -13,7 +13,7 @@ from core.kernel import database
 from core.playground import services as playground
 from core.playground.models import ChatSession
 from core.playground.schemas import ChatView
-from tests.browsing import PAGE_TIMEOUT_MS, Bud, settle, shot, wait_for
+from tests.browsing import PAGE_TIMEOUT_MS, Bud, settle, shot, to_configuration, wait_for
 
 # Other tests keep the machine busy as well.
 expect.set_options(timeout=PAGE_TIMEOUT_MS)
@@ -37,11 +37,13 @@ def test_deploy_chat_stop_and_delete(admin_page: Page, bud: Bud) -> None:
     bud.open(page, "deployments")
     expect(page.get_by_text("This machine")).to_be_visible()
     page.get_by_role("button", name="Deploy a model", exact=True).click()
-    dialog = page.get_by_test_id("stDialog")
-    expect(dialog.get_by_text("fits")).to_be_visible()
-    dialog.get_by_role("textbox", name="Name").fill(NAME)
-    dialog.get_by_role("textbox", name="Name").press("Enter")
-    dialog.get_by_role("button", name="Deploy", exact=True).click()
+    to_configuration(page)
+    page.get_by_role("textbox", name="Name").fill(NAME)
+    page.get_by_role("textbox", name="Name").press("Enter")
+    settle(page)
+    shot(page, "wizard-configuration-1440-light")
+    page.get_by_role("button", name="Next").click()
+    page.get_by_role("button", name="Deploy", exact=True).click()
     expect(page.get_by_text("Check this machine")).to_be_visible()
     expect(page.get_by_text("Every replica answers.")).to_be_visible(timeout=90_000)
     expect(page.get_by_text(f'"model": "{NAME}"').first).to_be_visible()

@@ -1,0 +1,96 @@
+"""What is predicted of a deployment, and what was measured beside it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app import formats
+from app.widgets.layout import Kpi, escape, kpi_row
+from app.widgets.simulation_results import band
+from core.deployments.options import Option
+from core.deployments.predictions import Predicted
+from core.deployments.schemas import DraftContent, Fit, Load
+
+_BAND = "The mean lies between the two bounds below in 80 % of the cases."
+
+
+def setup_words(fit: Fit) -> str:
+    """`2 replicas × 4 slots of 2,048 tokens, 1 CPU thread each`."""
+    replicas = f"{fit.replicas} replica{'' if fit.replicas == 1 else 's'}"
+    slots = f"{fit.slots} slot{'' if fit.slots == 1 else 's'}"
+    threads = f"{fit.threads} CPU thread{'' if fit.threads == 1 else 's'}"
+    each = " each" if fit.replicas > 1 else ""
+    return f"{replicas} × {slots} of {formats.tokens(fit.context_tokens)}, {threads}{each}"
+
+
+def load_words(load: Load) -> str:
+    """`1,155 tokens in, 211 out, 4 requests in flight`."""
+    requests = f"{load.concurrency:,} request{'' if load.concurrency == 1 else 's'} in flight"
+    return f"{formats.tokens(load.isl)} in, {load.osl:,} out, {requests}"
+
+
+def badges(option: Option, content: DraftContent) -> str:
+    """Whether it can run and meets the targets, and what it is best at; as Markdown."""
+    if option.ruled_out:
+        return ":red-badge[:material/block: ruled out]"
+    found = [f":violet-badge[{strength}]" for strength in option.strengths]
+    if option.misses:
+        found.insert(0, f":orange-badge[misses {' and '.join(option.misses)}]")
+    elif option.predicted and (content.ttft_ms or content.tpot_ms):
+        found.insert(0, ":green-badge[:material/check: meets the targets]")
+    return " ".join(found)
+
+
+def option_kpis(option: Option, *, key: str) -> None:
+    """Its predicted numbers with their bands, its memory and its cost."""
+    kpis = _speeds(option.predicted) if option.predicted else []
+    if option.fit is not None:
+        kpis.append(
+            Kpi(
+                "Memory",
+                formats.size(option.fit.needed_bytes),
+                "Weights, KV cache, buffers and process, of all replicas.",
+                f"of {formats.size(option.fit.free_bytes)} free",
+            )
+        )
+    usd = option.usd_per_million_output_tokens
+    kpis.append(
+        Kpi(
+            "USD/M out",
+            formats.usd(usd.mean) if usd else None,
+            "USD for a million output tokens under this load.",
+            band(usd, formats.usd) if usd else "price not set",
+        )
+    )
+    kpi_row(kpis, key=key)
+
+
+def _speeds(predicted: Predicted) -> list[Kpi]:
+    return [
+        Kpi(
+            "TTFT",
+            formats.ms(predicted.ttft_ms.mean),
+            f"Predicted mean time to first token. {_BAND}",
+            band(predicted.ttft_ms, formats.ms),
+        ),
+        Kpi(
+            "TPOT",
+            formats.ms(predicted.tpot_ms.mean),
+            f"Predicted mean time per output token after the first. {_BAND}",
+            band(predicted.tpot_ms, formats.ms),
+        ),
+        Kpi(
+            "Tokens/s",
+            formats.rate(predicted.tokens_per_s.mean),
+            f"Predicted output tokens of the whole deployment under this load. {_BAND}",
+            band(predicted.tokens_per_s, formats.rate),
+        ),
+    ]
+
+
+def option_notes(option: Option) -> None:
+    """Why it cannot run, and what else to know of it."""
+    if option.ruled_out:
+        st.error(escape(option.ruled_out), icon=":material/block:")
+    elif option.note:
+        st.warning(escape(option.note), icon=":material/info:")
