@@ -26,6 +26,7 @@ from app.widgets import (
 )
 from app.widgets.deploy import engine_settings
 from app.widgets.memory import fit_bar, memory_bar
+from app.widgets.wizard_predicted import predicted_beside_measured
 from core import jobs
 from core.clusters import services as clusters
 from core.deployments import services as deployments
@@ -246,6 +247,7 @@ def _overview(view: DeploymentView) -> None:
         _endpoint(view)
     with right:
         _chosen(view)
+    predicted_beside_measured(actor, view)
 
 
 def _endpoint(view: DeploymentView) -> None:

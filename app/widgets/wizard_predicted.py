@@ -7,9 +7,14 @@ import streamlit as st
 from app import formats
 from app.widgets.layout import Kpi, escape, kpi_row
 from app.widgets.simulation_results import band
+from core.deployments import calibration
 from core.deployments.options import Option
 from core.deployments.predictions import Predicted
-from core.deployments.schemas import DraftContent, Fit, Load
+from core.deployments.schemas import DeploymentView, DraftContent, Fit, Load
+from core.kernel.actor import Actor
+from core.kernel.errors import BudError
+from core.metrics import calibration as measured
+from core.metrics.calibration import Comparison, Means
 
 _BAND = "The mean lies between the two bounds below in 80 % of the cases."
 
@@ -94,3 +99,49 @@ def option_notes(option: Option) -> None:
         st.error(escape(option.ruled_out), icon=":material/block:")
     elif option.note:
         st.warning(escape(option.note), icon=":material/info:")
+
+
+def predicted_beside_measured(actor: Actor, view: DeploymentView) -> None:
+    """What a deployment's newest requests took, beside what is predicted for the same ones."""
+    st.markdown("#### Predicted and measured")
+    try:
+        found = measured.compare(actor, view.id)
+    except BudError as error:
+        st.caption(f"Not predicted: {escape(error.what)}")
+        return
+    if found is None:
+        st.caption("No streamed requests yet. Chat with it, and both stand here.")
+        return
+    kpi_row(_compared(found), key="predicted-measured")
+    st.caption(
+        f"Means of the newest {found.requests:,} streamed request"
+        f"{'' if found.requests == 1 else 's'}: {found.isl:,.0f} tokens in, {found.osl:,.0f} out, "
+        f"{found.concurrency:.1f} in flight."
+    )
+    if view.calibration is None:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        requests = view.calibration.requests
+        st.markdown(f":violet-badge[calibrated by {requests:,} requests]", width="content")
+        if st.button("Reset the calibration", icon=":material/restart_alt:", key="calibration"):
+            calibration.reset(actor, view.id)
+            st.rerun()
+
+
+def _compared(found: Comparison) -> list[Kpi]:
+    expected: Means = found.calibrated or found.predicted
+    word = "calibrated" if found.calibrated else "predicted"
+    pairs = (
+        ("TTFT", found.measured.ttft_ms, expected.ttft_ms, formats.ms),
+        ("TPOT", found.measured.tpot_ms, expected.tpot_ms, formats.ms),
+        ("Tokens/s", found.measured.tokens_per_s, expected.tokens_per_s, formats.rate),
+    )
+    return [
+        Kpi(
+            f"{name} measured",
+            form(own),
+            f"Measured over these requests; {word} for the same ones below.",
+            f"{word} {form(other)}",
+        )
+        for name, own, other, form in pairs
+    ]

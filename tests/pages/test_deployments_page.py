@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import httpx
 from playwright.sync_api import Page, expect
 
+from core.accounts import api_keys
 from core.accounts.services import DEFAULT_PROJECT_ID as PROJECT
 from core.deployments import services as deployments
 from core.kernel import database
+from core.metrics import calibration
 from core.playground import services as playground
 from core.playground.models import ChatSession
 from core.playground.schemas import ChatView
@@ -68,7 +71,14 @@ def test_deploy_chat_stop_and_delete(admin_page: Page, bud: Bud) -> None:
     expect(page.get_by_text("stopped", exact=True)).to_be_visible()
 
     view = deployments.find_deployment(bud.actor, PROJECT, NAME)
+    secret = api_keys.create_key(bud.actor, PROJECT, "measured").secret.reveal()
+    wait_for("the gateway knows the key", lambda: "[DONE]" in _stream(bud, secret), 30)
+    wait_for("the request is counted", lambda: _compared(bud, view.id), 30)
     bud.open(page, f"deployment?id={view.id}")
+    expect(page.get_by_text("TPOT measured")).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^(predicted|calibrated) \d")).first).to_be_visible()
+    page.get_by_text("Predicted and measured").scroll_into_view_if_needed()
+    shot(page, "deployment-predicted-1440-light")
     page.get_by_role("button", name="More").click()
     page.get_by_text("Delete …").click()
     confirm = page.get_by_test_id("stDialog")
@@ -76,6 +86,26 @@ def test_deploy_chat_stop_and_delete(admin_page: Page, bud: Bud) -> None:
     confirm.get_by_role("textbox", name="Name").fill(NAME)
     confirm.get_by_role("button", name="Delete", exact=True).click()
     wait_for("it is gone", lambda: _gone(bud, view.id), 60)
+
+
+def _stream(bud: Bud, secret: str) -> str:
+    """One streamed request through the gateway, as an application sends it."""
+    request = {
+        "model": NAME,
+        "stream": True,
+        "max_tokens": 24,
+        "messages": [{"role": "user", "content": "Count to ten."}],
+    }
+    return httpx.post(
+        f"{bud.gateway_url}/v1/chat/completions",
+        headers={"Authorization": f"Bearer {secret}"},
+        json=request,
+        timeout=60,
+    ).text
+
+
+def _compared(bud: Bud, deployment_id: str) -> bool:
+    return calibration.compare(bud.actor, deployment_id) is not None
 
 
 def _words(page: Page, bud: Bud) -> bool:
