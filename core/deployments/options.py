@@ -124,7 +124,7 @@ def _plans(actor: Actor, project_id: str, content: DraftContent) -> Iterable[Fit
     for replicas, slots in itertools.product(_REPLICAS, _SLOTS):
         if slots > enough or replicas > cores or (replicas > 1 and embeds):
             continue
-        for threads in sorted({max((cores - 1) // replicas, 1), max(cores // replicas, 1)}):
+        for threads in sorted({1, max((cores - 1) // replicas, 1), max(cores // replicas, 1)}):
             update = {"replicas": replicas, "slots": slots, "threads": threads}
             yield services.check_fit(actor, request.model_copy(update=update))
 

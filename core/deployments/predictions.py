@@ -119,8 +119,13 @@ def predict(actor: Actor, model_id: str, asked: Sequence[tuple[Setup, Load]]) ->
         "prefix_hit_share": [min(load.prefix_hit_share, 0.99) for _, load in asked],
     }
     found = _predictor(architecture, devices).predict(from_columns(columns))
+    waking_ms = [processor.waking_ms(architecture.layers, setup.threads) for setup, _ in asked]
     return [
-        Predicted(load, _value(found.ttft_ms, row), _value(found.tpot_ms, row))
+        Predicted(
+            load,
+            _value(found.ttft_ms, row, waking_ms[row]),
+            _value(found.tpot_ms, row, waking_ms[row]),
+        )
         for row, (_, load) in enumerate(asked)
     ]
 
@@ -147,5 +152,6 @@ def _predictor(architecture: Architecture, devices: tuple[Accelerator, ...]) -> 
     return Predictor(ModelTable([architecture]), SystemTable(devices), predictor.trained())
 
 
-def _value(band: Band, row: int) -> Value:
-    return Value(float(band.mean[row]), float(band.low[row]), float(band.high[row]))
+def _value(band: Band, row: int, more_ms: float) -> Value:
+    bounds = (band.mean, band.low, band.high)
+    return Value(*(float(each[row]) + more_ms for each in bounds))

@@ -51,7 +51,7 @@ LARGE = replace(
 # One Zen 5 core, as the probe measures it.
 ZEN5 = Accelerator(
     *("this-machine", "One core", "this-machine", "cpu", "x86"),
-    *(16.0, 46.0, 0.133, None, None, None, 1.0, 1.0, 1, None, None, "", True),
+    *(16.0, 46.0, 0.139, None, None, None, 1.0, 1.0, 1, None, None, "", True),
 )
 
 
@@ -78,11 +78,11 @@ def _like(model: Architecture, stored_as: str, size_bytes: float) -> Architectur
 @pytest.mark.parametrize(
     ("model", "isl", "measured_ms"),
     [
-        (SMALL, 16, 6.76),
-        (SMALL, 256, 8.2),
-        (SMALL, 1024, 13.1),
+        (SMALL, 16, 6.06),
+        (SMALL, 256, 7.96),
+        (SMALL, 1024, 13.2),
         (_like(SMALL, "q8_0", 144.8e6), 64, 7.78),
-        (_like(SMALL, "q4_0", 77.6e6), 64, 5.38),
+        (_like(SMALL, "q4_0", 77.6e6), 16, 4.31),
         (_like(SMALL, "f16", 270.9e6), 64, 10.62),
         (_like(LARGE, "q4_0", 606e6), 32, 29.61),
         (_like(LARGE, "q8_0", 1142.9e6), 32, 42.41),
@@ -92,7 +92,10 @@ def _like(model: Architecture, stored_as: str, size_bytes: float) -> Architectur
 def test_one_sequence_is_as_fast_as_measured(
     model: Architecture, isl: int, measured_ms: float
 ) -> None:
-    """Processor time a token of xllamacpp 2026.10 with one thread; random weights but the first."""
+    """Time a token of xllamacpp 2026.10 with one thread; random weights but the first.
+
+    Those of Q4 are wall time on a quiet machine, the others processor time on a busy one.
+    """
     found = _predict(model, isl=isl, osl=25).tpot_ms.mean[0]
     assert found == pytest.approx(measured_ms, rel=0.2)
 
@@ -156,9 +159,9 @@ def test_requests_beyond_the_slots_wait() -> None:
 
 
 def test_fewer_threads_compute_less_and_draw_less() -> None:
-    whole = replace(ZEN5, bf16_tflops=8 * 0.133, memory_bandwidth_gb_per_s=100.0)
+    whole = replace(ZEN5, bf16_tflops=8 * 0.139, memory_bandwidth_gb_per_s=100.0)
     two = processor.with_threads(whole, 2, 8)
-    assert two.bf16_tflops == pytest.approx(2 * 0.133)
+    assert two.bf16_tflops == pytest.approx(2 * 0.139)
     assert two.memory_bandwidth_gb_per_s == 30.0
     assert processor.with_threads(whole, 8, 8) == whole
 

@@ -1,0 +1,17 @@
+"""Before any calibration, the starter model on this machine: predicted against measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.kernel.actor import Actor
+from tests.benchmarks import simulator_local
+
+
+def test_the_starter_model_is_predicted_within_30_percent_of_its_measured_tpot(
+    data_dir: Path, admin: Actor
+) -> None:
+    rows = simulator_local.compare(admin)
+    assert [row["isl"] for row in rows] == [16, 256]
+    for row in rows:
+        assert abs(row["error"]) < 0.3, row
