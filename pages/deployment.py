@@ -26,7 +26,7 @@ from app.widgets import (
 )
 from app.widgets.deploy import engine_settings
 from app.widgets.memory import fit_bar, memory_bar
-from app.widgets.wizard_predicted import predicted_beside_measured
+from app.widgets.wizard_predicted import predicted_beside_measured, repredicted
 from core import jobs
 from core.clusters import services as clusters
 from core.deployments import services as deployments
@@ -78,6 +78,8 @@ def _fit(view: DeploymentView, request: DeploymentRequest, *, replacing: bool) -
         show_error(error)
         return None
     fit_bar(fit)
+    if replacing and view.task == "chat":
+        repredicted(actor, view, fit)
     return fit
 
 

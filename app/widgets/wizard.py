@@ -25,7 +25,7 @@ from app.widgets.memory import fit_bar
 from app.widgets.wizard_predicted import badges, load_words, option_kpis, option_notes, setup_words
 from core.deployments import drafts, options
 from core.deployments.options import Option
-from core.deployments.schemas import STEPS, DraftContent, DraftStep, DraftView, Load
+from core.deployments.schemas import ONE_PERSON, STEPS, DraftContent, DraftStep, DraftView, Load
 from core.kernel.actor import Actor
 from core.kernel.errors import BudError
 from core.registry import services as registry
@@ -40,8 +40,6 @@ _TITLES: dict[DraftStep, str] = {
 }
 _JUST_RUN, _OWN = "just-run", "own"
 _WORKLOADS = {each.id: each for each in WORKLOADS}
-# One person who tries it.
-_ONE_PERSON = Load(isl=256, osl=128, concurrency=1)
 
 
 def begin(actor: Actor, project_id: str, model_id: str = "") -> NoReturn:
@@ -230,7 +228,7 @@ def _seed_load(draft: DraftView) -> None:
 
 def _take_workload(draft: DraftView) -> None:
     chosen = st.session_state[_key(draft, "workload")]
-    load: Any = _ONE_PERSON if chosen == _JUST_RUN else _WORKLOADS.get(chosen)
+    load: Any = ONE_PERSON if chosen == _JUST_RUN else _WORKLOADS.get(chosen)
     if load is None:
         return
     for name in ("isl", "osl", "concurrency"):

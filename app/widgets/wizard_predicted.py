@@ -101,9 +101,26 @@ def option_notes(option: Option) -> None:
         st.warning(escape(option.note), icon=":material/info:")
 
 
+def repredicted(actor: Actor, view: DeploymentView, plan: Fit) -> None:
+    """What a deployment will do with other settings, one line."""
+    try:
+        found = measured.repredict(actor, view.id, plan)
+    except BudError as error:
+        st.caption(f"Not predicted: {escape(error.what)}")
+        return
+    by = f", calibrated by {view.calibration.requests:,} requests" if view.calibration else ""
+    st.caption(
+        f"Predicted{by}, for {load_words(found.load)}: "
+        f"TTFT {formats.ms(found.ttft_ms.mean)}, TPOT {formats.ms(found.tpot_ms.mean)}, "
+        f"{formats.tokens_per_s(found.tokens_per_s.mean)}."
+    )
+
+
 def predicted_beside_measured(actor: Actor, view: DeploymentView) -> None:
     """What a deployment's newest requests took, beside what is predicted for the same ones."""
-    st.markdown("#### Predicted and measured")
+    if view.task == "embedding":
+        return  # it has no tokens to time
+    st.markdown("### Predicted and measured")
     try:
         found = measured.compare(actor, view.id)
     except BudError as error:

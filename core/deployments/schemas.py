@@ -89,6 +89,10 @@ class Load(BaseModel):
     prefix_hit_share: float = 0.0
 
 
+# One person who tries it.
+ONE_PERSON = Load(isl=256, osl=128, concurrency=1)
+
+
 class Calibration(BaseModel):
     """What was measured of a deployment against what had been predicted for the same requests.
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from core.deployments import calibration, predictions
 from core.deployments import services as deployments
-from core.deployments.predictions import Predicted
-from core.deployments.schemas import DeploymentView, Load
+from core.deployments.predictions import Predicted, Setup
+from core.deployments.schemas import ONE_PERSON, DeploymentView, Fit, Load
 from core.kernel import clock
 from core.kernel.actor import Actor
 from core.kernel.errors import BudError
@@ -114,6 +114,32 @@ def compare(actor: Actor, deployment_id: str) -> Comparison | None:
         tpot_log_ratio=_median_log_ratio(
             [each.tpot_ms for each in timed], [each.tpot_ms.mean for each in predicted]
         ),
+    )
+
+
+def repredict(actor: Actor, deployment_id: str, plan: Fit) -> Predicted:
+    """What a deployment will do with other settings, corrected by what was measured of it.
+
+    Under the mean load of its newest requests, or that of one person who tries it.
+
+    Raises:
+        InvalidInput: The simulator does not know the model's architecture.
+        NotFound: There is no such deployment.
+    """
+    view = deployments.get_deployment(actor, deployment_id)
+    timed = _timed(_rows(actor, view))
+    load = _mean_load(timed) if timed else ONE_PERSON
+    (predicted,) = predictions.predict(actor, view.model_id, [(Setup.of(plan), load)])
+    return calibration.applied(predicted, view.calibration)
+
+
+def _mean_load(timed: Sequence[_Timed]) -> Load:
+    loads = [each.load for each in timed]
+    return Load(
+        isl=round(statistics.fmean(load.isl for load in loads)),
+        osl=round(statistics.fmean(load.osl for load in loads)),
+        concurrency=max(1, round(statistics.fmean(load.concurrency for load in loads))),
+        prefix_hit_share=statistics.fmean(load.prefix_hit_share for load in loads),
     )
 
 

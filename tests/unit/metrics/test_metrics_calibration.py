@@ -13,7 +13,7 @@ from core.deployments import calibration as kept
 from core.deployments import predictions
 from core.deployments import services as deployments
 from core.deployments.models import Deployment
-from core.deployments.schemas import DeploymentRequest, DeploymentView, Load
+from core.deployments.schemas import ONE_PERSON, DeploymentRequest, DeploymentView, Load
 from core.kernel import audit, clock, database
 from core.kernel.actor import Actor
 from core.kernel.errors import NotFound
@@ -161,6 +161,23 @@ def test_measured_requests_calibrate_and_a_reset_forgets_them(
         "deployment.calibration_reset",
         "deployment.calibrated",
     ]
+
+
+def test_other_settings_are_predicted_under_the_measured_load_and_calibrated(
+    metrics: WritableStore, data_dir: Path, admin: Actor, deployed: DeploymentView
+) -> None:
+    asked = DeploymentRequest(
+        project_id=PROJECT, name="smol", model_id=deployed.model_id, slots=1, threads=1
+    )
+    plan = deployments.check_fit(admin, asked, replacing=deployed.id)
+    assert calibration.repredict(admin, deployed.id, plan).load == ONE_PERSON
+    _ask(metrics, data_dir, deployed, 20, ttft_ms=500, tpot_ms=40)
+    before = calibration.repredict(admin, deployed.id, plan)
+    assert before.load == Load(isl=64, osl=21)
+    assert calibration.calibrate(admin, deployed.id) is not None
+    after = calibration.repredict(admin, deployed.id, plan)
+    assert before.tpot_ms.mean < after.tpot_ms.mean < 40
+    assert after.tpot_ms.mean == pytest.approx(math.sqrt(before.tpot_ms.mean * 40))
 
 
 def test_project_b_sees_nothing_of_a(
