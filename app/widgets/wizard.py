@@ -85,8 +85,9 @@ def _progress(step: DraftStep) -> None:
 
 _CSS = """<style>
 .bud-steps { display: flex; flex-wrap: wrap; gap: .4rem 1.4rem; list-style: none;
-  margin: 0; padding: 0; font-size: .9rem; }
-.bud-steps li { display: flex; align-items: center; gap: .45rem; margin: 0; opacity: .65; }
+  margin: 0 !important; padding: 0 !important; font-size: .9rem; }
+.bud-steps li { display: flex; align-items: center; gap: .45rem;
+  margin: 0 !important; opacity: .65; }
 .bud-steps i { font-style: normal; font-weight: 650; width: 1.5rem; height: 1.5rem;
   border-radius: 50%; display: grid; place-items: center; background: #8883; }
 .bud-steps .now { opacity: 1; font-weight: 650; }
@@ -100,16 +101,17 @@ def _navigation(
     draft: DraftView,
     changes: dict[str, Any],
     *,
-    next_label: str | None = "Next",
+    next_label: str = "Next",
+    is_primary: bool = True,
     can_go_on: bool = True,
 ) -> None:
     """Back and Next; both save what was chosen, and neither loses it when it is refused."""
     at = STEPS.index(draft.step)
     with st.container(horizontal=True, gap="small", key="wizard-navigation"):
         back = at > 0 and st.button("Back", icon=":material/arrow_back:", key="wizard-back")
-        go_on = next_label is not None and st.button(
+        go_on = st.button(
             next_label,
-            type="primary",
+            type="primary" if is_primary else "secondary",
             icon=":material/arrow_forward:",
             disabled=not can_go_on,
             key="wizard-next",
@@ -248,7 +250,9 @@ def _options_step(actor: Actor, draft: DraftView) -> None:
         found = []
     for number, option in enumerate(found):
         _option_card(actor, draft, option, number)
-    _navigation(actor, draft, {}, next_label="Set it up by hand")
+    # Choosing an option is the way on; the other way is for those who know what they want.
+    nothing_fits = all(option.ruled_out for option in found)
+    _navigation(actor, draft, {}, next_label="Set it up by hand", is_primary=nothing_fits)
 
 
 def _option_card(actor: Actor, draft: DraftView, option: Option, number: int) -> None:
