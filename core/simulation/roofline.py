@@ -71,7 +71,6 @@ def _coefficients() -> tuple[Coefficient, ...]:
         Coefficient("burst_random", 0.25, 0.5),
         Coefficient("burst_fixed", 0.8, 0.5),
         Coefficient("pipeline_bubble", 0.3, 0.5),
-        Coefficient("static_step_share", 1.0, 0.2),
     ]
     found += [
         Coefficient(f"gemm_efficiency:{name}", 0.35 if name == "fp4" else 0.55)
