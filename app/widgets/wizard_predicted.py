@@ -131,8 +131,7 @@ def predicted_beside_measured(actor: Actor, view: DeploymentView) -> None:
         return
     kpi_row(_compared(found), key="predicted-measured")
     st.caption(
-        f"Means of the newest {found.requests:,} streamed request"
-        f"{'' if found.requests == 1 else 's'}: {found.isl:,.0f} tokens in, {found.osl:,.0f} out, "
+        f"{_which(found.requests)}: {found.isl:,.0f} tokens in, {found.osl:,.0f} out, "
         f"{found.concurrency:.1f} in flight."
     )
     if view.calibration is None:
@@ -143,6 +142,12 @@ def predicted_beside_measured(actor: Actor, view: DeploymentView) -> None:
         if st.button("Reset the calibration", icon=":material/restart_alt:", key="calibration"):
             calibration.reset(actor, view.id)
             st.rerun()
+
+
+def _which(requests: int) -> str:
+    if requests == 1:
+        return "One streamed request"
+    return f"Means of the newest {requests:,} streamed requests"
 
 
 def _compared(found: Comparison) -> list[Kpi]:
