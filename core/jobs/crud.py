@@ -158,6 +158,15 @@ def begin_step(tx: Session, job_id: str, name: str) -> None:
     )
 
 
+def end_step(tx: Session, job_id: str, name: str, state: str) -> None:
+    """A step has ended; nothing changes for one that ended before a restart."""
+    values: dict[str, object] = {"state": state, "ended_at": clock.now(), "process_groups": []}
+    if state == "succeeded":
+        values["fraction"] = 1.0
+    running = (JobStep.job_id == job_id, JobStep.name == name, JobStep.state == "running")
+    tx.execute(update(JobStep).where(*running).values(values))
+
+
 def process_groups(tx: Session, job_id: str) -> list[tuple[int, float | None]]:
     """The process groups that steps noted, each with the start of its leader in Unix seconds."""
     query = select(JobStep.process_groups).where(JobStep.job_id == job_id)

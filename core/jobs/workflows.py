@@ -212,6 +212,8 @@ class Run:
         """
         self._control.check()
         outcome = self._run_once(name, lambda: self._attempt(name, function, arguments))
+        # Only now that its result is remembered: a step shown as done is never run again.
+        self._end(name, outcome["state"])
         if outcome["state"] == "cancelled":
             raise JobCancelled
         if outcome["state"] == "failed":
@@ -238,7 +240,6 @@ class Run:
             outcome = {"state": "cancelled"}
         elif self._control.interrupted:
             raise JobInterrupted
-        self._end(name, outcome["state"])
         return outcome
 
     def _begin(self, name: str) -> None:
@@ -247,11 +248,8 @@ class Run:
             crud.begin_step(tx, self.job_id, name)
 
     def _end(self, name: str, state: str) -> None:
-        values: dict[str, object] = {"state": state, "ended_at": clock.now(), "process_groups": []}
-        if state == "succeeded":
-            values["fraction"] = 1.0
         with database.transaction() as tx:
-            crud.set_step(tx, self.job_id, name, **values)
+            crud.end_step(tx, self.job_id, name, state)
 
 
 def failure(error: Exception) -> dict[str, Any]:

@@ -187,3 +187,28 @@ def test_a_step_counts_its_runs(data_dir: Path, admin: Actor) -> None:
     with database.reading() as session:
         row = session.scalars(select(JobStep).where(JobStep.name == "one")).one()
         assert (row.runs, row.state, row.process_groups) == (2, "running", [])
+
+
+def test_a_step_is_shown_as_done_only_once_its_result_is_remembered(
+    data_dir: Path, admin: Actor
+) -> None:
+    job_id = _start(admin)
+    remembered: dict[str, dict[str, Any]] = {}
+
+    def killed_after_the_record(name: str, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        remembered[name] = call()
+        raise workflows.JobInterrupted
+
+    def step() -> tuple[str, int]:
+        with database.reading() as session:
+            row = session.scalars(select(JobStep).where(JobStep.name == "one")).one()
+            return row.state, row.runs
+
+    def run(run_once: workflows.StepRunner) -> object:
+        return workflows.Run(job_id, workflows.Control(), run_once).step("one", lambda _: 7)
+
+    with pytest.raises(workflows.JobInterrupted):
+        run(killed_after_the_record)
+    assert step() == ("running", 1)
+    assert run(lambda name, call: remembered[name]) == 7
+    assert step() == ("succeeded", 1)
