@@ -1,0 +1,1 @@
+"""Boards that compare models, and one answer made of them."""
