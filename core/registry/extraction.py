@@ -8,6 +8,7 @@ from typing import Any
 
 from core.kernel.errors import InvalidInput
 from core.registry import files
+from core.registry.description import Description
 from core.registry.gguf import GgufHeader, read_header
 
 # Architectures that only embed: they have no head that predicts a next token.
@@ -28,33 +29,50 @@ _NUMBERS = (
 _MAX_NUMBER = 1 << 31
 
 
-def describe(parts: list[Path]) -> dict[str, Any]:
-    """The metadata columns of a model in one or more GGUF parts, the first of them first.
+def describe(paths: list[Path]) -> dict[str, Any]:
+    """The columns of a model's row from its files: `extract(paths).columns()`.
 
     Raises:
-        InvalidInput: A part is no readable GGUF, or the file holds no model.
+        InvalidInput: As `extract`.
     """
+    return extract(paths).columns()
+
+
+def extract(paths: list[Path]) -> Description:
+    """All that the files of one model say.
+
+    Args:
+        paths: The parts of a GGUF model, the first of them first; or one folder with a model.
+
+    Raises:
+        InvalidInput: A file that the model needs is missing or broken, or there is no model.
+    """
+    return _from_gguf(paths)
+
+
+def _from_gguf(parts: list[Path]) -> Description:
     headers = [read_header(part) for part in parts]
     first = headers[0]
     _check_is_model(first, parts[0].name)
-    return {
-        "architecture": first.architecture,
-        "parameters": sum(header.parameters for header in headers),
-        "quantization": first.quantization,
-        "context_tokens": first.of_architecture("context_length"),
-        "layers": first.of_architecture("block_count"),
-        "heads": first.of_architecture("attention.head_count"),
-        "kv_heads": first.of_architecture("attention.head_count_kv")
+    return Description(
+        format="gguf",
+        size_bytes=files.total_bytes(parts),
+        architecture=first.architecture,
+        parameters=sum(header.parameters for header in headers),
+        quantization=first.quantization,
+        context_tokens=first.of_architecture("context_length"),
+        layers=first.of_architecture("block_count"),
+        heads=first.of_architecture("attention.head_count"),
+        kv_heads=first.of_architecture("attention.head_count_kv")
         or first.of_architecture("attention.head_count"),
-        "key_length": first.of_architecture("attention.key_length") or _head_dimension(first),
-        "value_length": first.of_architecture("attention.value_length") or _head_dimension(first),
-        "embedding_length": first.of_architecture("embedding_length"),
-        "vocabulary": first.array_lengths.get("tokenizer.ggml.tokens"),
-        "chat_template": "tokenizer.chat_template" in first.metadata,
-        "licence": _text(first, "general.license"),
-        "capabilities": _capabilities(first),
-        "size_bytes": files.total_bytes(parts),
-    }
+        key_length=first.of_architecture("attention.key_length") or _head_dimension(first),
+        value_length=first.of_architecture("attention.value_length") or _head_dimension(first),
+        embedding_length=first.of_architecture("embedding_length"),
+        vocabulary=first.array_lengths.get("tokenizer.ggml.tokens"),
+        chat_template="tokenizer.chat_template" in first.metadata,
+        licence=_text(first, "general.license"),
+        capabilities=tuple(_capabilities(first)),
+    )
 
 
 def _check_is_model(header: GgufHeader, name: str) -> None:

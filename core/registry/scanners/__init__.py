@@ -1,0 +1,1 @@
+"""What looks at a model's files for danger; nothing here runs or unpickles anything."""
