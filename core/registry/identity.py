@@ -1,0 +1,348 @@
+"""What a published model name says: its maker, family, size, tuning, snapshot and setting.
+
+A *model* is one set of weights as its maker ships it. A dated snapshot is a model of its own, a
+quantisation is a child of its model, and an effort level, a prompt format or a host is a setting
+of the same model. See `docs/identity.md`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from core.registry import makers
+
+_BEDROCK_REGION = re.compile(r"^(us-gov|us|eu|apac|global|jp|au|ca|sa)\.(?=[a-z])")
+_DOTTED_MAKER = re.compile(r"^([a-z0-9]+)\.(?=[a-z])")
+_BEDROCK_REVISION = re.compile(r"-v(\d+):(\d+)(:\d+k|:mm)?$")
+_HOST_AFTER_AT = re.compile(r"@(?!\d)[\w-]+$")
+_PARENTHESES = re.compile(r"[\(\[]([^()\[\]]*)[\)\]]")
+_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+_MONTH_YEAR = re.compile(rf"\b({'|'.join(_MONTHS)})[a-z]*\.?-?(\d{{4}})\b")
+
+_QUANTISATION = re.compile(
+    r"(?<![a-z0-9])((?:nv|mx)?fp[48](?:-dynamic|-block|-throughput)?|int[48]|w\d+a\d+|awq|gptq(?:-int[48])?"
+    r"|i?q\d(?:[-_][k0-9])?(?:[-_](?:xs|xxs|s|m|l|xl))?|[48]-?bit|bnb-[48]bit|exl2|mlx|gguf|quantized|qat)(?![a-z0-9])"
+)
+_DATES = (
+    (re.compile(r"(?<!\d)(20[12]\d)-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])(?!\d)"), "ymd"),
+    (re.compile(r"(?<!\d)(20[12]\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?!\d)"), "ymd"),
+    (re.compile(r"(?<!\d)(20[12]\d)(0[1-9]|1[0-2])(?!\d)"), "ym"),
+    (re.compile(r"(?<!\d)(2[2-6])(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?!\d)"), "ymd"),
+    (re.compile(r"(?<![\d.])(0[1-9]|1[0-2])-(20[12]\d)(?!\d)"), "my"),
+    (re.compile(r"(?<![\d.])(20[12]\d)-(0[1-9]|1[0-2])(?![\d-])"), "ym"),
+    (re.compile(r"(?<![\d.])(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])(?![\d.a-z])"), "md"),
+    (re.compile(r"(?<![\d.a-z])(2[2-6])(0[1-9]|1[0-2])(?![\d.a-z])"), "ym"),
+    (re.compile(r"(?<![\d.a-z])(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?![\d.a-z])"), "md"),
+    (re.compile(r"(?<![\d.a-z])(2[2-6])[.](0[1-9]|1[0-2])(?![\d.a-z])"), "ym"),
+    (re.compile(r"(?<![\d.a-z])(0[1-9]|1[0-2])-(2[4-6])(?![\d.a-z])"), "my"),
+)
+_ACTIVE = re.compile(r"(?<![a-z0-9])a(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
+_EXPERTS = re.compile(r"(?<![a-z0-9.])(\d+)e(?![a-z0-9])")
+_SIZE = re.compile(r"(?<![\d.])(?<![a-df-z]v)((?:\d+x)?e?\d+(?:\.\d+)?)-?([bmt])(?:illion)?(?![a-z0-9])")
+_REVISION = re.compile(r"(?<![\d.])00[1-9](?!\d)")
+
+_TUNING = {
+    "instruct": "instruct",
+    "instruction": "instruct",
+    "instructed": "instruct",
+    "inst": "instruct",
+    "it": "instruct",
+    "chat": "chat",
+    "base": "base",
+}
+_NOISE = frozenset(
+    "hf latest free maas tee bf16 fp16 f16 float16 f32 the by via api official version original "
+    "default us eu serverless nitro exacto hosted turboapi new model".split()
+)
+_SETTING_WORDS = frozenset(
+    "fc prompt prompting diff udiff whole architect greedy concise verbose medium-effort "
+    "thinking-enabled thinking-disabled no-thinking nothinking nothink no-think".split()
+)
+_EFFORTS = "minimal low medium high xhigh none".split()
+_EFFORT_FAMILY = re.compile(r"^(gpt[5-9]|gptoss|o[134]$|grok3$|grok4)")
+_THINKING_FAMILY = re.compile(
+    r"^(claude|gemini2\.5|gemini3|glm4\.[5-9]|glm5|deepseek3\.[1-9]|deepseek4|kimik2\.[5-9]|qwen3\.[5-9]|grok4)"
+)
+_HOST_PREFIXES = frozenset("databricks ollama azure fw venice c4ai".split())
+_COMPOUNDS = (
+    (re.compile(r"\bgpt-?3\.?5\b"), "gpt-3.5"),
+    (re.compile(r"\bgpt-([45])([1-9])(?=-|$)"), r"gpt-\1.\2"),
+    (re.compile(r"\bgpt-oss\b"), "gptoss"),
+    (re.compile(r"\bcode-?llama\b"), "codellama"),
+    (re.compile(r"\bcommand-r\+"), "command-r-plus"),
+    (re.compile(r"\bchat-gpt\b"), "chatgpt"),
+    (re.compile(r"\bwizard-(lm|coder|math)\b"), r"wizard\1"),
+    (re.compile(r"\bdeepseekv(?=\d)"), "deepseek-v"),
+    (re.compile(r"\bdeepseek-chat-v(?=\d)"), "deepseek-v"),
+    (re.compile(r"\bdeepseek-v(\d(?:\.\d)?)-chat\b"), r"deepseek-v\1"),
+    (re.compile(r"\bclaude-v(?=\d)"), "claude-"),
+    (re.compile(r"\bclaude-(opus|sonnet|haiku)-(\d)(\d)$"), r"claude-\1-\2.\3"),
+    (re.compile(r"\b(smol|star|open)-(lm|coder|chat)\b"), r"\1\2"),
+    (re.compile(r"β"), "beta"),
+    (re.compile(r"\bmeta-?llama-?(?=\d)"), "llama-"),
+    (re.compile(r"\bzhipu-glm|\bchat-?glm-?(?=4)"), "glm-"),
+)
+_TIERS = {
+    "claude": frozenset("opus sonnet haiku instant".split()),
+    "gemini": frozenset("pro flash ultra nano".split()),
+    "mistral": frozenset("large medium small tiny".split()),
+}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A date or revision in a name; parts that the name leaves out are None."""
+
+    year: int | None = None
+    month: int | None = None
+    day: int | None = None
+    revision: str = ""
+
+    def fits(self, other: Snapshot) -> bool:
+        """Whether both can be the same snapshot: no part that both give differs."""
+        if self.revision or other.revision:
+            return self.revision == other.revision
+        pairs = ((self.year, other.year), (self.month, other.month), (self.day, other.day))
+        return all(mine is None or theirs is None or mine == theirs for mine, theirs in pairs)
+
+    @property
+    def known_parts(self) -> int:
+        """How much the name gives, to prefer the fullest."""
+        given = (self.year, self.month, self.day)
+        return sum(part is not None for part in given) + bool(self.revision)
+
+    def __str__(self) -> str:
+        if self.revision:
+            return self.revision
+        year = "" if self.year is None else f"{self.year}"
+        rest = [f"{part:02d}" for part in (self.month, self.day) if part is not None]
+        return "-".join(filter(None, [year, *rest]))
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One published name, taken apart.
+
+    Attributes:
+        maker: Id of who made the weights; empty when nothing says.
+        stated_maker: The maker that the name or its organisation gave, before the family was asked.
+        words: What is left of the name, as a sorted bag (`("claude4.5", "sonnet")`).
+        size, active: Parameters as published (`70b`, `8x7b`); active ones of a mixture.
+        experts: As in `16e`.
+        tuning: `instruct`, `chat`, `base` or empty.
+        quantisation: `fp8`, `awq`, `q4-k-m` … or empty.
+        snapshot: Date or revision, if the name gives one.
+        setting: Effort, prompt format, host …: how the model was run.
+        slug: The name without host and setting, fit for an id.
+        family: The maker's own name of the family, or empty.
+    """
+
+    maker: str
+    stated_maker: str
+    words: tuple[str, ...]
+    size: str
+    active: str
+    experts: str
+    tuning: str
+    quantisation: str
+    snapshot: Snapshot | None
+    setting: str
+    slug: str
+    family: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Equal for names of one model, up to the snapshot."""
+        return (
+            *(self.maker, " ".join(self.words), self.size, self.active),
+            *(self.experts, self.tuning, self.quantisation),
+        )
+
+    def made_by(self, maker: str) -> Identity:
+        """The same name as another maker's."""
+        return replace(self, maker=maker)
+
+
+@lru_cache(maxsize=100_000)
+def parse(name: str, organisation: str = "") -> Identity:
+    """Take a published name apart; never fails, and never looks at other names.
+
+    Args:
+        name: As published: `us.anthropic.claude-sonnet-4-5-20250929-v1:0`, `Qwen/Qwen3-8B`.
+        organisation: Maker as the source states it, or empty.
+    """
+    text, stated = _without_host(name.strip().lower())
+    stated = stated or makers.maker_id(organisation)
+    text, notes = _without_notes(text)
+    text = _spelled(text)
+    slug_text = text
+    text, snapshot = _snapshot(f"{text} {notes}".strip())
+    text, quantisation = _take(_QUANTISATION, text, lambda match: match[1].replace("_", "-"))
+    text, active = _take(_ACTIVE, text, lambda match: match[1] + match[2])
+    text, experts = _take(_EXPERTS, text, lambda match: match[1] + "e")
+    text, size = _take(_SIZE, text, lambda match: _plain_number(match[1]) + match[2])
+    chunks = [chunk for chunk in re.split(r"[^a-z0-9.+]+", text) if chunk.strip(".+")]
+    chunks, setting = _without_setting(chunks)
+    tuning = next((_TUNING[chunk] for chunk in chunks if chunk in _TUNING), "")
+    chunks = [chunk for chunk in chunks if chunk not in _TUNING and chunk not in _NOISE]
+    chunks, stated = _without_leading_maker(chunks, stated)
+    words = _hoist(_glue(chunks))
+    family = makers.family_of(words)
+    return Identity(
+        maker=stated or (family.maker if family else ""),
+        stated_maker=stated,
+        words=tuple(sorted(words)),
+        size=size,
+        active=active,
+        experts=experts,
+        tuning=tuning,
+        quantisation=quantisation,
+        snapshot=snapshot,
+        setting=" ".join(dict.fromkeys(setting)),
+        slug=_slug(slug_text),
+        family=family.name if family else "",
+    )
+
+
+def _without_host(text: str) -> tuple[str, str]:
+    """The last part of a path without the host's own marks, and the maker that the path names."""
+    text = re.sub(r"^(hf:|~)", "", text)
+    *folders, text = [part for part in text.split("/") if part] or [""]
+    stated = ""
+    for folder in reversed(folders):
+        stated = stated or makers.maker_id_in_path(folder)
+    text = _BEDROCK_REGION.sub("", text)
+    dotted = _DOTTED_MAKER.match(text)
+    if dotted and makers.is_maker(dotted[1]):
+        stated, text = makers.maker_id(dotted[1]), text[dotted.end() :]
+    revision = _BEDROCK_REVISION.search(text)
+    if revision:
+        text = text[: revision.start()] + _kept_revision(text, revision)
+    text = _HOST_AFTER_AT.sub("", text)
+    return text.replace("@", "-").replace(":", "-").replace("_", "-"), stated
+
+
+def _kept_revision(text: str, revision: re.Match[str]) -> str:
+    major, minor = revision[1], revision[2]
+    if major == "0":
+        return f"-v0.{minor}"
+    if major == "1" or re.search(r"20\d{6}", text):
+        return "-v1" if "titan" in text else ""
+    return f"-v{major}" if minor == "0" else f"-v{major}.{minor}"
+
+
+def _without_notes(text: str) -> tuple[str, str]:
+    notes = " ".join(_PARENTHESES.findall(text))
+    return _PARENTHESES.sub(" ", text).strip(), notes.replace(":", "-").replace("_", "-")
+
+
+def _spelled(text: str) -> str:
+    text = re.sub(r"[\s]+", "-", text.strip())
+    text = re.sub(r"(?<=\d)p(?=\d)", ".", text)
+    for pattern, written in _COMPOUNDS:
+        text = pattern.sub(written, text)
+    return text
+
+
+def _snapshot(text: str) -> tuple[str, Snapshot | None]:
+    month = _MONTH_YEAR.search(text.replace(" ", "-"))
+    if month:
+        text = text.replace(" ", "-")
+        snapshot = Snapshot(year=int(month[2]), month=_MONTHS.index(month[1]) + 1)
+        return _cut(text, month), snapshot
+    for pattern, parts in _DATES:
+        found = pattern.search(text)
+        if found:
+            numbers = dict(zip(parts, (int(part) for part in found.groups()), strict=True))
+            year = numbers.get("y")
+            year = year + 2000 if year is not None and year < 100 else year
+            return _cut(text, found), Snapshot(year, numbers.get("m"), numbers.get("d"))
+    revision = _REVISION.search(text)
+    if revision:
+        return _cut(text, revision), Snapshot(revision=revision[0])
+    return text, None
+
+
+def _cut(text: str, found: re.Match[str]) -> str:
+    return f"{text[: found.start()]} {text[found.end() :]}"
+
+
+def _take(
+    pattern: re.Pattern[str], text: str, written: Callable[[re.Match[str]], str]
+) -> tuple[str, str]:
+    found = pattern.search(text)
+    return (_cut(text, found), written(found)) if found else (text, "")
+
+
+def _plain_number(text: str) -> str:
+    return re.sub(r"\.0$", "", text)
+
+
+def _without_setting(chunks: list[str]) -> tuple[list[str], list[str]]:
+    kept: list[str] = []
+    setting: list[str] = []
+    lead = _hoist(_glue([chunk for chunk in chunks if chunk not in _TUNING]))
+    efforts = any(_EFFORT_FAMILY.match(word) for word in lead)
+    thinks = any(_THINKING_FAMILY.match(word) for word in lead) and "live" not in chunks
+    for chunk in chunks:
+        is_effort = efforts and chunk in _EFFORTS
+        is_thinking = thinks and (
+            chunk in ("thinking", "think", "no", "extended", "non") or re.fullmatch(r"\d+k", chunk)
+        )
+        if chunk in _SETTING_WORDS or is_effort or is_thinking or chunk == "effort":
+            setting.append(chunk)
+        else:
+            kept.append(chunk)
+    return kept, setting
+
+
+def _without_leading_maker(chunks: list[str], stated: str) -> tuple[list[str], str]:
+    for length in (2, 1):
+        lead = "-".join(chunks[:length])
+        rest = chunks[length:]
+        if rest and makers.is_maker(lead) and makers.family_of(_glue(rest)):
+            return rest, stated or makers.maker_id(lead)
+        if rest and lead in _HOST_PREFIXES and makers.family_of(_glue(rest)):
+            return rest, stated
+    return chunks, stated
+
+
+def _glue(chunks: list[str]) -> list[str]:
+    """Numbers joined to the word before them: `claude 3 5 sonnet` is `claude3.5`, `sonnet`."""
+    words: list[str] = []
+    for chunk in chunks:
+        number = re.sub(r"^v(?=\d)", "", chunk)
+        if not number[0].isdigit() or not words:
+            words.append(_plain_version(number))
+        elif re.fullmatch(r"\d", number) and re.search(r"[a-z]\d{1,2}$", words[-1]):
+            words[-1] = _plain_version(f"{words[-1]}.{number}")
+        elif words[-1][-1].isdigit():
+            words.append(number)
+        else:
+            words[-1] = _plain_version(words[-1] + number)
+    return words
+
+
+def _plain_version(word: str) -> str:
+    word = re.sub(r"(?<=[a-z])v(?=\d+\.\d)", "", word) if not word.startswith("v") else word
+    return re.sub(r"(?<=\d)\.0(?!\d)", "", word)
+
+
+def _hoist(words: list[str]) -> list[str]:
+    """`claude sonnet4.5` as `claude4.5 sonnet`: makers change the order of tier and version."""
+    for position, word in enumerate(words):
+        tiers = _TIERS.get(word)
+        for other, candidate in enumerate(words):
+            tier = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", candidate)
+            if tiers and tier and tier[1] in tiers:
+                changed = list(words)
+                changed[position], changed[other] = word + tier[2], tier[1]
+                return changed
+    return words
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.+]+", "-", text).strip("-.")
