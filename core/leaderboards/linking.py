@@ -29,10 +29,10 @@ _ROUNDS = 400
 _START_ROUNDS = 200
 _TOLERANCE = 1e-4
 # What a board is taken to be like before its models say more, and how many models that counts as.
-_PRIOR_SLOPE = 0.8
-_PRIOR_NOISE = 0.36
-_PRIOR_MODELS = 4.0
-_LEAST_SLOPE = 0.3
+_PRIOR_SLOPE = 1.0
+_PRIOR_NOISE = 0.25
+_PRIOR_MODELS = 3.0
+_LEAST_SLOPE = 0.4
 _LEAST_NOISE = 0.05
 
 
@@ -89,20 +89,22 @@ def link(model: Indices, board: Indices, score: Floats, models: int, boards: int
         boards: How many boards there are.
     """
     on_board = np.bincount(board, minlength=boards).astype(float)
-    weight = on_board + _PRIOR_MODELS
+    # A slope and an offset are fitted to each board: two of its models say nothing of its noise.
+    weight = np.maximum(on_board + _PRIOR_MODELS - 2, 1.0)
     score_mean = np.bincount(board, score, boards) / np.maximum(on_board, 1)
     slope, offset = _start(model, board, score, models, boards)
     noise = np.full(boards, _PRIOR_NOISE)
-    ability: Floats = np.zeros(models)
-    variance: Floats = np.ones(models)
+    ability, variance = np.zeros(models), np.ones(models)
     for _ in range(_ROUNDS):
         pull = slope / noise
-        variance = 1.0 / (1.0 + np.bincount(model, (slope * pull)[board], models))
-        ability = variance * np.bincount(model, pull[board] * (score - offset[board]), models)
+        known = np.bincount(model, (slope * pull)[board], models)
+        variance = np.asarray(1.0 / (1.0 + known))
+        apart = pull[board] * (score - offset[board])
+        ability = variance * np.bincount(model, apart, models)
         mean = np.bincount(board, ability[model], boards) / np.maximum(on_board, 1)
-        apart = ability[model] - mean[board]
-        spread = np.bincount(board, apart**2 + variance[model], boards)
-        shared = np.bincount(board, apart * score, boards)
+        beyond = ability[model] - mean[board]
+        spread = np.bincount(board, beyond**2 + variance[model], boards)
+        shared = np.bincount(board, beyond * score, boards)
         new_slope = np.maximum(
             (shared + _PRIOR_MODELS * _PRIOR_SLOPE) / (spread + _PRIOR_MODELS), _LEAST_SLOPE
         )
