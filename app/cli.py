@@ -11,6 +11,7 @@ from typer.completion import (  # type: ignore[attr-defined]  # re-exported, not
 )
 
 from app.commands import (
+    catalogue,
     chat,
     demo,
     deployments,
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 app.command()(up.up)
 app.add_typer(models.group, name="models")
+app.add_typer(catalogue.group, name="catalogue")
 app.command()(deployments.deploy)
 app.add_typer(deployments.group, name="deployments")
 app.command()(chat.chat)

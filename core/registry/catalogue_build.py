@@ -49,20 +49,55 @@ _CATEGORIES = {
 }
 _PLAN = re.compile(r"plan|coding|free|copilot|gitlab|sap-ai|firepass")
 # Facts that one way of serving a model does not share with another are not taken over.
-_COLUMNS = (
-    "id name organisation maker family variant modalities_in modalities_out context_tokens "
-    "max_output_tokens parameters active_parameters licence licence_note open_weights release_date "
-    "tools reasoning vision hub_id base_model_id embedding_length sources fact_sources disagreements"
-).split()
+_COLUMNS = [
+    "id",
+    "name",
+    "organisation",
+    "maker",
+    "family",
+    "variant",
+    "modalities_in",
+    "modalities_out",
+    "context_tokens",
+    "max_output_tokens",
+    "parameters",
+    "active_parameters",
+    "licence",
+    "licence_note",
+    "open_weights",
+    "release_date",
+    "tools",
+    "reasoning",
+    "vision",
+    "hub_id",
+    "base_model_id",
+    "embedding_length",
+    "sources",
+    "fact_sources",
+    "disagreements",
+]
 _WHOLE = {
     *("context_tokens", "max_output_tokens", "parameters", "active_parameters"),
     "embedding_length",
 }
-_FACTS = (
-    "name modalities_in modalities_out context_tokens max_output_tokens parameters "
-    "active_parameters licence_note open_weights release_date tools reasoning vision hub_id "
-    "embedding_length family"
-).split()
+_FACTS = [
+    "name",
+    "modalities_in",
+    "modalities_out",
+    "context_tokens",
+    "max_output_tokens",
+    "parameters",
+    "active_parameters",
+    "licence_note",
+    "open_weights",
+    "release_date",
+    "tools",
+    "reasoning",
+    "vision",
+    "hub_id",
+    "embedding_length",
+    "family",
+]
 
 
 @dataclass(frozen=True)
@@ -121,18 +156,27 @@ def write(built: Built, folder: Path = DATA) -> None:
     import pyarrow as pa
 
     texts = pa.list_(pa.string())
-    catalogue = pa.schema(
-        [(column, _arrow_type(column, pa, texts)) for column in _COLUMNS]
-    )
+    catalogue = pa.schema([(column, _arrow_type(column, pa, texts)) for column in _COLUMNS])
     write_table(built.catalogue, catalogue, folder / "catalogue.parquet")
-    names = [(key, pa.string()) for key in "name organisation source model_id rule setting".split()]
+    names = [
+        (key, pa.string())
+        for key in ["name", "organisation", "source", "model_id", "rule", "setting"]
+    ]
     write_table(built.names, pa.schema(names), folder / "names.parquet")
     amounts = {"usd_per_million_input", "usd_per_million_output", "usd_per_million_cached_input"}
     kinds = {key: pa.float64() for key in amounts} | {"context_tokens": pa.int64()}
-    keys = (
-        "model_id provider provider_name published_name usd_per_million_input "
-        "usd_per_million_output usd_per_million_cached_input context_tokens source date"
-    ).split()
+    keys = [
+        "model_id",
+        "provider",
+        "provider_name",
+        "published_name",
+        "usd_per_million_input",
+        "usd_per_million_output",
+        "usd_per_million_cached_input",
+        "context_tokens",
+        "source",
+        "date",
+    ]
     prices = pa.schema([(key, kinds.get(key, pa.string())) for key in keys])
     write_table(built.prices, prices, folder / "prices.parquet")
 
@@ -164,7 +208,9 @@ def read_csv(folder: Path, file: str) -> Iterator[dict[str, str]]:
     path = folder / file
     if not path.is_file():
         raise NotFound(
-            f"{file} is not in the folder.", value=folder, remedy="Give the folder of all CSV files."
+            f"{file} is not in the folder.",
+            value=folder,
+            remedy="Give the folder of all CSV files.",
         )
     with path.open(encoding="utf-8", newline="") as lines:
         yield from csv.DictReader(lines)
@@ -258,7 +304,9 @@ def _models_dev(folder: Path) -> Iterator[Entry]:
         facts = {
             "name": row["name"] if official else "",
             "modalities_in": tuple(sorted(row["input_modalities"].split("|"), key=_modality_rank)),
-            "modalities_out": tuple(sorted(row["output_modalities"].split("|"), key=_modality_rank)),
+            "modalities_out": tuple(
+                sorted(row["output_modalities"].split("|"), key=_modality_rank)
+            ),
             "context_tokens": context,
             "max_output_tokens": output,
             "open_weights": _truth(row["open_weights"]),
@@ -303,7 +351,10 @@ def _litellm(folder: Path) -> Iterator[Entry]:
         vision = _truth(row["supports_vision"])
         context = _whole(row["max_input_tokens"])
         facts = {
-            "modalities_in": (*modes[0], *(("image",) if vision and "image" not in modes[0] else ())),
+            "modalities_in": (
+                *modes[0],
+                *(("image",) if vision and "image" not in modes[0] else ()),
+            ),
             "modalities_out": modes[1],
             "context_tokens": context,
             "max_output_tokens": _whole(row["max_output_tokens"]),
@@ -427,7 +478,7 @@ def _model(model_id: str, entries: Sequence[Entry]) -> dict[str, Any]:
     _add_from_name(identity, chosen)
     maker = model_id.partition("/")[0]
     takes = chosen.get("modalities_in")
-    row: dict[str, Any] = {column: None for column in _COLUMNS}
+    row: dict[str, Any] = dict.fromkeys(_COLUMNS)
     row |= {column: fact.value for column, fact in chosen.items()}
     row |= {
         "id": model_id,
@@ -451,7 +502,9 @@ def _agreed(facts: Sequence[Fact]) -> Fact:
     trust = min(fact.trust for fact in facts)
     trusted = [fact for fact in facts if fact.trust == trust]
     counts = Counter(_plain(fact.value) for fact in trusted)
-    return min(trusted, key=lambda fact: (-counts[_plain(fact.value)], str(fact.value), fact.source))
+    return min(
+        trusted, key=lambda fact: (-counts[_plain(fact.value)], str(fact.value), fact.source)
+    )
 
 
 def _add_from_name(identity: Identity, chosen: dict[str, Fact]) -> None:
@@ -494,9 +547,7 @@ def _link_bases(catalogue: list[dict[str, Any]]) -> None:
             )
 
 
-def _names(
-    entries: Sequence[Entry], resolutions: Sequence[Resolution]
-) -> list[dict[str, Any]]:
+def _names(entries: Sequence[Entry], resolutions: Sequence[Resolution]) -> list[dict[str, Any]]:
     rows = {
         (entry.published.name, entry.published.organisation, entry.published.source): resolution
         for entry, resolution in zip(entries, resolutions, strict=True)
@@ -514,9 +565,7 @@ def _names(
     ]
 
 
-def _prices(
-    entries: Sequence[Entry], resolutions: Sequence[Resolution]
-) -> list[dict[str, Any]]:
+def _prices(entries: Sequence[Entry], resolutions: Sequence[Resolution]) -> list[dict[str, Any]]:
     rows = [
         {"model_id": resolution.model_id} | entry.price
         for entry, resolution in zip(entries, resolutions, strict=True)

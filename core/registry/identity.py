@@ -19,7 +19,7 @@ _DOTTED_MAKER = re.compile(r"^([a-z0-9]+)\.(?=[a-z])")
 _BEDROCK_REVISION = re.compile(r"-v(\d+):(\d+)(:\d+k|:mm)?$")
 _HOST_AFTER_AT = re.compile(r"@(?!\d)[\w-]+$")
 _PARENTHESES = re.compile(r"[\(\[]([^()\[\]]*)[\)\]]")
-_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _MONTH_YEAR = re.compile(rf"\b({'|'.join(_MONTHS)})[a-z]*\.?-?(\d{{4}})\b")
 
 _QUANTISATION = re.compile(
@@ -41,7 +41,9 @@ _DATES = (
 )
 _ACTIVE = re.compile(r"(?<![a-z0-9])a(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
 _EXPERTS = re.compile(r"(?<![a-z0-9.])(\d+)e(?![a-z0-9])")
-_SIZE = re.compile(r"(?<![\d.])(?<![a-df-z]v)((?:\d+x)?e?\d+(?:\.\d+)?)-?([bmt])(?:illion)?(?![a-z0-9])")
+_SIZE = re.compile(
+    r"(?<![\d.])(?<![a-df-z]v)((?:\d+x)?e?\d+(?:\.\d+)?)-?([bmt])(?:illion)?(?![a-z0-9])"
+)
 _REVISION = re.compile(r"(?<![\d.])00[1-9](?!\d)")
 
 _TUNING = {
@@ -54,19 +56,63 @@ _TUNING = {
     "base": "base",
 }
 _NOISE = frozenset(
-    "hf latest free maas tee bf16 fp16 f16 float16 f32 the by via api official version original "
-    "default us eu serverless nitro exacto hosted turboapi new model".split()
+    [
+        "hf",
+        "latest",
+        "free",
+        "maas",
+        "tee",
+        "bf16",
+        "fp16",
+        "f16",
+        "float16",
+        "f32",
+        "the",
+        "by",
+        "via",
+        "api",
+        "official",
+        "version",
+        "original",
+        "default",
+        "us",
+        "eu",
+        "serverless",
+        "nitro",
+        "exacto",
+        "hosted",
+        "turboapi",
+        "new",
+        "model",
+    ]
 )
 _SETTING_WORDS = frozenset(
-    "fc prompt prompting diff udiff whole architect greedy concise verbose medium-effort "
-    "thinking-enabled thinking-disabled no-thinking nothinking nothink no-think".split()
+    [
+        "fc",
+        "prompt",
+        "prompting",
+        "diff",
+        "udiff",
+        "whole",
+        "architect",
+        "greedy",
+        "concise",
+        "verbose",
+        "medium-effort",
+        "thinking-enabled",
+        "thinking-disabled",
+        "no-thinking",
+        "nothinking",
+        "nothink",
+        "no-think",
+    ]
 )
-_EFFORTS = "minimal low medium high xhigh none".split()
+_EFFORTS = ["minimal", "low", "medium", "high", "xhigh", "none"]
 _EFFORT_FAMILY = re.compile(r"^(gpt[5-9]|gptoss|o[134]$|grok3$|grok4)")
 _THINKING_FAMILY = re.compile(
     r"^(claude|gemini2\.5|gemini3|glm4\.[5-9]|glm5|deepseek3\.[1-9]|deepseek4|kimik2\.[5-9]|qwen3\.[5-9]|grok4)"
 )
-_HOST_PREFIXES = frozenset("databricks ollama azure fw venice c4ai".split())
+_HOST_PREFIXES = frozenset(["databricks", "ollama", "azure", "fw", "venice", "c4ai"])
 _COMPOUNDS = (
     (re.compile(r"\bgpt-?3\.?5\b"), "gpt-3.5"),
     (re.compile(r"\bgpt-([45])([1-9])(?=-|$)"), r"gpt-\1.\2"),
@@ -86,9 +132,9 @@ _COMPOUNDS = (
     (re.compile(r"\bzhipu-glm|\bchat-?glm-?(?=4)"), "glm-"),
 )
 _TIERS = {
-    "claude": frozenset("opus sonnet haiku instant".split()),
-    "gemini": frozenset("pro flash ultra nano".split()),
-    "mistral": frozenset("large medium small tiny".split()),
+    "claude": frozenset(["opus", "sonnet", "haiku", "instant"]),
+    "gemini": frozenset(["pro", "flash", "ultra", "nano"]),
+    "mistral": frozenset(["large", "medium", "small", "tiny"]),
 }
 
 

@@ -22,7 +22,9 @@ _NOT_A_MODEL = re.compile(
     r"|multiple providers|im-a(?:lso)?-|late-june-chatbot|.*(?:^|[-_ ])chatbot$)",
     re.IGNORECASE,
 )
-_SEVERAL = re.compile(r" \+ (?!thinking|prompt|tool)| & |_gpt-4o-|[a-z]\+[a-z]{2,}\d", re.IGNORECASE)
+_SEVERAL = re.compile(
+    r" \+ (?!thinking|prompt|tool)| & |_gpt-4o-|[a-z]\+[a-z]{2,}\d", re.IGNORECASE
+)
 _FINE_TUNED_BY_A_CUSTOMER = re.compile(r"^ft:|/ft:|finetuned|fine-tuned|custom-", re.IGNORECASE)
 
 
@@ -175,8 +177,7 @@ def _distinct(snapshots: list[Snapshot]) -> list[Snapshot]:
         snapshot
         for snapshot in snapshots
         if not any(
-            other.known_parts > snapshot.known_parts and other.fits(snapshot)
-            for other in snapshots
+            other.known_parts > snapshot.known_parts and other.fits(snapshot) for other in snapshots
         )
     ]
 
