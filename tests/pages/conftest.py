@@ -26,7 +26,7 @@ from core.kernel import database, ids, keys
 from core.kernel.settings import settings
 from core.projects import services as projects
 from core.registry import services as registry
-from tests.browsing import PAGE_TIMEOUT_MS, Bud, settle, wait_for
+from tests.browsing import PAGE_TIMEOUT_MS, Bud, wait_for
 
 _DEBIAN_CHROMIUM = Path("/usr/bin/chromium")
 _BROWSER_ARGUMENTS = [
@@ -192,7 +192,6 @@ def _deploy(bud: Bud, project_id: str, name: str, replicas: int) -> str:
 
 @pytest.fixture
 def admin_page(page: Page, bud: Bud) -> Page:
-    """A tab in which the admin is logged in and sees the first page."""
-    bud.log_in(page)
-    settle(page)
+    """A tab in which the admin is logged in."""
+    bud.log_in_as_admin(page)
     return page

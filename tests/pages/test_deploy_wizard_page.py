@@ -108,8 +108,7 @@ def test_every_step_fits_the_screen(
     window: Callable[..., BrowserContext], bud: Bud, width: int, dark: bool
 ) -> None:
     page = window(width, dark=dark).new_page()
-    bud.log_in(page)
-    settle(page)
+    bud.log_in_as_admin(page)
     draft = drafts.start(bud.actor, "prj_default", registry.add_starter(bud.actor).id)
     drafts.save(bud.actor, draft.id, "model", tpot_ms=20.0, context_tokens=2048, slots=2, threads=1)
     bud.open(page, f"deploy?draft={draft.id}&project=Default")

@@ -94,7 +94,7 @@ def _stream(bud: Bud, secret: str) -> str:
         "model": NAME,
         "stream": True,
         "max_tokens": 24,
-        "messages": [{"role": "user", "content": "Count to ten."}],
+        "messages": [{"role": "user", "content": "Write a very long story about a tree."}],
     }
     return httpx.post(
         f"{bud.gateway_url}/v1/chat/completions",

@@ -15,6 +15,14 @@ from tests.browsing import EMAIL, PAGE_TIMEOUT_MS, PASSWORD, Bud, settle, shot
 ENDED_WITHIN_S = 5.0
 
 
+@pytest.fixture
+def logged_in(bud: Bud, page: Page) -> Page:
+    """A tab in which the admin used the form."""
+    bud.log_in(page)
+    settle(page)
+    return page
+
+
 def _tab_on_projects(bud: Bud, page: Page, email: str) -> str:
     user_id = bud.log_in_as_new(page, email)
     bud.open(page, "projects")
@@ -36,24 +44,24 @@ def test_a_page_leads_to_the_log_in_and_back(bud: Bud, page: Page) -> None:
     expect(page.get_by_role("heading", name="Projects", exact=True)).to_be_visible()
 
 
-def test_reload_second_tab_and_app_restart_keep_the_session(bud: Bud, admin_page: Page) -> None:
-    admin_page.reload()
-    settle(admin_page)
-    second = admin_page.context.new_page()
+def test_reload_second_tab_and_app_restart_keep_the_session(bud: Bud, logged_in: Page) -> None:
+    logged_in.reload()
+    settle(logged_in)
+    second = logged_in.context.new_page()
     bud.open(second, "users")
     expect(second.get_by_role("heading", name="Users", exact=True)).to_be_visible()
     second.close()
     bud.stop("app")
     bud.start_app()
-    bud.open(admin_page, "users")
-    expect(admin_page.get_by_role("heading", name="Users", exact=True)).to_be_visible()
+    bud.open(logged_in, "users")
+    expect(logged_in.get_by_role("heading", name="Users", exact=True)).to_be_visible()
 
 
-def test_the_cookie_is_out_of_a_scripts_reach(bud: Bud, admin_page: Page) -> None:
-    cookie = next(c for c in admin_page.context.cookies() if c["name"] == "bud_session")
+def test_the_cookie_is_out_of_a_scripts_reach(bud: Bud, logged_in: Page) -> None:
+    cookie = next(c for c in logged_in.context.cookies() if c["name"] == "bud_session")
     assert cookie["httpOnly"]
     assert cookie["sameSite"] == "Lax"
-    assert "bud_session" not in admin_page.evaluate("document.cookie")
+    assert "bud_session" not in logged_in.evaluate("document.cookie")
 
 
 @pytest.mark.parametrize("how", ["revoked", "disabled"])
@@ -69,12 +77,12 @@ def test_a_session_that_ends_closes_an_open_tab(bud: Bud, page: Page, how: str) 
     assert took_s <= ENDED_WITHIN_S, f"the tab stayed open for {took_s:.1f} s"
 
 
-def test_log_out_ends_every_tab(bud: Bud, admin_page: Page) -> None:
-    other = admin_page.context.new_page()
+def test_log_out_ends_every_tab(bud: Bud, logged_in: Page) -> None:
+    other = logged_in.context.new_page()
     bud.open(other, "projects")
-    admin_page.get_by_role("button", name="Admin", exact=False).first.click()
-    admin_page.get_by_role("button", name="Log out").click()
-    admin_page.wait_for_url("**/auth/login**")
+    logged_in.get_by_role("button", name="Admin", exact=False).first.click()
+    logged_in.get_by_role("button", name="Log out").click()
+    logged_in.wait_for_url("**/auth/login**")
     other.wait_for_url("**/auth/login**", timeout=ENDED_WITHIN_S * 1000)
     other.goto(f"{bud.url}/users")
     expect(other.get_by_role("button", name="Log in")).to_be_visible()

@@ -62,8 +62,7 @@ def test_demo_on_home_and_metrics(
     bud: Bud, loaded: str, window: Window, width: int, dark: bool
 ) -> None:
     page = window(width, dark=dark).new_page()
-    bud.log_in(page)
-    settle(page)
+    bud.log_in_as_admin(page)
     name = f"{width}-{'dark' if dark else 'light'}"
     bud.open(page, "?project=Demo")
     expect(page.get_by_text("Demo data").first).to_be_visible()

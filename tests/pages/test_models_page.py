@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.browsing import PAGE_TIMEOUT_MS, Bud, settle, shot
+from tests.browsing import PAGE_TIMEOUT_MS, Bud, shot
 
 # Other tests keep the machine busy as well.
 expect.set_options(timeout=PAGE_TIMEOUT_MS)
@@ -36,8 +36,7 @@ def test_a_path_that_is_not_there_is_refused_with_a_remedy(admin_page: Page, bud
 
 def test_it_fits_a_phone(window: Callable[..., BrowserContext], bud: Bud) -> None:
     page = window(390, dark=True).new_page()
-    bud.log_in(page)
-    settle(page)
+    bud.log_in_as_admin(page)
     bud.open(page, "models")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     shot(page, "models-390-dark")

@@ -124,8 +124,7 @@ def test_how_they_look(
     bud: Bud, window: Callable[..., BrowserContext], width: int, dark: bool
 ) -> None:
     page = window(width, dark=dark).new_page()
-    bud.log_in(page)
-    settle(page)
+    bud.log_in_as_admin(page)
     for name in ("users", "projects"):
         bud.open(page, name)
         expect(page.get_by_test_id("stDataFrame").first).to_be_visible()

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 
 from core import jobs
-from core.jobs import crud
+from core.jobs import crud, workflows
 from core.jobs.models import Job, JobStep
 from core.kernel import actor as actor_module
 from core.kernel import audit, clock, database, events
