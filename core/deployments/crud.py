@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from core.deployments.models import Deployment, DeploymentDraft, Replica
@@ -30,9 +30,10 @@ def deployments(tx: Session, project_id: str | None = None) -> list[Deployment]:
     return list(tx.scalars(query))
 
 
-def of_model(tx: Session, model_id: str) -> list[Deployment]:
-    """The deployments that use a model."""
-    return list(tx.scalars(select(Deployment).where(Deployment.model_id == model_id)))
+def of_model(tx: Session, used_id: str) -> list[Deployment]:
+    """The deployments that use a model, or a version of one."""
+    uses = or_(Deployment.model_id == used_id, Deployment.model_version_id == used_id)
+    return list(tx.scalars(select(Deployment).where(uses)))
 
 
 def replicas(tx: Session, deployment_ids: Sequence[str]) -> dict[str, list[Replica]]:

@@ -28,6 +28,7 @@ class Deployment(Base):
     cluster_id: Mapped[str] = mapped_column(String(40))
     name: Mapped[str] = mapped_column(String(63))
     model_id: Mapped[str] = mapped_column(String(40), index=True)
+    model_version_id: Mapped[str | None] = mapped_column(String(40), index=True)
     model_name: Mapped[str] = mapped_column(String(120))
     task: Mapped[str] = mapped_column(String(20))
     context_tokens: Mapped[int]

@@ -34,7 +34,7 @@ from core.kernel.crypto import Secret
 from core.kernel.errors import BudError, Conflict
 from core.kernel.keys import keyring
 from core.kernel.settings import settings
-from core.registry import services as registry
+from core.registry import versions
 
 log = logging.getLogger(__name__)
 
@@ -288,15 +288,14 @@ class Reconciler:
 
     def _config(self, deployment: Deployment, replica: Replica) -> ServerConfig:
         # Its path moves with Bud's environment, so it is asked for each time.
-        model = registry.get_model(Actor.system(deployment.tenant_id), deployment.model_id)
-        if model.path is None:
-            raise Conflict(f"{model.name} has no file: {model.error or model.state}.")
+        actor = Actor.system(deployment.tenant_id)
+        model = versions.pinned(actor, deployment.model_id, deployment.model_version_id)
         return ServerConfig(
             replica_id=replica.id,
             deployment_id=deployment.id,
             data_dir=str(settings().data_dir),
             keys_dir=str(settings().keys_folder),
-            model_path=model.path,
+            model_path=str(model.path),
             model_name=deployment.name,
             credential=replica.sealed_key,
             context_tokens=deployment.context_tokens,

@@ -19,7 +19,8 @@ class DeploymentRequest(BaseModel):
 
     `name` is the model name callers use. `context_tokens` is the length of one conversation;
     each of `slots` requests that a replica works on at once gets that much. `threads` is per
-    replica. `task` None means chat, or embedding for a model that can only embed.
+    replica. `model_version_id` None takes the model's current version; the deployment keeps to
+    it. `task` None means chat, or embedding for a model that can only embed.
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
@@ -27,6 +28,7 @@ class DeploymentRequest(BaseModel):
     project_id: str
     name: str
     model_id: str
+    model_version_id: str | None = None
     task: Task | None = None
     context_tokens: int | None = None
     slots: int | None = None
@@ -141,6 +143,7 @@ class DeploymentView(BaseModel):
     cluster_id: str
     name: str
     model_id: str
+    model_version_id: str | None = None
     model_name: str
     task: Task
     state: DeploymentState

@@ -29,6 +29,7 @@ from core.kernel import audit, clock, database, events, ids
 from core.kernel.actor import Actor
 from core.kernel.errors import Conflict, InvalidInput, NotFound
 from core.registry import services as registry
+from core.registry import versions
 from core.registry.schemas import ModelView
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
@@ -71,6 +72,7 @@ def deploy(actor: Actor, request: DeploymentRequest) -> DeploymentView:
     """
     actor.require("deployment:create", request.project_id)
     model = _usable_model(actor, request)
+    versions.require_deployable(actor, request.project_id, model)
     fit = check_fit(actor, request)
     planning.require_fit(fit)
     row = planned_row(actor, request, model, fit)
@@ -92,6 +94,7 @@ def planned_row(actor: Actor, request: DeploymentRequest, model: ModelView, fit:
         cluster_id=THIS_MACHINE,
         name=request.name,
         model_id=model.id,
+        model_version_id=model.version_id,
         model_name=model.name,
         task=planning.task_of(request, model),
         context_tokens=fit.context_tokens,
@@ -112,13 +115,13 @@ def planned_row(actor: Actor, request: DeploymentRequest, model: ModelView, fit:
 
 
 def _usable_model(actor: Actor, request: DeploymentRequest) -> ModelView:
-    model = registry.get_model(actor, request.model_id)
+    model = versions.pinned(actor, request.model_id, request.model_version_id)
     if model.project_id not in (None, request.project_id):
         raise NotFound(f"There is no model {request.model_id} in this project.")
-    if model.state != "ready" or model.path is None:
-        raise Conflict(
-            f"{model.name} is not ready: {model.error or model.state}.",
-            remedy="Wait until it has been added, or add it again.",
+    if not str(model.path).lower().endswith(".gguf"):
+        raise InvalidInput(
+            f"{model.name} is not in a form that llama.cpp runs on this machine.",
+            remedy="Add a GGUF file of it; its publisher or others often have one.",
         )
     task = planning.task_of(request, model)
     wanted = {"embedding"} if task == "embedding" else {"chat", "completion"}
@@ -149,7 +152,9 @@ def start(actor: Actor, deployment_id: str) -> str:
     view = _changeable(actor, deployment_id, "deployment:update")
     if view.desired_state == "running" and view.state != "failed":
         raise Conflict(f"{view.name} is {view.state} already.")
-    planning.require_fit(check_fit(actor, _request_of(view), replacing=deployment_id))
+    request = _request_of(view)
+    versions.require_deployable(actor, view.project_id, _usable_model(actor, request))
+    planning.require_fit(check_fit(actor, request, replacing=deployment_id))
     with database.transaction() as tx:
         row = _row(actor, tx, deployment_id)
         # A failed one may still be tried again by the reconciler: this starts afresh.
@@ -395,6 +400,7 @@ def _request_of(view: DeploymentView) -> DeploymentRequest:
         project_id=view.project_id,
         name=view.name,
         model_id=view.model_id,
+        model_version_id=view.model_version_id,
         task=view.task,
         context_tokens=view.context_tokens,
         slots=view.slots,

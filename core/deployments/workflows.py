@@ -17,6 +17,7 @@ from core.kernel.errors import BudError, Conflict, UpstreamFailed
 from core.kernel.keys import keyring
 from core.kernel.settings import settings
 from core.registry import services as registry
+from core.registry import versions
 
 _LOAD_TIMEOUT_S = 600.0
 _POLL_S = 0.2
@@ -77,11 +78,12 @@ def _set(deployment_id: str, **values: str | None) -> None:
 
 def _preflight(progress: Progress, deployment_id: str) -> None:
     row = _get(deployment_id)
-    model = registry.get_model(Actor.system(row.tenant_id), row.model_id)
+    model = versions.pinned(Actor.system(row.tenant_id), row.model_id, row.model_version_id)
+    path = registry.local_path(progress, model)
     variables = {
-        "model_path": model.path,
+        "model_path": path,
         # The size is that of all parts; of a model in several only the first file is looked at.
-        "model_bytes": 0 if "-of-" in str(model.path) else model.size_bytes,
+        "model_bytes": 0 if "-of-" in path else model.size_bytes,
         "needed_memory_mb": row.replica_bytes * row.desired_replicas // 1_000_000,
         "data_dir": str(settings().data_dir),
         "needed_disk_mb": 100,

@@ -76,6 +76,29 @@ class Settings(BaseSettings):
         description="Python module that serves one model as a process; the tests put a double "
         "here to make load without a model.",
     )
+    artifacts: str = Field(
+        "",
+        description="Where the files of models are kept: empty means models/ in the data folder, "
+        "s3://bucket/prefix an object store; deployments then fetch a copy to this machine.",
+    )
+    s3_endpoint: str = Field(
+        "", description="URL of the object store, such as MinIO's; empty means AWS."
+    )
+    s3_region: str = Field("", description="Region of the object store; empty means boto3's own.")
+    s3_access_key_id: str = Field(
+        "", description="Access key of the object store; empty means what boto3 finds by itself."
+    )
+    s3_secret_access_key: SecretStr | None = Field(
+        None, description="Secret that belongs to the access key of the object store."
+    )
+    max_model_gb: int = Field(
+        1000, ge=1, description="Largest file of a model that is downloaded, in GB."
+    )
+    private_hosts: str = Field(
+        "",
+        description="Hosts in private networks that models may be downloaded from and that "
+        "providers may be at, with http or https; names separated by commas.",
+    )
     huggingface_token: SecretStr | None = Field(
         None, description="Token for gated models on Hugging Face."
     )

@@ -1,4 +1,4 @@
-"""The files of models: finding their parts, copying, hashing, room on the disk."""
+"""The files of models: which belong to one, copying, hashing, room on the disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from core.jobs import Progress
 from core.kernel.errors import InvalidInput, NoCapacity, Unavailable
@@ -18,18 +18,70 @@ from core.kernel.settings import settings
 
 _CHUNK_BYTES = 4 << 20
 _RESERVE_BYTES = 1 << 30
+_MAX_FILES = 10_000
 # How llama.cpp names the parts of a split model; it finds the others from the first.
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 
 
-def folder_of(model_id: str) -> Path:
-    """Where the files of a model are kept."""
-    return settings().data_dir / "models" / model_id
+# A repository holds the same weights several times; one form of them is enough.
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_OTHER_FORMS = (
+    *(".gguf", ".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".tflite", ".mlmodel", ".npz"),
+    *(".pdparams", ".nemo"),
+)
+_OTHER_FOLDERS = frozenset({"original", "onnx", "openvino", "coreml", "runs"})
 
 
-def remove(model_id: str) -> None:
-    """Remove the files that Bud made for a model."""
-    shutil.rmtree(folder_of(model_id), ignore_errors=True)
+def folder_of(version_id: str) -> Path:
+    """Where the files of a version are kept on this machine."""
+    return settings().data_dir / "models" / version_id
+
+
+def remove(version_id: str) -> None:
+    """Remove the files that Bud keeps of a version on this machine."""
+    shutil.rmtree(folder_of(version_id), ignore_errors=True)
+
+
+def checked_name(name: str) -> str:
+    """A file's name inside a model's folder. InvalidInput when it leads out of it."""
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
+        raise InvalidInput(
+            f"The file name {name[:80]!r} leads out of the model's folder.",
+            remedy="Do not use this model: names like this are made to overwrite other files.",
+        )
+    return name
+
+
+def of_one_model(names: Sequence[str], where: str) -> list[str]:
+    """Of the files of a repository without GGUF, those that make the model, sorted.
+
+    Safetensors are preferred to pickles; weights in other forms, and hidden files, are left out.
+
+    Raises:
+        InvalidInput: There are no weights; names what there is.
+    """
+    shown = [name for name in sorted(names) if not _is_beside(name)]
+    safe = [name for name in shown if name.endswith(".safetensors")]
+    weights = safe or [name for name in shown if name.lower().endswith(_PICKLES)]
+    if not weights:
+        there = ", ".join(sorted(names)[:12]) or "no files"
+        raise InvalidInput(
+            f"{where} holds no weights (.gguf, .safetensors or .bin).",
+            remedy=f"Name a model's own repository or folder. It has: {there}.",
+        )
+    if any(PurePosixPath(name).name.startswith("model") for name in safe):
+        # Mistral's own form beside the usual one: the same weights again.
+        weights = [name for name in weights if not name.startswith("consolidated")]
+    kept = {name for name in shown if not name.lower().endswith((".safetensors", *_PICKLES))}
+    return sorted(kept | set(weights))
+
+
+def _is_beside(name: str) -> bool:
+    path = PurePosixPath(name)
+    hidden = any(part.startswith((".", "checkpoint-")) for part in path.parts)
+    other = path.suffix.lower() in _OTHER_FORMS or bool(_OTHER_FOLDERS & set(path.parts[:-1]))
+    return hidden or other
 
 
 def split_of(name: str) -> tuple[str, int] | None:
@@ -44,43 +96,77 @@ def display_name(name: str) -> str:
     return split[0] if split else re.sub(r"\.gguf$", "", name, flags=re.IGNORECASE)
 
 
-def parts_at(path: Path) -> list[Path]:
-    """The GGUF parts that `path` names: a file, a part of a split one, or a folder with one model.
+def found_at(path: Path) -> dict[str, Path]:
+    """The files of the model at a path of this machine, by their name within the model.
+
+    A GGUF or safetensors file, a part of a split GGUF, or a folder with one model. A folder's
+    links may lead to the folder itself, or to the blobs of the Hugging Face cache it is in.
 
     Raises:
-        InvalidInput: Nothing there, no GGUF, several models, or a part is missing.
+        InvalidInput: Nothing there, no model, several, a part is missing, or a link leads out.
     """
     if not path.exists():
         raise InvalidInput(
-            f"There is nothing at {path}.", remedy="Give the path of a GGUF file or its folder."
+            f"There is nothing at {path}.",
+            remedy="Give the path of a model's file, or of its folder.",
         )
-    if not path.is_dir():
-        return _all_parts(path)
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() == ".gguf")
-    models = {display_name(file.name): file for file in reversed(found)}
-    if not models:
-        raise InvalidInput(f"{path} holds no .gguf file.", remedy="Name the folder that does.")
+    if path.is_dir():
+        return {name: path / name for name in chosen_names(_names_below(path), str(path))}
+    there = {file.name for file in path.parent.iterdir()} if split_of(path.name) else {path.name}
+    return {name: path.parent / name for name in _all_parts(path.name, there)}
+
+
+def _names_below(folder: Path) -> list[str]:
+    names: list[str] = []
+    cache = folder.resolve().parent.parent / "blobs"
+    inside = [folder.resolve(), *([cache] if folder.resolve().parent.name == "snapshots" else [])]
+    for at, _folders, found in os.walk(folder):
+        for file in (Path(at) / name for name in found):
+            target = file.resolve()
+            if file.is_symlink() and not any(target.is_relative_to(root) for root in inside):
+                raise InvalidInput(
+                    f"{file} is a link out of its folder, to {target}.",
+                    remedy="Put the file itself there, or name it directly.",
+                )
+            names.append(file.relative_to(folder).as_posix())
+        if len(names) > _MAX_FILES:
+            raise InvalidInput(
+                f"{folder} holds more than {_MAX_FILES:,} files.", remedy="Name the model's folder."
+            )
+    return names
+
+
+def chosen_names(names: Sequence[str], where: str) -> list[str]:
+    """Of the files of a folder, those of the one model in it, sorted.
+
+    Raises:
+        InvalidInput: There is no model, there are several, or a part is missing.
+    """
+    ggufs = sorted(name for name in names if "/" not in name and name.lower().endswith(".gguf"))
+    if not ggufs:
+        return of_one_model(names, where)
+    models = {display_name(name): name for name in reversed(ggufs)}
     if len(models) > 1:
-        names = sorted(file.name for file in models.values())
         raise InvalidInput(
-            f"{path} holds {len(models)} models.", remedy=f"Name one file: {', '.join(names[:5])}."
+            f"{where} holds {len(models)} models.",
+            remedy=f"Name one file: {', '.join(sorted(models.values())[:5])}.",
         )
-    return _all_parts(found[0])
+    return _all_parts(ggufs[0], set(ggufs))
 
 
-def _all_parts(path: Path) -> list[Path]:
-    split = split_of(path.name)
+def _all_parts(name: str, there: set[str]) -> list[str]:
+    split = split_of(name)
     if split is None:
-        return [path]
+        return [name]
     stem, count = split
     names = [f"{stem}-{number:05d}-of-{count:05d}.gguf" for number in range(1, count + 1)]
-    missing = next((name for name in names if not (path.parent / name).is_file()), None)
+    missing = next((name for name in names if name not in there), None)
     if missing is not None or not names:
         raise InvalidInput(
             f"Of the model in {count} parts, {missing or 'every one'} is missing.",
             remedy="Put every part into one folder.",
         )
-    return [path.parent / name for name in names]
+    return names
 
 
 def total_bytes(parts: Sequence[Path]) -> int:
@@ -91,7 +177,7 @@ def total_bytes(parts: Sequence[Path]) -> int:
 def check_disk(needed_bytes: int, folder: Path) -> None:
     """Raise NoCapacity, with the numbers, when `needed_bytes` do not fit beside a reserve."""
     folder.mkdir(parents=True, exist_ok=True)
-    have_bytes = sum(file.stat().st_size for file in folder.iterdir())
+    have_bytes = total_bytes([file for file in folder.rglob("*") if file.is_file()])
     free_bytes = shutil.disk_usage(folder).free
     missing_bytes = needed_bytes - have_bytes + _RESERVE_BYTES - free_bytes
     if missing_bytes > 0:
@@ -147,34 +233,32 @@ class Rate:
         self._progress.update(fraction, detail)
 
 
-def copy(sources: Sequence[Path], folder: Path, on_bytes: Callable[[int], None]) -> str:
-    """Copy files into `folder`, keeping what an interrupted copy left there.
+def copy(source: Path, target: Path, on_bytes: Callable[[int], None]) -> str:
+    """Copy a file, keeping what an interrupted copy left at `target`.
 
     Args:
-        sources: The files, in order.
-        folder: An existing folder.
+        source: The file.
+        target: Where it goes; its folder exists.
         on_bytes: Called with the number of bytes of each chunk that is done; may raise to stop.
 
     Returns:
-        The SHA-256 of all bytes that were read, in order, as hex.
+        The SHA-256 of the bytes that were read, as hex.
 
     Raises:
-        InvalidInput: A file changed while it was copied.
+        InvalidInput: The file changed while it was copied.
     """
     digest = hashlib.sha256()
-    for source in sources:
-        before = source.stat()
-        _copy_one(source, folder / source.name, digest.update, on_bytes)
-        after = source.stat()
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise InvalidInput(
-                f"{source.name} changed while it was copied.",
-                remedy="Add it again when it is whole.",
-            )
+    before = source.stat()
+    _copy(source, target, digest.update, on_bytes)
+    after = source.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise InvalidInput(
+            f"{source.name} changed while it was copied.", remedy="Add it again when it is whole."
+        )
     return digest.hexdigest()
 
 
-def _copy_one(
+def _copy(
     source: Path, target: Path, feed: Callable[[bytes], None], on_bytes: Callable[[int], None]
 ) -> None:
     target.touch()

@@ -1,26 +1,31 @@
-"""What callers see of a model."""
+"""What callers give and see of models, versions, providers and annotations."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-ModelState = Literal["adding", "ready", "failed"]
+from core.kernel.crypto import Secret
+
+ModelKind = Literal["local", "hosted"]
+ModelState = Literal["adding", "ready", "failed", "listed"]
+Stage = Literal["draft", "approved", "production", "retired"]
+Severity = Literal["safe", "low", "medium", "high", "critical"]
+STAGES: tuple[Stage, ...] = ("draft", "approved", "production", "retired")
 
 
-class ModelView(BaseModel):
-    """A model; sizes in bytes, lengths in tokens or elements. None where the file is silent."""
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True, from_attributes=True, protected_namespaces=())
 
-    model_config = ConfigDict(frozen=True, from_attributes=True)
 
-    id: str
-    project_id: str | None
-    name: str
-    state: ModelState
-    source: str
-    error: str | None
+class FactsView(_View):
+    """What a model's files say; sizes in bytes, lengths in tokens or elements, None if silent.
+
+    `extracted` is all that was found in them, also what has no field of its own.
+    """
+
     path: str | None
     managed: bool
     size_bytes: int | None
@@ -39,9 +44,186 @@ class ModelView(BaseModel):
     chat_template: bool | None
     licence: str | None
     capabilities: list[str]
+    extracted: dict[str, Any] = {}
+
+
+class ModelView(FactsView):
+    """A model with the facts of its current version.
+
+    `state` is "listed" for a model that is known by its facts only: one that is hosted, or an
+    entry of the catalogue whose files nobody has added. `version_id` is the current version: the
+    one in production, else the newest that is ready.
+    """
+
+    id: str
+    project_id: str | None
+    name: str
+    kind: ModelKind = "local"
+    state: ModelState
+    source: str
+    error: str | None
+    version_id: str | None = None
+    catalogue_id: str | None = None
+    provider_id: str | None = None
+    provider_model: str | None = None
     created_at: datetime
 
     @property
     def is_shared(self) -> bool:
         """Whether every project can use it."""
         return self.project_id is None
+
+
+class FileView(_View):
+    """One file of a version; `name` may hold folders."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+class VersionView(FactsView):
+    """One version of a model.
+
+    `scan_state` "not scanned" means that nothing is known, never that it is clean: `severity` is
+    None then. `findings` are as `core.registry.scanning` gives them. `artifact_uri` is where the
+    artifact store keeps the files; None when only this machine has them.
+    """
+
+    id: str
+    project_id: str | None
+    model_id: str
+    number: int
+    state: ModelState
+    error: str | None
+    source: str
+    revision: str | None
+    artifact_uri: str | None
+    files: list[FileView]
+    stage: Stage
+    scan_state: Literal["scanned", "not scanned"]
+    severity: Severity | None
+    findings: list[dict[str, Any]]
+    scanned_at: datetime | None
+    override_reason: str | None
+    override_by_name: str | None
+    override_at: datetime | None
+    created_by_name: str
+    created_at: datetime
+
+
+class StageChangeView(_View):
+    """A version went from one stage to another."""
+
+    version_id: str
+    version_number: int
+    from_stage: Stage
+    to_stage: Stage
+    comment: str
+    by_name: str
+    at: datetime
+
+
+class ProductionPeriod(_View):
+    """A version was in production from `start` to `end`; None while it is."""
+
+    version_id: str
+    version_number: int
+    start: datetime
+    end: datetime | None
+
+
+class PolicyView(_View):
+    """Which versions a project may deploy.
+
+    `approved_only`: none but approved ones and those in production. `block_unscanned`: none whose
+    scan has not run, or failed. Critical findings are refused in any case.
+    """
+
+    approved_only: bool = False
+    block_unscanned: bool = False
+
+
+class ProviderKind(_View):
+    """A kind of provider and what an account at it needs.
+
+    `credentials` and `options` name the fields: the first are secrets, the second are not; each
+    with its label. `base_url` may hold `{option}`; empty means that the person gives it.
+    `lists_all` is false where the provider's list does not hold every name that can be called.
+    """
+
+    id: str
+    name: str
+    base_url: str
+    credentials: dict[str, str]
+    options: dict[str, str] = {}
+    lists_all: bool = True
+
+
+class ProviderRequest(BaseModel):
+    """An account to add; `name` is what people call it, None takes the provider's name.
+
+    `base_url` None takes the provider's own. `credentials` and `options` as its kind names them.
+    """
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    kind: str
+    credentials: dict[str, Secret] = Field(repr=False)
+    options: dict[str, str] = {}
+    base_url: str | None = None
+    name: str | None = None
+
+
+class HostedModel(_View):
+    """A model as its provider lists it; None where the provider is silent."""
+
+    id: str
+    name: str = ""
+    context_tokens: int | None = None
+    created_at: datetime | None = None
+
+
+class ProviderView(_View):
+    """An account at a provider; its credentials are never shown.
+
+    `check_error` is None when the last request to it, at `checked_at`, was answered.
+    """
+
+    id: str
+    project_id: str
+    name: str
+    kind: str
+    base_url: str
+    options: dict[str, str]
+    models: list[HostedModel]
+    checked_at: datetime
+    check_error: str | None
+    rotated_at: datetime
+    created_by_name: str
+    created_at: datetime
+
+
+class CommentView(_View):
+    """What somebody wrote about a subject."""
+
+    id: str
+    subject: str
+    text: str
+    user_id: str
+    by_name: str
+    created_at: datetime
+    edited_at: datetime | None
+
+
+class SavedViewView(_View):
+    """A page's filters under a name; a shared one is seen by the whole project."""
+
+    id: str
+    page: str
+    name: str
+    query: dict[str, str]
+    shared: bool
+    user_id: str
+    by_name: str
+    created_at: datetime

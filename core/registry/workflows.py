@@ -1,7 +1,7 @@
-"""Jobs of the registry: adding a model, step by step.
+"""Jobs of the registry: adding a version of a model, step by step, and scanning one again.
 
-The files of a model that is being added lie in `<data folder>/models/<model id>`; each step can
-run again, and the copy goes on after the bytes that are there.
+The files of a version that is being added lie in `<data folder>/models/<version id>`; each step
+can run again, and a download goes on after the bytes that are there.
 """
 
 from __future__ import annotations
@@ -11,220 +11,344 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from core.jobs import Progress, Run, Step, workflow
-from core.kernel import clock, database
-from core.kernel.errors import BudError, Conflict, InvalidInput
-from core.registry import crud, extraction, files
-from core.registry.adapters import huggingface
-from core.registry.gguf import read_header
-from core.registry.models import Model
+from core.kernel import audit, clock, database, events
+from core.kernel.actor import Actor
+from core.kernel.errors import BudError, Conflict, UpstreamFailed
+from core.registry import artifacts, crud, extraction, files, scanning, sources, versions
+from core.registry.models import Model, ModelVersion
+from core.registry.reading import Sha256
+from core.registry.schemas import FactsView, FileView
+from core.registry.sources import Plan, Source
+
+_FACTS = frozenset(FactsView.model_fields)
 
 
-def _discard(model_id: str, **_arguments: Any) -> None:
+def _discard(model_id: str, version_id: str, **_arguments: Any) -> None:
+    """Forget a version that was being added, with its files; and its model, if it was the first."""
+    with database.reading() as session:
+        version = crud.version(session, version_id)
+    artifacts.remove(version_id, version.artifact_uri if version else None)
     with database.transaction() as tx:
-        model = crud.model(tx, model_id)
-        if model is not None:
+        model, version = crud.model(tx, model_id), crud.version(tx, version_id)
+        if version is not None:
+            tx.delete(version)
+            tx.flush()
+        if model is not None and not crud.versions(tx, model_id):
             tx.delete(model)
-    files.remove(model_id)
+        elif model is not None:
+            versions.settle(tx, model)
 
 
 @workflow(
-    "model.add_local",
+    "model.add",
     steps=(
-        Step("validate", "Check the file", typical_s=0.5),
-        Step("copy", "Copy", typical_s=5),
-        Step("verify", "Compare the checksum", typical_s=2),
-        Step("save", "Read the header and save", typical_s=0.5),
+        Step("validate", "Check the source", typical_s=1),
+        Step("download", "Fetch the files", typical_s=20),
+        Step("extract", "Read what the files say", typical_s=0.5),
+        Step("scan", "Scan for danger", typical_s=3),
+        Step("save", "Save", typical_s=0.5),
     ),
     on_cancel=_discard,
 )
-def add_local(run: Run, model_id: str, registration: dict[str, Any], path: str) -> None:
-    """Add a model from files of this machine."""
-    with _adding(model_id, registration):
-        sources = run.step("validate", _validate, model_id, path)
-        names = [Path(source).name for source in sources]
-        sha256 = run.step("copy", _copy, model_id, sources)
-        run.step("verify", _verify, model_id, names, sha256)
-        run.step("save", _save, model_id, names, sha256, None)
-
-
-@workflow(
-    "model.add_from_hub",
-    steps=(
-        Step("choose", "Choose the file", typical_s=2),
-        Step("download", "Download", typical_s=60),
-        Step("verify", "Compare the checksum", typical_s=5),
-        Step("save", "Read the header and save", typical_s=0.5),
-    ),
-    on_cancel=_discard,
-)
-def add_from_hub(
-    run: Run, model_id: str, registration: dict[str, Any], repo_id: str, file: str | None
+def add(
+    run: Run,
+    model_id: str,
+    version_id: str,
+    registration: dict[str, Any],
+    source: dict[str, Any],
 ) -> None:
-    """Add a model from Hugging Face."""
-    with _adding(model_id, registration):
-        chosen = run.step("choose", _choose, model_id, repo_id, file)
-        run.step("download", _download, model_id, repo_id, chosen)
-        names = [Path(part["name"]).name for part in chosen["parts"]]
-        sha256 = run.step("verify", _verify_download, model_id, chosen)
-        run.step("save", _save, model_id, names, sha256, chosen["licence"])
+    """Add a version of a model from a source."""
+    with _adding(model_id, version_id, registration):
+        plan = run.step("validate", _validate, version_id, source)
+        fetched = run.step("download", _download, version_id, source, plan)
+        facts = run.step("extract", _extract, version_id, fetched)
+        scanned = run.step("scan", _scan, version_id, fetched)
+        run.step("save", _save, version_id, plan, fetched, facts, scanned)
+
+
+@workflow(
+    "model.scan",
+    steps=(
+        Step("fetch", "Fetch the files", typical_s=0.5),
+        Step("scan", "Scan for danger", typical_s=3),
+        Step("save", "Save the report", typical_s=0.5),
+    ),
+)
+def scan(run: Run, version_id: str) -> None:
+    """Scan a version's files again."""
+    fetched = run.step("fetch", _fetch_kept, version_id)
+    scanned = run.step("scan", _scan, version_id, fetched)
+    run.step("save", _save_report, version_id, scanned)
 
 
 @contextmanager
-def _adding(model_id: str, registration: dict[str, Any]) -> Iterator[None]:
-    """Keep the model's row true: there while its job works, with the reason when it fails."""
+def _adding(model_id: str, version_id: str, registration: dict[str, Any]) -> Iterator[None]:
+    """Keep the version's row true: there while its job works, with the reason when it fails."""
     with database.transaction() as tx:
-        model = crud.model(tx, model_id)
-        if model is None:
-            # The job before this one was cancelled, or the failed model deleted.
-            tx.add(new_model(model_id, **registration))
-        elif model.state == "failed":
-            model.state, model.error = "adding", None
+        version = crud.version(tx, version_id)
+        if version is None:
+            # The job before this one was cancelled, or the failed version deleted.
+            register(tx, model_id, version_id, registration)
+        elif version.state == "failed":
+            _set_state(tx, version, "adding", None)
     try:
         yield
     except BudError as error:
         with database.transaction() as tx:
-            model = crud.model(tx, model_id)
-            if model is not None:
-                model.state, model.error = "failed", str(error)
+            version = crud.version(tx, version_id)
+            if version is not None:
+                _set_state(tx, version, "failed", str(error))
         raise
 
 
-def new_model(
-    model_id: str, tenant_id: str, project_id: str | None, name: str, source: str
-) -> Model:
-    """A model's row at the beginning, when nothing is known of its file."""
-    return Model(
-        id=model_id,
-        tenant_id=tenant_id,
-        project_id=project_id,
-        name=name,
+def _set_state(tx: Session, version: ModelVersion, state: str, error: str | None) -> None:
+    version.state, version.error = state, error
+    tx.flush()
+    model = crud.model(tx, version.model_id)
+    if model is not None:
+        versions.settle(tx, model)
+
+
+def register(
+    tx: Session, model_id: str, version_id: str, registration: dict[str, Any]
+) -> tuple[Model, ModelVersion]:
+    """Make the rows of a version that is to be added, and of its model if there is none yet.
+
+    Args:
+        tx: A transaction.
+        model_id: The model.
+        version_id: The version.
+        registration: `tenant_id`, `project_id`, `name`, `source`, `created_by_name`; also
+            `catalogue_id`.
+    """
+    model = crud.model(tx, model_id)
+    if model is None:
+        model = Model(
+            id=model_id,
+            tenant_id=registration["tenant_id"],
+            project_id=registration["project_id"],
+            name=registration["name"],
+            kind="local",
+            state="adding",
+            source=registration["source"],
+            catalogue_id=registration.get("catalogue_id"),
+            managed=True,
+            capabilities=[],
+            extracted={},
+            created_at=clock.now(),
+        )
+        tx.add(model)
+        tx.flush()
+    version = ModelVersion(
+        id=version_id,
+        tenant_id=model.tenant_id,
+        project_id=model.project_id,
+        model_id=model_id,
+        number=crud.next_number(tx, model_id),
         state="adding",
-        source=source,
+        source=registration["source"],
         managed=True,
         capabilities=[],
+        extracted={},
+        files=[],
+        findings=[],
+        stage="draft",
+        scan_state="not scanned",
+        created_by_name=registration["created_by_name"],
         created_at=clock.now(),
     )
+    tx.add(version)
+    tx.flush()
+    versions.settle(tx, model)
+    return model, version
 
 
-def _validate(progress: Progress, model_id: str, path: str) -> list[str]:
-    parts = files.parts_at(Path(path))
-    for part in parts:
-        header = read_header(part)
-        progress.log(f"{part.name}: {header.tensor_count} tensors, {header.quantization}")
-    extraction.describe(parts)
-    needed_bytes = files.total_bytes(parts)
-    files.check_disk(needed_bytes, files.folder_of(model_id))
-    if _may_be_known(model_id, needed_bytes):
+def _validate(progress: Progress, version_id: str, source: dict[str, Any]) -> dict[str, Any]:
+    asked = Source(**source)
+    with files.disk_errors():
+        plan = sources.plan(progress, asked)
+    progress.update(1, plan.said)
+    if asked.kind == "file":
+        extraction.describe([Path(file.at) for file in plan.files])
+    files.check_disk(plan.size_bytes, files.folder_of(version_id))
+    _refuse_known(progress, version_id, asked, plan)
+    return plan.to_json()
+
+
+def _refuse_known(progress: Progress, version_id: str, source: Source, plan: Plan) -> None:
+    """Refuse what the project has already, where that can be known before fetching it."""
+    if len(plan.files) == 1 and plan.files[0].sha256 is not None:
+        _refuse_twin(version_id, plan.files[0].sha256)
+    if source.kind == "file" and _may_be_known(version_id, plan.size_bytes):
         # Reading it once is cheaper than copying it for nothing.
         with files.disk_errors():
-            sha256 = files.sha256(parts, files.Rate(progress, needed_bytes).add)
-        _refuse_twin(model_id, sha256)
-    return [str(part) for part in parts]
+            parts = [Path(file.at) for file in plan.files]
+            sha256 = files.sha256(parts, files.Rate(progress, plan.size_bytes).add)
+        _refuse_twin(version_id, sha256)
 
 
-def _copy(progress: Progress, model_id: str, sources: list[str]) -> str:
-    parts = [Path(source) for source in sources]
-    rate = files.Rate(progress, files.total_bytes(parts))
+def _download(
+    progress: Progress, version_id: str, source: dict[str, Any], plan: dict[str, Any]
+) -> list[dict[str, Any]]:
+    folder = files.folder_of(version_id)
+    return sources.fetch(progress, Source(**source), Plan.from_json(plan), folder)
+
+
+def _extract(progress: Progress, version_id: str, fetched: list[dict[str, Any]]) -> dict[str, Any]:
+    progress.check()
     with files.disk_errors():
-        return files.copy(parts, files.folder_of(model_id), rate.add)
+        return extraction.describe(_kept(version_id, fetched))
 
 
-def _verify(progress: Progress, model_id: str, names: list[str], expected: str) -> None:
-    parts = _kept(model_id, names)
+def _scan(progress: Progress, version_id: str, fetched: list[dict[str, Any]]) -> dict[str, Any]:
+    """Scan the files and compare them with what was fetched, in one read of each."""
+    rate = files.Rate(progress, sum(file["size_bytes"] for file in fetched))
+    whole = Sha256()
     with files.disk_errors():
-        found = files.sha256(parts, files.Rate(progress, files.total_bytes(parts)).add)
-    if found != expected:
-        files.remove(model_id)
-        raise InvalidInput(
-            f"The copy differs from its original: its SHA-256 is {found[:12]}…, "
-            f"not {expected[:12]}….",
-            remedy="Check the disk, then retry the job; it copies the file again.",
-        )
-
-
-def _kept(model_id: str, names: Sequence[str]) -> list[Path]:
-    return [files.folder_of(model_id) / name for name in names]
-
-
-def _choose(progress: Progress, model_id: str, repo_id: str, file: str | None) -> dict[str, Any]:
-    repository = huggingface.look_up(repo_id)
-    parts = huggingface.pick(repository, file)
-    said = ", ".join(part.name for part in parts)
-    progress.log(f"chosen: {said}, of {len(repository.files)} files at {repository.revision[:12]}")
-    progress.update(1, said if file is None else "")
-    if len(parts) == 1 and parts[0].sha256 is not None:
-        _refuse_twin(model_id, parts[0].sha256)
+        report = scanning.scan(_kept(version_id, fetched), sinks=[whole], on_bytes=rate.add)
+    found = [file.sha256 for file in report.files]
+    for expected, sha256 in zip(fetched, found, strict=True):
+        if expected["sha256"] != sha256:
+            (files.folder_of(version_id) / expected["name"]).unlink()
+            raise UpstreamFailed(
+                f"{expected['name']} on the disk is not what was fetched: its SHA-256 is "
+                f"{sha256[:12]}…, not {expected['sha256'][:12]}….",
+                remedy="Check the disk, then add the model again.",
+            )
+    for finding in report.findings:
+        progress.log(f"{finding.severity}: {finding.file}: {finding.what}", level="warning")
+    for reason in report.reasons:
+        progress.log(f"not scanned: {reason}", level="warning")
+    progress.update(1, report.severity or report.state)
     return {
-        "revision": repository.revision,
-        "licence": repository.licence,
-        "parts": [vars(part) for part in parts],
+        "sha256": whole.hexdigest(),
+        "state": report.state,
+        "severity": report.severity,
+        "findings": [finding.model_dump(mode="json") for finding in report.findings],
     }
 
 
-def _download(progress: Progress, model_id: str, repo_id: str, chosen: dict[str, Any]) -> None:
-    folder = files.folder_of(model_id)
-    parts = [huggingface.HubFile(**part) for part in chosen["parts"]]
-    needed_bytes = sum(part.size_bytes or 0 for part in parts)
-    files.check_disk(needed_bytes, folder)
-    rate = files.Rate(progress, needed_bytes or None)
-    for part in parts:
-        target = folder / Path(part.name).name
-        rate.already(files.total_bytes([target]) if target.exists() else 0)
-        with files.disk_errors():
-            huggingface.download(
-                repo_id, chosen["revision"], part, target, rate.add, progress.sleep
-            )
-
-
-def _verify_download(progress: Progress, model_id: str, chosen: dict[str, Any]) -> str:
-    targets = _kept(model_id, [Path(part["name"]).name for part in chosen["parts"]])
-    rate = files.Rate(progress, files.total_bytes(targets))
-    with files.disk_errors():
-        for part, target in zip(chosen["parts"], targets, strict=True):
-            found = files.sha256([target], rate.add)
-            if part["sha256"] not in (None, found):
-                target.unlink()
-                raise InvalidInput(
-                    f"{target.name} arrived damaged: its SHA-256 is {found[:12]}…, "
-                    f"the hub says {part['sha256'][:12]}….",
-                    remedy="Retry the job; it downloads the file again.",
-                )
-        return found if len(targets) == 1 else files.sha256(targets, lambda _: progress.check())
-
-
 def _save(
-    progress: Progress, model_id: str, names: list[str], sha256: str, licence: str | None
+    progress: Progress,
+    version_id: str,
+    plan: dict[str, Any],
+    fetched: list[dict[str, Any]],
+    facts: dict[str, Any],
+    scanned: dict[str, Any],
 ) -> None:
-    parts = _kept(model_id, names)
-    columns = extraction.describe(parts)
+    kept = [FileView(**file) for file in fetched]
+    size_bytes = sum(file.size_bytes for file in kept)
+    _refuse_twin(version_id, scanned["sha256"])
+    uri = artifacts.keep(version_id, kept, files.Rate(progress, size_bytes))
     progress.check()
-    _refuse_twin(model_id, sha256)
     with database.transaction() as tx:
-        model = crud.model(tx, model_id)
-        if model is None:
+        version = crud.version(tx, version_id)
+        model = crud.model(tx, version.model_id) if version is not None else None
+        if version is None or model is None:
             raise Conflict("The model was deleted while it was added.")
-        for name, value in columns.items():
-            setattr(model, name, value)
-        model.licence = model.licence or (licence[:120] if licence else None)
-        model.sha256, model.path, model.state = sha256, str(parts[0]), "ready"
+        take_facts(version, facts)
+        licence = plan["licence"]
+        version.licence = version.licence or (licence[:120] if licence else None)
+        version.files, version.size_bytes, version.sha256 = fetched, size_bytes, scanned["sha256"]
+        version.revision, version.artifact_uri = plan["revision"], uri
+        version.path = str(_path_of(version_id, kept))
+        _take_report(version, scanned)
+        version.state, version.error = "ready", None
+        tx.flush()
+        versions.settle(tx, model)
+    events.publish("models.changed")
 
 
-def _may_be_known(model_id: str, size_bytes: int) -> bool:
-    with database.reading() as session:
-        model = crud.model(session, model_id)
-        return model is not None and crud.same_size(session, model, size_bytes)
+def take_facts(version: ModelVersion, facts: dict[str, Any]) -> None:
+    """Let a version bear what was found in its files."""
+    for name, value in facts.items():
+        if name in _FACTS:
+            setattr(version, name, value)
+    version.extracted = facts
 
 
-def _refuse_twin(model_id: str, sha256: str) -> None:
-    with database.reading() as session:
-        model = crud.model(session, model_id)
-        if model is None:
-            return
-        twin = crud.same_file(session, model, sha256)
-    if twin is not None:
-        files.remove(model_id)
+def _take_report(version: ModelVersion, scanned: dict[str, Any]) -> None:
+    if version.override_at is not None and version.findings != scanned["findings"]:
+        version.override_reason = version.override_by_name = version.override_at = None
+    version.scan_state, version.severity = scanned["state"], scanned["severity"]
+    version.findings, version.scanned_at = scanned["findings"], clock.now()
+
+
+def _path_of(version_id: str, kept: Sequence[FileView]) -> Path:
+    """What an engine is given: the first GGUF file, or the folder of any other model."""
+    folder = files.folder_of(version_id)
+    return folder / kept[0].name if kept[0].name.lower().endswith(".gguf") else folder
+
+
+def _fetch_kept(progress: Progress, version_id: str) -> list[dict[str, Any]]:
+    version = ready_here(progress, version_id)
+    if not version.managed:
         raise Conflict(
-            f"This file is already in the registry as {twin.name!r}.",
-            remedy="Use that one, or delete it first.",
+            "These files come with Bud and are checked by their SHA-256.",
+            remedy="Nothing needs to be done.",
         )
+    return version.files
+
+
+def _save_report(progress: Progress, version_id: str, scanned: dict[str, Any]) -> None:
+    progress.check()
+    with database.transaction() as tx:
+        version = crud.version(tx, version_id)
+        if version is None:
+            raise Conflict("The version was deleted while it was scanned.")
+        _take_report(version, scanned)
+        audit.record(
+            tx,
+            Actor.system(version.tenant_id),
+            "model.scanned",
+            f"model:{version.model_id}",
+            project_id=version.project_id,
+            version=version.number,
+            severity=version.severity,
+        )
+    events.publish("models.changed")
+
+
+def ready_here(progress: Progress, version_id: str) -> ModelVersion:
+    """A version whose files are on this machine, fetched from the artifact store if need be.
+
+    Raises:
+        Conflict: It was deleted, or is not ready.
+        BudError: The store cannot be reached, or has not what was put there.
+    """
+    with database.reading() as session:
+        version = crud.version(session, version_id)
+    if version is None or version.state != "ready":
+        raise Conflict("The version was deleted, or is not ready.", remedy="Choose another one.")
+    kept = [FileView(**file) for file in version.files]
+    if version.artifact_uri is not None and not artifacts.is_here(version_id, kept):
+        rate = files.Rate(progress, version.size_bytes)
+        artifacts.fetch(version_id, version.artifact_uri, kept, rate)
+    return version
+
+
+def _kept(version_id: str, fetched: list[dict[str, Any]]) -> list[Path]:
+    return [files.folder_of(version_id) / file["name"] for file in fetched]
+
+
+def _may_be_known(version_id: str, size_bytes: int) -> bool:
+    with database.reading() as session:
+        version = crud.version(session, version_id)
+        return version is not None and crud.same_size(session, version, size_bytes)
+
+
+def _refuse_twin(version_id: str, sha256: str) -> None:
+    with database.reading() as session:
+        version = crud.version(session, version_id)
+        twin = crud.same_file(session, version, sha256) if version is not None else None
+        model = crud.model(session, twin.model_id) if twin is not None else None
+    if twin is None or model is None:
+        return
+    files.remove(version_id)
+    raise Conflict(
+        f"This file is already in the registry as {model.name!r}, version {twin.number}.",
+        remedy="Use that one, or delete it first.",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,24 +18,24 @@ from core.kernel.errors import (
 )
 from core.kernel.settings import settings
 from core.registry import files
+from core.registry.adapters.download import CHUNK_BYTES, transfer
 
 if TYPE_CHECKING:
     import httpx
 
 _TIMEOUT_S = 10.0
-_CHUNK_BYTES = 1 << 20
-_MAX_STALLS = 3
 # GGUF files beside a model that are none: image projectors, and data for quantising.
 _COMPANIONS = ("mmproj", "imatrix")
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """One file of a repository; `sha256` is None for files that are not in LFS."""
+    """One file of a repository; of a file in LFS the SHA-256 is known, else git's SHA-1."""
 
     name: str
     size_bytes: int | None
     sha256: str | None
+    git_sha1: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,27 @@ def look_up(repo_id: str) -> HubRepository:
     card = info.card_data
     licence = card and (getattr(card, "license_name", None) or getattr(card, "license", None))
     found = [
-        HubFile(file.rfilename, file.size, file.lfs.sha256 if file.lfs else None)
+        HubFile(
+            file.rfilename,
+            file.size,
+            file.lfs.sha256 if file.lfs else None,
+            file.blob_id if _is_sha1(file.blob_id) and not file.lfs else None,
+        )
         for file in info.siblings or []
     ]
     revision = info.sha or "main"
     return HubRepository(repo_id, revision, licence if isinstance(licence, str) else None, found)
 
 
+def _is_sha1(blob_id: str | None) -> bool:
+    return blob_id is not None and len(blob_id) == 40
+
+
 def pick(repository: HubRepository, wanted: str | None) -> list[HubFile]:
-    """The parts of the model to download: the wanted one, else Q4_K_M, else the smallest.
+    """The files of the model to download.
+
+    Of a repository with GGUF files the wanted one, else Q4_K_M, else the smallest, with all its
+    parts; of another one the weights with what belongs to them (see `files.of_one_model`).
 
     Raises:
         InvalidInput: There is none; names what there is.
@@ -85,16 +98,16 @@ def pick(repository: HubRepository, wanted: str | None) -> list[HubFile]:
         for parts in models.values():
             if any(wanted in (part.name, Path(part.name).name) for part in parts):
                 return parts
+        single = [file for file in repository.files if file.name == wanted]
+        if wanted.endswith(".safetensors") and single:
+            return single
         raise InvalidInput(
             f"{repository.repo_id} has no GGUF file {wanted}.", remedy=_there_is(repository)
         )
     whole = [parts for name, parts in models.items() if not _is_companion(name)]
     if not whole:
-        raise InvalidInput(
-            f"{repository.repo_id} has no GGUF file.",
-            remedy=f"{_there_is(repository)} Choose a repository with GGUF files, "
-            "often named …-GGUF.",
-        )
+        by_name = {file.name: file for file in repository.files}
+        return [by_name[name] for name in files.of_one_model(list(by_name), repository.repo_id)]
     preferred = [parts for parts in whole if "q4_k_m" in parts[0].name.lower()]
     return preferred[0] if preferred else min(whole, key=_size)
 
@@ -133,10 +146,8 @@ def download(
     target: Path,
     on_bytes: Callable[[int], None],
     wait: Callable[[float], None],
-) -> None:
-    """Download one file to `target`, going on after what is there already.
-
-    A connection that breaks is made again, as long as bytes come.
+) -> str:
+    """Download one file to `target`, going on after what is there already, and check it.
 
     Args:
         repository_id: `owner/name`.
@@ -147,75 +158,57 @@ def download(
             already is of no use. May raise to stop.
         wait: Waits so many seconds before the next try; may raise to stop.
 
+    Returns:
+        The SHA-256 of the file, as hex.
+
     Raises:
+        InvalidInput: What came is not what the hub has.
         Unavailable: The hub cannot be reached, or breaks off again and again.
         UpstreamFailed: It answers with an error.
     """
     import httpx
-
-    received, stalls = False, 0
-    while True:
-        before_bytes = _size_of(target)
-        try:
-            _fetch(repository_id, revision, file, target, on_bytes)
-            return
-        except httpx.TransportError as error:
-            grew = _size_of(target) > before_bytes
-            received, stalls = received or grew, 0 if grew else stalls + 1
-            # Out of reach from the beginning is not worth waiting for.
-            if not received or stalls > _MAX_STALLS:
-                raise _translated(error, repository_id) from error
-            wait(float(2**stalls))
-        except httpx.HTTPError as error:
-            raise _translated(error, repository_id) from error
-
-
-def _fetch(
-    repository_id: str,
-    revision: str,
-    file: HubFile,
-    target: Path,
-    on_bytes: Callable[[int], None],
-) -> None:
-    import httpx
     from huggingface_hub import hf_hub_url
 
-    have_bytes = _size_of(target)
-    if have_bytes == file.size_bytes:
-        return None
-    headers = {"Accept-Encoding": "identity"}
-    if have_bytes:
-        headers["Range"] = f"bytes={have_bytes}-"
-    if _token():
-        headers["Authorization"] = f"Bearer {_token()}"
     url = hf_hub_url(repository_id, file.name, revision=revision)
-    with (
-        httpx.Client(timeout=_TIMEOUT_S, follow_redirects=True) as client,
-        client.stream("GET", url, headers=headers) as answer,
-    ):
-        if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            # There is more here than there: what is here is of another file.
-            on_bytes(-have_bytes)
-            target.unlink()
-            return _fetch(repository_id, revision, file, target, on_bytes)
-        answer.raise_for_status()
-        resumed = answer.status_code == httpx.codes.PARTIAL_CONTENT
-        if not resumed:
-            on_bytes(-have_bytes)
-        return _write(answer, target, "ab" if resumed else "wb", on_bytes)
+    sent = {"Accept-Encoding": "identity"}
+    if _token():
+        sent["Authorization"] = f"Bearer {_token()}"
+    try:
+        with httpx.Client(timeout=_TIMEOUT_S, follow_redirects=True) as client:
+            sha256 = transfer(
+                lambda headers: client.stream("GET", url, headers=sent | headers),
+                target,
+                file.size_bytes,
+                on_bytes,
+                wait,
+                _require_success,
+            )
+    except httpx.HTTPError as error:
+        raise _translated(error, repository_id) from error
+    found, expected = sha256, file.sha256
+    if expected is None and file.git_sha1 is not None:
+        found, expected = _git_sha1(target), file.git_sha1
+    if expected not in (None, found):
+        target.unlink()
+        raise InvalidInput(
+            f"{target.name} arrived damaged: its hash is {found[:12]}…, "
+            f"the hub says {str(expected)[:12]}….",
+            remedy="Retry the job; it downloads the file again.",
+        )
+    return sha256
 
 
-def _write(
-    answer: httpx.Response, target: Path, mode: str, on_bytes: Callable[[int], None]
-) -> None:
-    with target.open(mode) as file:
-        for chunk in answer.iter_raw(_CHUNK_BYTES):
-            file.write(chunk)
-            on_bytes(len(chunk))
+def _require_success(answer: httpx.Response) -> None:
+    answer.raise_for_status()
 
 
-def _size_of(target: Path) -> int:
-    return target.stat().st_size if target.exists() else 0
+def _git_sha1(target: Path) -> str:
+    """The id that git gives a file; the hub has no other hash of a file outside LFS."""
+    digest = hashlib.sha1(b"blob %d\0" % target.stat().st_size, usedforsecurity=False)
+    with target.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _token() -> str | None:

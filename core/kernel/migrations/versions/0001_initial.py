@@ -88,6 +88,7 @@ def upgrade() -> None:
     sa.Column('cluster_id', sa.String(length=40), nullable=False),
     sa.Column('name', sa.String(length=63), nullable=False),
     sa.Column('model_id', sa.String(length=40), nullable=False),
+    sa.Column('model_version_id', sa.String(length=40), nullable=True),
     sa.Column('model_name', sa.String(length=120), nullable=False),
     sa.Column('task', sa.String(length=20), nullable=False),
     sa.Column('context_tokens', sa.Integer(), nullable=False),
@@ -113,6 +114,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('deployments', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_deployments_model_id'), ['model_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_deployments_model_version_id'), ['model_version_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_deployments_project_id'), ['project_id'], unique=False)
 
     op.create_table('hardware_entries',
@@ -194,14 +196,90 @@ def upgrade() -> None:
     with op.batch_alter_table('machine_prices', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_machine_prices_tenant_id_cluster_id_valid_from'), ['tenant_id', 'cluster_id', 'valid_from'], unique=False)
 
+    op.create_table('model_comments',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('subject', sa.String(length=220), nullable=False),
+    sa.Column('text', sa.Text(), nullable=False),
+    sa.Column('user_id', sa.String(length=40), nullable=False),
+    sa.Column('by_name', sa.String(length=200), nullable=False),
+    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('edited_at', core.kernel.database.UtcDateTime(timezone=True), nullable=True),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_model_comments'))
+    )
+    with op.batch_alter_table('model_comments', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_model_comments_project_id_subject'), ['project_id', 'subject'], unique=False)
+
+    op.create_table('model_favourites',
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('user_id', sa.String(length=40), nullable=False),
+    sa.Column('subject', sa.String(length=220), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.PrimaryKeyConstraint('project_id', 'user_id', 'subject', name=op.f('pk_model_favourites'))
+    )
+    op.create_table('model_policies',
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('approved_only', sa.Boolean(), nullable=False),
+    sa.Column('block_unscanned', sa.Boolean(), nullable=False),
+    sa.PrimaryKeyConstraint('project_id', name=op.f('pk_model_policies'))
+    )
+    op.create_table('model_providers',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('name', sa.String(length=80), nullable=False),
+    sa.Column('kind', sa.String(length=40), nullable=False),
+    sa.Column('base_url', sa.Text(), nullable=False),
+    sa.Column('options', sa.JSON(), nullable=False),
+    sa.Column('sealed_credentials', sa.Text(), nullable=False),
+    sa.Column('models', sa.JSON(), nullable=False),
+    sa.Column('checked_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('check_error', sa.Text(), nullable=True),
+    sa.Column('rotated_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('created_by_name', sa.String(length=200), nullable=False),
+    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_model_providers')),
+    sa.UniqueConstraint('project_id', 'name', name=op.f('uq_model_providers_project_id_name'))
+    )
+    op.create_table('model_saved_views',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('user_id', sa.String(length=40), nullable=False),
+    sa.Column('by_name', sa.String(length=200), nullable=False),
+    sa.Column('page', sa.String(length=40), nullable=False),
+    sa.Column('name', sa.String(length=80), nullable=False),
+    sa.Column('query', sa.JSON(), nullable=False),
+    sa.Column('shared', sa.Boolean(), nullable=False),
+    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_model_saved_views')),
+    sa.UniqueConstraint('project_id', 'user_id', 'page', 'name', name=op.f('uq_model_saved_views_project_id_user_id_page_name'))
+    )
+    op.create_table('model_tags',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('subject', sa.String(length=220), nullable=False),
+    sa.Column('tag', sa.String(length=40), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_model_tags')),
+    sa.UniqueConstraint('project_id', 'subject', 'tag', name=op.f('uq_model_tags_project_id_subject_tag'))
+    )
     op.create_table('models',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('tenant_id', sa.String(length=40), nullable=False),
     sa.Column('project_id', sa.String(length=40), nullable=True),
     sa.Column('name', sa.String(length=120), nullable=False),
+    sa.Column('kind', sa.String(length=10), nullable=False),
     sa.Column('state', sa.String(length=20), nullable=False),
     sa.Column('source', sa.Text(), nullable=False),
     sa.Column('error', sa.Text(), nullable=True),
+    sa.Column('version_id', sa.String(length=40), nullable=True),
+    sa.Column('catalogue_id', sa.String(length=200), nullable=True),
+    sa.Column('provider_id', sa.String(length=40), nullable=True),
+    sa.Column('provider_model', sa.String(length=200), nullable=True),
+    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
     sa.Column('path', sa.Text(), nullable=True),
     sa.Column('managed', sa.Boolean(), nullable=False),
     sa.Column('size_bytes', sa.BigInteger(), nullable=True),
@@ -220,11 +298,13 @@ def upgrade() -> None:
     sa.Column('chat_template', sa.Boolean(), nullable=True),
     sa.Column('licence', sa.String(length=120), nullable=True),
     sa.Column('capabilities', sa.JSON(), nullable=False),
-    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('extracted', sa.JSON(), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_models'))
     )
     with op.batch_alter_table('models', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_models_project_id_name'), ['project_id', 'name'], unique=False)
+        batch_op.create_index(batch_op.f('ix_models_project_id_source'), ['project_id', 'source'], unique=False)
+        batch_op.create_index(batch_op.f('ix_models_provider_id'), ['provider_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_models_sha256'), ['sha256'], unique=False)
 
     op.create_table('route_table_publications',
@@ -346,6 +426,74 @@ def upgrade() -> None:
     with op.batch_alter_table('job_steps', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_job_steps_kind'), ['kind'], unique=False)
 
+    op.create_table('model_stage_changes',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=True),
+    sa.Column('model_id', sa.String(length=40), nullable=False),
+    sa.Column('version_id', sa.String(length=40), nullable=False),
+    sa.Column('version_number', sa.Integer(), nullable=False),
+    sa.Column('from_stage', sa.String(length=20), nullable=False),
+    sa.Column('to_stage', sa.String(length=20), nullable=False),
+    sa.Column('comment', sa.Text(), nullable=False),
+    sa.Column('by_name', sa.String(length=200), nullable=False),
+    sa.Column('at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['model_id'], ['models.id'], name=op.f('fk_model_stage_changes_model_id_models'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_model_stage_changes'))
+    )
+    with op.batch_alter_table('model_stage_changes', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_model_stage_changes_model_id_at'), ['model_id', 'at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_model_stage_changes_project_id'), ['project_id'], unique=False)
+
+    op.create_table('model_versions',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=True),
+    sa.Column('model_id', sa.String(length=40), nullable=False),
+    sa.Column('number', sa.Integer(), nullable=False),
+    sa.Column('state', sa.String(length=20), nullable=False),
+    sa.Column('error', sa.Text(), nullable=True),
+    sa.Column('source', sa.Text(), nullable=False),
+    sa.Column('revision', sa.String(length=200), nullable=True),
+    sa.Column('artifact_uri', sa.Text(), nullable=True),
+    sa.Column('files', sa.JSON(), nullable=False),
+    sa.Column('stage', sa.String(length=20), nullable=False),
+    sa.Column('scan_state', sa.String(length=20), nullable=False),
+    sa.Column('severity', sa.String(length=20), nullable=True),
+    sa.Column('findings', sa.JSON(), nullable=False),
+    sa.Column('scanned_at', core.kernel.database.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('override_reason', sa.Text(), nullable=True),
+    sa.Column('override_by_name', sa.String(length=200), nullable=True),
+    sa.Column('override_at', core.kernel.database.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('created_by_name', sa.String(length=200), nullable=False),
+    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('path', sa.Text(), nullable=True),
+    sa.Column('managed', sa.Boolean(), nullable=False),
+    sa.Column('size_bytes', sa.BigInteger(), nullable=True),
+    sa.Column('sha256', sa.String(length=64), nullable=True),
+    sa.Column('architecture', sa.String(length=60), nullable=True),
+    sa.Column('parameters', sa.BigInteger(), nullable=True),
+    sa.Column('quantization', sa.String(length=20), nullable=True),
+    sa.Column('context_tokens', sa.Integer(), nullable=True),
+    sa.Column('layers', sa.Integer(), nullable=True),
+    sa.Column('heads', sa.Integer(), nullable=True),
+    sa.Column('kv_heads', sa.Integer(), nullable=True),
+    sa.Column('key_length', sa.Integer(), nullable=True),
+    sa.Column('value_length', sa.Integer(), nullable=True),
+    sa.Column('embedding_length', sa.Integer(), nullable=True),
+    sa.Column('vocabulary', sa.Integer(), nullable=True),
+    sa.Column('chat_template', sa.Boolean(), nullable=True),
+    sa.Column('licence', sa.String(length=120), nullable=True),
+    sa.Column('capabilities', sa.JSON(), nullable=False),
+    sa.Column('extracted', sa.JSON(), nullable=False),
+    sa.ForeignKeyConstraint(['model_id'], ['models.id'], name=op.f('fk_model_versions_model_id_models'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_model_versions')),
+    sa.UniqueConstraint('model_id', 'number', name=op.f('uq_model_versions_model_id_number'))
+    )
+    with op.batch_alter_table('model_versions', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_model_versions_project_id'), ['project_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_model_versions_sha256'), ['sha256'], unique=False)
+
     op.create_table('projects',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('tenant_id', sa.String(length=40), nullable=False),
@@ -459,6 +607,16 @@ def downgrade() -> None:
 
     op.drop_table('replicas')
     op.drop_table('projects')
+    with op.batch_alter_table('model_versions', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_model_versions_sha256'))
+        batch_op.drop_index(batch_op.f('ix_model_versions_project_id'))
+
+    op.drop_table('model_versions')
+    with op.batch_alter_table('model_stage_changes', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_model_stage_changes_project_id'))
+        batch_op.drop_index(batch_op.f('ix_model_stage_changes_model_id_at'))
+
+    op.drop_table('model_stage_changes')
     with op.batch_alter_table('job_steps', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_job_steps_kind'))
 
@@ -488,9 +646,20 @@ def downgrade() -> None:
     op.drop_table('route_table_publications')
     with op.batch_alter_table('models', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_models_sha256'))
+        batch_op.drop_index(batch_op.f('ix_models_provider_id'))
+        batch_op.drop_index(batch_op.f('ix_models_project_id_source'))
         batch_op.drop_index(batch_op.f('ix_models_project_id_name'))
 
     op.drop_table('models')
+    op.drop_table('model_tags')
+    op.drop_table('model_saved_views')
+    op.drop_table('model_providers')
+    op.drop_table('model_policies')
+    op.drop_table('model_favourites')
+    with op.batch_alter_table('model_comments', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_model_comments_project_id_subject'))
+
+    op.drop_table('model_comments')
     with op.batch_alter_table('machine_prices', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_machine_prices_tenant_id_cluster_id_valid_from'))
 
@@ -511,6 +680,7 @@ def downgrade() -> None:
     op.drop_table('hardware_entries')
     with op.batch_alter_table('deployments', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_deployments_project_id'))
+        batch_op.drop_index(batch_op.f('ix_deployments_model_version_id'))
         batch_op.drop_index(batch_op.f('ix_deployments_model_id'))
 
     op.drop_table('deployments')
