@@ -1,0 +1,28 @@
+"""What the licence of a model says: its text, its name, 22 answers, and a verdict for a use.
+
+Nothing here is legal advice. Answers were written by hand from the text of each licence, and every
+answer quotes the words it rests on; a licence without answers is "needs review", never guessed.
+"""
+
+from core.registry.licences.answers import answers, curated_keys, is_curated
+from core.registry.licences.identification import by_id, identify
+from core.registry.licences.index import licence, licences
+from core.registry.licences.questions import QUESTIONS
+from core.registry.licences.texts import text
+from core.registry.licences.uses import USES, Use
+from core.registry.licences.verdicts import verdict
+
+__all__ = [
+    "QUESTIONS",
+    "USES",
+    "Use",
+    "answers",
+    "by_id",
+    "curated_keys",
+    "identify",
+    "is_curated",
+    "licence",
+    "licences",
+    "text",
+    "verdict",
+]
