@@ -3,12 +3,14 @@
 Each board's line (see `linking`) turns its order into an estimate of a model's ability with a
 variance. With weights `w` the ability of model i is
 
-    sum_b w[b] * estimate[i, b] / variance[i, b]  /  (1 + sum_b w[b] / variance[i, b]),
+    (expected[i] / spread + sum_b w[b] * estimate[i, b] / variance[i, b])
+    / (1 / spread + sum_b w[b] / variance[i, b]),
 
-the mean of the posterior when every weight is 1; the 1 is the prior N(0, 1), which holds a model
-of few boards near the middle. A weight of 2 counts a board as two that agree, 0 leaves it out. The
-band is the error of this estimate, of which each weight takes its part, so doubled weights do not
-look like doubled knowledge. Everything that does not depend on the weights is computed once.
+the mean of the posterior when every weight is 1. `expected` and `spread` are those of the models
+on the same boards: they hold a model of few boards near its company. A weight of 2 counts a board
+as two that agree, 0 leaves it out. The band is the error of this estimate, of which each weight
+takes its part, so doubled weights do not look like doubled knowledge. Everything that does not
+depend on the weights is computed once.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.special import ndtri
 
@@ -81,9 +82,10 @@ class Combiner:
 
     def combine(self, weights: Floats) -> Combined:
         """Scores and bands under these weights, one a board, 0 or more."""
-        total = 1.0 + self._precision @ weights
-        ability = (self._pulled @ weights) / total
-        error = np.sqrt(1.0 + self._precision @ weights**2) / total
+        prior = 1.0 / self.linked.spread
+        total = prior + self._precision @ weights
+        ability = (prior * self.linked.expected + self._pulled @ weights) / total
+        error = np.sqrt(prior + self._precision @ weights**2) / total
         boards = np.rint(self._listed @ (weights > 0)).astype(np.int64)
         score = np.where(boards > 0, _MIDDLE + _DEVIATION * ability, np.nan)
         half = _DEVIATION * _HALF_WIDTH * error
@@ -113,19 +115,10 @@ def summed(
     """
     score = normal_scores(value, benchmark)
     linked = link(model, benchmark, score, models, benchmarks)
-    pull = linked.slope / linked.noise
-    information = np.bincount(model, (linked.slope * pull)[benchmark], models)
-    listed = np.flatnonzero(information)
-    apart = pull[benchmark] * (score - linked.offset[benchmark])
-    ability = np.bincount(model, apart, models)[listed] / information[listed]
-    extra = 1.0 / information[listed] - 1.0 / float((linked.slope * pull).sum())
-    return listed.astype(np.int64), ability, np.asarray(extra)
-
-
-def front(cost: NDArray[np.float64], quality: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which points are on the Pareto front: none is as cheap and better, or as good and cheaper."""
-    order = np.lexsort((-quality, cost))
-    best_before = np.r_[-np.inf, np.maximum.accumulate(quality[order])[:-1]]
-    on_front = np.zeros(len(cost), dtype=bool)
-    on_front[order] = quality[order] > best_before
-    return on_front
+    information = linked.slope**2 / (linked.noise + linked.offset_variance)
+    known = np.bincount(model, information[benchmark], models)
+    listed = np.flatnonzero(known)
+    estimate = (score - linked.offset[benchmark]) / linked.slope[benchmark]
+    pulled = np.bincount(model, information[benchmark] * estimate, models)
+    extra = 1.0 / known[listed] - 1.0 / float(information.sum())
+    return listed.astype(np.int64), pulled[listed] / known[listed], np.asarray(extra)

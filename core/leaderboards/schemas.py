@@ -76,12 +76,17 @@ class BoardView(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
+    title: str
+    maintainer: str
+    url: str
+    licence: str
+    what: str
     variants: int
-    metrics: int
     models: int
     scores: int
     self_reported: int
     copies: int
+    unresolved: int
     dated: date | None
     age_days: int | None
     is_stale: bool

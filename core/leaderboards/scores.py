@@ -35,7 +35,7 @@ COLUMNS = (
     "source",
 )
 _METRIC_KEY = ["board", "variant", "metric"]
-_METRIC_FACTS = ["kind", "unit", "low", "high", "higher_is_better", "task", "note"]
+_METRIC_FACTS = ["kind", "unit", "low", "high", "higher_is_better", "task", "note", "headline"]
 _DATED = re.compile(r"\((\d{4}-\d{2}-\d{2})\)")
 # What stands before a published name that no model is known by, so that it is nobody's id.
 UNRESOLVED = "? "
@@ -48,8 +48,8 @@ class Scores:
 
     Attributes:
         frame: `COLUMNS`, what the metric catalogue says of the figure (`kind`, `unit`, `low`,
-            `high`, `higher_is_better`, `task`, `note`), and `subject`: the model's id, or the
-            published name behind `UNRESOLVED`.
+            `high`, `higher_is_better`, `task`, `note`, `headline`), and `subject`: the model's id,
+            or the published name behind `UNRESOLVED`.
         version: Of these scores; differs whenever any of them does.
         refreshed: The boards that were fetched anew.
     """
@@ -95,7 +95,9 @@ def described(frame: pd.DataFrame) -> pd.DataFrame:
     """Scores with what the metric catalogue says of them, and whose they are."""
     found = frame.merge(metrics(), on=_METRIC_KEY, how="left")
     found["kind"] = found["kind"].fillna("metadata")
-    found["higher_is_better"] = found["higher_is_better"].fillna(True).astype(bool)
+    for name, otherwise in (("higher_is_better", True), ("headline", False)):
+        found[name] = found[name].astype(object).fillna(otherwise).astype(bool)
+    found["unit"] = found["unit"].fillna("")
     unresolved = UNRESOLVED + found["published_name"].astype(str)
     found["subject"] = found["model_id"].where(found["model_id"].notna(), unresolved)
     return found
@@ -105,6 +107,12 @@ def described(frame: pd.DataFrame) -> pd.DataFrame:
 def metrics() -> pd.DataFrame:
     """The metric catalogue, a row a column of a board."""
     return pd.read_csv(DATA / "metrics.csv", keep_default_na=True)[_METRIC_KEY + _METRIC_FACTS]
+
+
+@lru_cache(maxsize=1)
+def boards() -> pd.DataFrame:
+    """The catalogue of boards by name: `title`, `maintainer`, `url`, `date`, `licence`, `what`."""
+    return pd.read_csv(DATA / "boards.csv", dtype=str, keep_default_na=False).set_index("board")
 
 
 def dated(sources: Sequence[str], dates: Sequence[object]) -> date | None:

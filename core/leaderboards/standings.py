@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -73,7 +72,7 @@ def standings(frame: pd.DataFrame, task: Task) -> Standings:
     by_board = [entries[entries["board_index"] == index] for index in range(len(boards))]
     parts = [_ordered(each, len(subjects)) for each in by_board]
     combiner = _combiner(parts, len(subjects)) if parts else None
-    loose = _loose([model for model, _, _ in parts], boards)
+    loose = _loose(combiner, boards)
     facts = tuple(_facts(each) for each in by_board)
     return Standings(task, boards, list(subjects), entries, facts, combiner, loose)
 
@@ -119,12 +118,8 @@ def _combiner(parts: Sequence[tuple[Indices, Floats, Floats]], subjects: int) ->
     return Combiner(model, board, value, subjects, len(parts), extra)
 
 
-def _loose(models: Sequence[Indices], boards: Sequence[TaskBoard]) -> tuple[TaskBoard, ...]:
-    if len(boards) == 1:
+def _loose(combiner: Combiner | None, boards: Sequence[TaskBoard]) -> tuple[TaskBoard, ...]:
+    if combiner is None or len(boards) == 1:
         return ()
-    listed = Counter(model for board in models for model in board.tolist())
-    return tuple(
-        board
-        for board, on_it in zip(boards, models, strict=True)
-        if sum(listed[model] > 1 for model in on_it.tolist()) < _FEW_SHARED
-    )
+    shared = combiner.linked.shared
+    return tuple(board for board, count in zip(boards, shared, strict=True) if count < _FEW_SHARED)

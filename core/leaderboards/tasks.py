@@ -77,6 +77,8 @@ _CODE = (
          "Aider", "polyglot_leaderboard", "pass_rate_2"),
     _one("aider-edit", "Aider edit", "Aider", "edits in Python until tests pass",
          "Aider", "edit_leaderboard", "pass_rate_2"),
+    _one("aider-refactor", "Aider refactor", "Aider", "moves code within long files",
+         "Aider", "refactor_leaderboard", "pass_rate_1"),
     _one("evalplus", "EvalPlus", "EvalPlus", "functions in Python, with many more tests",
          "EvalPlus", "pass@1", "humaneval+", "mbpp+"),
     _one("crux", "CRUX", "ZeroEval", "says what a program prints", "ZeroEval", "crux", "Acc"),
@@ -123,9 +125,7 @@ _SPEECH = (
          "Open ASR", "en_longform", "Average"),
     _one("asr-languages", "Open ASR multilingual", "Hugging Face",
          "word errors in German, French, Italian, Spanish and Portuguese",
-         "Open ASR", "multilingual",
-         *("de_covost", "de_fleurs", "es_covost", "es_fleurs", "es_mls", "fr_covost", "fr_fleurs",
-           "fr_mls", "it_covost", "it_fleurs", "it_mls", "pt_fleurs", "pt_mls")),
+         "Open ASR", "multilingual", "Avg"),
 )  # fmt: skip
 _VISION = (
     _one("lmarena-vision", "LMArena vision", "LMArena", "votes of people on answers about images",
