@@ -221,6 +221,21 @@ def shot(page: Page, name: str) -> Path:
     return path
 
 
+def looks(page: Page, name: str) -> None:
+    """Save what the browser shows, light and dark, as screenshots/<name>-<width>-<look>.png.
+
+    Nothing may be wider than the screen.
+    """
+    assert page.viewport_size is not None
+    width = page.viewport_size["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for look in ("light", "dark"):
+        page.emulate_media(color_scheme=look)
+        # Charts are drawn anew in the other colours.
+        page.wait_for_timeout(300)
+        shot(page, f"{name}-{width}-{look}")
+
+
 def to_configuration(page: Page) -> None:
     """Through the deploy wizard with the starter model, up to the step of its configuration."""
     page.get_by_text("SmolLM2-135M-Instruct", exact=False).first.click()

@@ -16,7 +16,7 @@ from core.deployments.schemas import DeploymentView
 from core.kernel import clock, ids
 from core.metrics import segments
 from core.metrics.schemas import StoredFact
-from tests.browsing import PAGE_TIMEOUT_MS, Bud, choose, settle, shot
+from tests.browsing import PAGE_TIMEOUT_MS, Bud, choose, looks, settle, shot
 
 # Other tests keep the machine busy as well.
 expect.set_options(timeout=PAGE_TIMEOUT_MS)
@@ -56,31 +56,23 @@ def test_what_a_full_disk_dropped_is_said(bud: Bud, admin_page: Page) -> None:
         path.unlink()
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 390])
-def test_demo_on_home_and_metrics(
-    bud: Bud, loaded: str, window: Window, width: int, dark: bool
-) -> None:
-    page = window(width, dark=dark).new_page()
+def test_demo_on_home_and_metrics(bud: Bud, loaded: str, window: Window, width: int) -> None:
+    page = window(width).new_page()
     bud.log_in_as_admin(page)
-    name = f"{width}-{'dark' if dark else 'light'}"
     bud.open(page, "?project=Demo")
     expect(page.get_by_text("Demo data").first).to_be_visible()
     expect(page.get_by_text("Requests, 24 h")).to_be_visible()
-    _no_sideways_scroll(page)
-    shot(page, f"home-{name}")
+    looks(page, "home")
     bud.open(page, "metrics?project=Demo&window=30d")
     expect(page.get_by_text("Latency", exact=True)).to_be_visible()
     expect(page.locator(".js-plotly-plot")).to_have_count(6, timeout=PAGE_TIMEOUT_MS)
     settle(page)
-    _no_sideways_scroll(page)
-    shot(page, f"metrics-{name}")
+    looks(page, "metrics")
     page.get_by_text("Time to first token", exact=True).scroll_into_view_if_needed()
-    page.wait_for_timeout(500)
-    shot(page, f"metrics-charts-{name}")
+    looks(page, "metrics-charts")
     page.get_by_text("Latest requests").last.scroll_into_view_if_needed()
-    page.wait_for_timeout(500)
-    shot(page, f"metrics-requests-{name}")
+    looks(page, "metrics-requests")
 
 
 def test_a_link_carries_window_grouping_and_filters(
