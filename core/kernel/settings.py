@@ -102,6 +102,11 @@ class Settings(BaseSettings):
     huggingface_token: SecretStr | None = Field(
         None, description="Token for gated models on Hugging Face."
     )
+    clamd: str = Field(
+        "",
+        description="Where ClamAV's daemon listens, host:port or the absolute path of its socket; "
+        "it then scans the files of models too. Empty means without it.",
+    )
 
     @property
     def keys_folder(self) -> Path:
