@@ -20,10 +20,8 @@ from core.kernel.errors import BudError, Conflict, UpstreamFailed
 from core.registry import artifacts, crud, extraction, files, scanning, sources, versions
 from core.registry.models import Model, ModelVersion
 from core.registry.reading import Sha256
-from core.registry.schemas import FactsView, FileView
+from core.registry.schemas import FileView
 from core.registry.sources import Plan, Source
-
-_FACTS = frozenset(FactsView.model_fields)
 
 
 def _discard(model_id: str, version_id: str, **_arguments: Any) -> None:
@@ -171,7 +169,8 @@ def _validate(progress: Progress, version_id: str, source: dict[str, Any]) -> di
     with files.disk_errors():
         plan = sources.plan(progress, asked)
     progress.update(1, plan.said)
-    if asked.kind == "file":
+    if asked.kind == "file" and plan.files[0].name.lower().endswith(".gguf"):
+        # Before gigabytes are copied: a GGUF file says all in its header.
         extraction.describe([Path(file.at) for file in plan.files])
     files.check_disk(plan.size_bytes, files.folder_of(version_id))
     _refuse_known(progress, version_id, asked, plan)
@@ -200,7 +199,9 @@ def _download(
 def _extract(progress: Progress, version_id: str, fetched: list[dict[str, Any]]) -> dict[str, Any]:
     progress.check()
     with files.disk_errors():
-        return extraction.describe(_kept(version_id, fetched))
+        parts = _kept(version_id, fetched)
+        is_gguf = parts[0].suffix.lower() == ".gguf"
+        return extraction.describe(parts if is_gguf else [files.folder_of(version_id)])
 
 
 def _scan(progress: Progress, version_id: str, fetched: list[dict[str, Any]]) -> dict[str, Any]:
@@ -265,9 +266,7 @@ def _save(
 def take_facts(version: ModelVersion, facts: dict[str, Any]) -> None:
     """Let a version bear what was found in its files."""
     for name, value in facts.items():
-        if name in _FACTS:
-            setattr(version, name, value)
-    version.extracted = facts
+        setattr(version, name, value)
 
 
 def _take_report(version: ModelVersion, scanned: dict[str, Any]) -> None:
@@ -345,9 +344,12 @@ def _refuse_twin(version_id: str, sha256: str) -> None:
         version = crud.version(session, version_id)
         twin = crud.same_file(session, version, sha256) if version is not None else None
         model = crud.model(session, twin.model_id) if twin is not None else None
-    if twin is None or model is None:
+    if version is None or twin is None or model is None:
         return
     files.remove(version_id)
+    if version.model_id == model.id:
+        # Nothing new: not a version that failed, but none at all.
+        _discard(model.id, version_id)
     raise Conflict(
         f"This file is already in the registry as {model.name!r}, version {twin.number}.",
         remedy="Use that one, or delete it first.",

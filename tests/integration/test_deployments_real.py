@@ -189,10 +189,10 @@ def test_a_broken_file_fails_with_its_reason(running: Path, admin: Actor, tmp_pa
     with Path(model.path).open("rb") as whole:
         broken.write_bytes(whole.read(30_000_000))
     from core.kernel import database
-    from core.registry.models import Model
+    from core.registry.models import ModelVersion
 
     with database.transaction() as tx:
-        row = tx.get(Model, model.id)
+        row = tx.get(ModelVersion, model.version_id)
         assert row is not None
         # As if it had been added like this: the preflight sees a file of the right size.
         row.path, row.size_bytes = str(broken), broken.stat().st_size

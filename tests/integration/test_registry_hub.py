@@ -96,11 +96,11 @@ def test_a_named_file_and_the_smallest(hub: Hub) -> None:
         huggingface.pick(repository, "big.gguf")
 
 
-def test_a_repository_without_gguf_says_what_it_has(running: Path, hub: Hub, admin: Actor) -> None:
-    hub.files["owner/plain"] = {"model.safetensors": b"x", "config.json": b"{}"}
+def test_a_repository_without_weights_says_what_it_has(running: Path, hub: Hub, admin: Actor) -> None:
+    hub.files["owner/plain"] = {"model.h5": b"x", "config.json": b"{}"}
     view = _ended(admin, registry.add_from_hub(admin, PROJECT, "owner/plain")[1])
-    assert view.error == "owner/plain has no GGUF file."
-    assert "model.safetensors" in str(view.remedy)
+    assert view.error == "owner/plain holds no weights (.gguf, .safetensors or .bin)."
+    assert "model.h5" in str(view.remedy)
 
 
 def test_a_split_model_comes_with_all_its_parts(running: Path, hub: Hub, admin: Actor) -> None:
@@ -110,7 +110,7 @@ def test_a_split_model_comes_with_all_its_parts(running: Path, hub: Hub, admin: 
     assert _ended(admin, job_id).state == "succeeded"
     model = registry.get_model(admin, model.id)
     assert (model.parameters, model.size_bytes) == (12, 4_000_000)
-    assert files.parts_at(Path(str(model.path)).parent)[1].read_bytes()[-1] == 1
+    assert list(files.found_at(Path(str(model.path)).parent).values())[1].read_bytes()[-1] == 1
 
 
 def test_a_connection_that_breaks_is_made_again_where_it_was(
@@ -141,7 +141,7 @@ def test_a_damaged_download_is_thrown_away_and_a_retry_gets_a_good_one(
     model, job_id = registry.add_from_hub(admin, PROJECT, REPO)
     view = _ended(admin, job_id)
     assert "arrived damaged" in str(view.error)
-    assert list(files.folder_of(model.id).iterdir()) == []
+    assert list(files.folder_of(str(model.version_id)).iterdir()) == []
     hub.corrupt = False
     assert _ended(admin, jobs.retry(admin, job_id)).state == "succeeded"
     assert registry.get_model(admin, model.id).state == "ready"
@@ -168,7 +168,7 @@ def test_cancelling_a_download_leaves_nothing_behind(running: Path, hub: Hub, ad
     jobs.cancel(admin, job_id)
     assert _ended(admin, job_id).state == "cancelled"
     assert time.monotonic() - asked_s < 3
-    assert not files.folder_of(model.id).exists()
+    assert not files.folder_of(str(model.version_id)).exists()
     assert registry.list_models(admin, PROJECT) == []
 
 
@@ -176,11 +176,11 @@ def test_what_is_there_already_is_not_downloaded(running: Path, hub: Hub, admin:
     first, job_id = registry.add_from_hub(admin, PROJECT, REPO, name="first")
     assert _ended(admin, job_id).state == "succeeded"
     before = len(hub.downloads())
-    second, job_id = registry.add_from_hub(admin, PROJECT, REPO, name="second")
-    assert "already in the registry as 'first'" in str(_ended(admin, job_id).error)
+    second, job_id = registry.add_from_hub(admin, PROJECT, REPO, "tiny.Q4_K_M.gguf", "second")
+    assert "already in the registry as 'first', version 1" in str(_ended(admin, job_id).error)
     assert len(hub.downloads()) == before
-    assert not files.folder_of(second.id).exists()
-    assert files.folder_of(first.id).exists()
+    assert not files.folder_of(str(second.version_id)).exists()
+    assert files.folder_of(str(first.version_id)).exists()
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_a_killed_copy_goes_on_and_the_file_is_whole(
 ) -> None:
     source = _model_file(tmp_path, 40_000_000)
     model, job_id = registry.add_local(admin, PROJECT, str(source))
-    target = files.folder_of(model.id) / source.name
+    target = files.folder_of(str(model.version_id)) / source.name
     with _runner(pause_s=0.3) as first:
         _until(lambda: target.exists() and target.stat().st_size > 8_000_000)
         first.kill()
@@ -80,7 +80,7 @@ def test_a_killed_copy_goes_on_and_the_file_is_whole(
     with _runner():
         _until(lambda: not jobs.get(admin, job_id).is_active)
     view = jobs.get(admin, job_id)
-    assert (view.state, [step.runs for step in view.steps]) == ("succeeded", [1, 2, 1, 1])
+    assert (view.state, [step.runs for step in view.steps]) == ("succeeded", [1, 2, 1, 1, 1])
     assert target.read_bytes() == source.read_bytes()
     assert registry.get_model(admin, model.id).state == "ready"
 
@@ -91,7 +91,7 @@ def test_a_killed_download_goes_on_with_the_bytes_that_are_missing(
     content = gguf_bytes() + os.urandom(8_000_000)
     with serving(Hub({"owner/large": {"large.gguf": content}}, bytes_a_second=4_000_000)) as hub:
         model, job_id = registry.add_from_hub(admin, PROJECT, "owner/large")
-        target = files.folder_of(model.id) / "large.gguf"
+        target = files.folder_of(str(model.version_id)) / "large.gguf"
         with _runner(HF_ENDPOINT=hub.url) as first:
             _until(lambda: target.exists() and target.stat().st_size > 1_500_000)
             first.kill()
@@ -100,6 +100,6 @@ def test_a_killed_download_goes_on_with_the_bytes_that_are_missing(
         with _runner(HF_ENDPOINT=hub.url):
             _until(lambda: not jobs.get(admin, job_id).is_active)
     view = jobs.get(admin, job_id)
-    assert (view.state, [step.runs for step in view.steps]) == ("succeeded", [1, 2, 1, 1])
+    assert (view.state, [step.runs for step in view.steps]) == ("succeeded", [1, 2, 1, 1, 1])
     assert hub.downloads() == [None, f"bytes={left_bytes}-"]
     assert target.read_bytes() == content

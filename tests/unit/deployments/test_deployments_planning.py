@@ -19,6 +19,7 @@ def _model(**changes: Any) -> ModelView:
     """Like Llama 3 8B in Q4: 32 layers, 8 KV heads of 128, 131 072 bytes of KV a token."""
     values: dict[str, Any] = dict.fromkeys(ModelView.model_fields)
     values |= {"id": "mod_1", "name": "Llama", "state": "ready", "source": "file", "managed": True}
+    values |= {"kind": "local", "extracted": {}}
     values |= {"size_bytes": 5 * GB, "layers": 32, "kv_heads": 8, "embedding_length": 4096}
     values |= {"key_length": 128, "value_length": 128, "vocabulary": 128_256}
     values |= {"context_tokens": 8192, "created_at": clock.now()}

@@ -15,7 +15,7 @@ from core.kernel import actor as actor_module
 from core.kernel import audit
 from core.kernel.actor import Actor
 from core.kernel.errors import Conflict, InvalidInput, NotFound, PermissionDenied
-from core.registry import files, workflows
+from core.registry import files, versions, workflows
 from core.registry import services as registry
 
 PROJECT = "prj_default"
@@ -78,8 +78,11 @@ def test_the_same_file_twice_is_a_conflict_that_names_the_first(
     _ended(admin, registry.add_local(admin, PROJECT, str(source), "first")[1])
     model, job_id = registry.add_local(admin, PROJECT, str(source), "second")
     view = _ended(admin, job_id)
-    assert (view.state, "'first'" in str(view.error)) == ("failed", True)
-    assert registry.get_model(admin, model.id).state == "failed"
+    assert (view.state, "'first', version 1" in str(view.error)) == ("failed", True)
+    found = registry.get_model(admin, model.id)
+    assert (found.name, found.state) == ("first", "ready")
+    assert [each.id for each in versions.list_versions(admin, model.id)] == [found.version_id]
+    assert [folder.name for folder in files.folder_of("").iterdir()] == [found.version_id]
 
 
 def test_a_broken_file_fails_with_its_name(running: Path, tmp_path: Path, admin: Actor) -> None:
@@ -101,7 +104,8 @@ def test_a_copy_goes_on_after_what_a_kill_left(
     for left in (b"", whole[:200] + b"torn", whole[:100] + b"XX" + whole[102:], whole + b"more"):
         (folder / source.name).write_bytes(left)
         done: list[int] = []
-        assert files.copy([source], folder, done.append) == hashlib.sha256(whole).hexdigest()
+        copied = files.copy(source, folder / source.name, done.append)
+        assert copied == hashlib.sha256(whole).hexdigest()
         assert (folder / source.name).read_bytes() == whole
         assert sum(done) == len(whole)
 
@@ -118,7 +122,8 @@ def test_a_file_that_grows_while_it_is_copied_is_refused(data_dir: Path, tmp_pat
 
     still_to_grow = [True]
     with pytest.raises(InvalidInput, match="changed while it was copied"):
-        files.copy([source], folder, lambda count: grow(count) if still_to_grow else None)
+        target = folder / source.name
+        files.copy(source, target, lambda count: grow(count) if still_to_grow else None)
 
 
 def test_cancelling_leaves_nothing_behind(
@@ -127,14 +132,14 @@ def test_cancelling_leaves_nothing_behind(
     def slow(progress: jobs.Progress, *_arguments: object) -> None:
         progress.sleep(60)
 
-    monkeypatch.setattr(workflows, "_copy", slow)
+    monkeypatch.setattr(workflows, "_download", slow)
     model, job_id = registry.add_local(admin, PROJECT, str(_file(tmp_path)))
     _until(lambda: jobs.get(admin, job_id).steps[1].state == "running")
     with pytest.raises(Conflict, match="being added"):
         registry.delete_model(admin, model.id)
     jobs.cancel(admin, job_id)
     assert _ended(admin, job_id).state == "cancelled"
-    _until(lambda: not files.folder_of(model.id).exists())
+    _until(lambda: not files.folder_of(str(model.version_id)).exists())
     _until(lambda: registry.list_models(admin, PROJECT) == [])
 
 
@@ -145,25 +150,29 @@ def _until(check: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
+def _parts(path: Path) -> list[Path]:
+    return list(files.found_at(path).values())
+
+
 def test_folders(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"holds no \.gguf"):
-        files.parts_at(tmp_path)
+    with pytest.raises(InvalidInput, match="holds no weights"):
+        _parts(tmp_path)
     one = _file(tmp_path, "m-00001-of-00002.gguf")
     with pytest.raises(InvalidInput, match="m-00002-of-00002.gguf is missing"):
-        files.parts_at(tmp_path)
+        _parts(tmp_path)
     two = _file(tmp_path, "m-00002-of-00002.gguf")
-    assert files.parts_at(tmp_path) == [one, two]
-    assert files.parts_at(two) == [one, two]
+    assert _parts(tmp_path) == [one, two]
+    assert _parts(two) == [one, two]
     with pytest.raises(InvalidInput, match="There is nothing at"):
-        files.parts_at(tmp_path / "nowhere")
+        _parts(tmp_path / "nowhere")
     other = _file(tmp_path, "best-of-breed.gguf")
-    assert files.parts_at(other) == [other]
+    assert _parts(other) == [other]
     with pytest.raises(InvalidInput, match="holds 2 models") as caught:
-        files.parts_at(tmp_path)
+        _parts(tmp_path)
     assert "best-of-breed.gguf, m-00001-of-00002.gguf" in str(caught.value)
     for name in ("none-00001-of-00000.gguf", "many-00001-of-99999.gguf"):
         with pytest.raises(InvalidInput, match="is missing"):
-            files.parts_at(_file(tmp_path, name))
+            _parts(_file(tmp_path, name))
 
 
 def test_a_hub_that_cannot_be_reached_is_a_clear_error(
@@ -256,7 +265,7 @@ def test_without_room_nothing_is_copied_and_the_numbers_are_named(
     assert view.state == "failed"
     assert "GB free" in str(view.error)
     assert "BUD_DATA_DIR" in str(view.remedy)
-    assert list(files.folder_of(model.id).iterdir()) == []
+    assert list(files.folder_of(str(model.version_id)).iterdir()) == []
     assert registry.get_model(admin, model.id).error == f"{view.error} {view.remedy}"
 
 
@@ -302,7 +311,7 @@ def test_a_cancel_after_the_save_leaves_no_row_without_files(
     jobs.cancel(admin, job_id)
     assert _ended(admin, job_id).state == "cancelled"
     assert registry.list_models(admin, PROJECT) == []
-    assert not files.folder_of(model.id).exists()
+    assert not files.folder_of(str(model.version_id)).exists()
 
 
 def test_two_models_of_one_name_are_told_apart_by_id(
@@ -390,18 +399,12 @@ def test_a_job_resumed_after_its_last_step_leaves_the_model_ready(
     class Replay:
         """A run whose steps are all done: it gives back their results."""
 
-        results = {"validate": ["tiny.gguf"], "copy": "0" * 64, "verify": None, "save": None}
+        results = dict.fromkeys(("validate", "download", "extract", "scan", "save"))
 
         def step(self, name: str, *_rest: object) -> object:
             return self.results[name]
 
     model, job_id = registry.add_local(admin, PROJECT, str(_file(tmp_path)))
     _ended(admin, job_id)
-    registration = {
-        "tenant_id": admin.tenant_id,
-        "project_id": PROJECT,
-        "name": "tiny",
-        "source": "",
-    }
-    workflows.add_local.function(Replay(), model.id, registration, "tiny.gguf")
+    workflows.add.function(Replay(), model.id, model.version_id, {}, {})
     assert registry.get_model(admin, model.id).state == "ready"
