@@ -43,3 +43,17 @@ def build(
         output.details([(name.replace("_", " "), f"{n:,}") for name, n in figures.items()]),
         as_json=as_json,
     )
+
+
+@group.command()
+def pairs(
+    seed: Annotated[int, typer.Option(help="Of the random choice.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("tests/data/identity"),
+    as_json: Json = False,
+) -> None:
+    """Sample pairs of published names for two people to label."""
+    from core.registry import catalogue, identity_pairs
+
+    sampled = identity_pairs.sample(catalogue.names().to_dict("records"), seed)
+    identity_pairs.write(sampled, out)
+    output.show({"pairs": len(sampled)}, f"{len(sampled):,} pairs are in {out}.", as_json=as_json)

@@ -238,7 +238,7 @@ def _open_models(folder: Path) -> Iterator[Entry]:
             "licence_note": row["licence"],
         }
         source = f"{file}: {row['source']}"
-        yield _entry(row["model_id"], "", file, 1, facts, 3, source)
+        yield _entry(row["model_id"], "", file, 1, facts, 3, source, is_hub=True)
 
 
 def _gpustack(folder: Path) -> Iterator[Entry]:
@@ -256,7 +256,8 @@ def _gpustack(folder: Path) -> Iterator[Entry]:
                 "release_date": row["release_date"],
                 "open_weights": True,
             }
-            yield _entry(hub_id, "", file, 1, facts, 2, f"{file}: {row['source']}")
+            source = f"{file}: {row['source']}"
+            yield _entry(hub_id, "", file, 1, facts, 2, source, is_hub=True)
 
 
 def _embedding_models(folder: Path) -> Iterator[Entry]:
@@ -274,7 +275,8 @@ def _embedding_models(folder: Path) -> Iterator[Entry]:
             "open_weights": _truth(row["open_weights"]),
             "release_date": row["release_date"],
         }
-        yield _entry(row["model_id"], "", file, 1, facts, 2, f"{file}: {row['source']}")
+        source = f"{file}: {row['source']}"
+        yield _entry(row["model_id"], "", file, 1, facts, 2, source, is_hub=True)
 
 
 def _helm(folder: Path) -> Iterator[Entry]:
@@ -324,6 +326,7 @@ def _models_dev(folder: Path) -> Iterator[Entry]:
             facts,
             1 if official else 5,
             source,
+            is_served=True,
         )
         cost_in, cost_out = _number(row["usd_per_1m_input"]), _number(row["usd_per_1m_output"])
         if cost_in is not None and cost_out is not None and not _is_plan(row, cost_in, cost_out):
@@ -370,6 +373,7 @@ def _litellm(folder: Path) -> Iterator[Entry]:
             facts,
             3 if official else 6,
             f"{file}: {row['source']}, {row['provider']}",
+            is_served=row["mode"] == "chat" and row["provider"] != "fireworks_ai",
         )
         entry.price = _litellm_price(row, context, file)
         yield entry
@@ -421,6 +425,7 @@ def _boards(folder: Path) -> Iterator[Entry]:
             facts,
             5,
             source,
+            is_hub=hub,
         )
     yield from seen.values()
 
@@ -438,6 +443,9 @@ def _entry(
     facts: Mapping[str, Any],
     trust: int,
     source: str,
+    *,
+    is_hub: bool = False,
+    is_served: bool = False,
 ) -> Entry:
     known = {
         key: Fact(value, trust, source)
@@ -445,7 +453,8 @@ def _entry(
         if value is not None and value not in ("", ())
     }
     known["source"] = Fact(source, trust, source)
-    return Entry(Published(name, organisation, group, preference), known)
+    published = Published(name, organisation, group, preference, is_hub, is_served)
+    return Entry(published, known)
 
 
 def _is_official(provider: str, name: str) -> bool:

@@ -8,6 +8,7 @@ of the same model. See `docs/identity.md`.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,7 +17,7 @@ from core.registry import makers
 
 _BEDROCK_REGION = re.compile(r"^(us-gov|us|eu|apac|global|jp|au|ca|sa)\.(?=[a-z])")
 _DOTTED_MAKER = re.compile(r"^([a-z0-9]+)\.(?=[a-z])")
-_BEDROCK_REVISION = re.compile(r"-v(\d+):(\d+)(:\d+k|:mm)?$")
+_BEDROCK_REVISION = re.compile(r"-v?(\d+):(\d+)(:\d+k|:mm)?$")
 _HOST_AFTER_AT = re.compile(r"@(?!\d)[\w-]+$")
 _PARENTHESES = re.compile(r"[\(\[]([^()\[\]]*)[\)\]]")
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
@@ -55,66 +56,58 @@ _TUNING = {
     "chat": "chat",
     "base": "base",
 }
+# An ollama tag such as `llama3:70b` does not say which tuning it serves.
+_SIZE_TAG = re.compile(r":\d+(?:\.\d+)?b$")
 _NOISE = frozenset(
-    [
-        "hf",
-        "latest",
-        "free",
-        "maas",
-        "tee",
-        "bf16",
-        "fp16",
-        "f16",
-        "float16",
-        "f32",
-        "the",
-        "by",
-        "via",
-        "api",
-        "official",
-        "version",
-        "original",
-        "default",
-        "us",
-        "eu",
-        "serverless",
-        "nitro",
-        "exacto",
-        "hosted",
-        "turboapi",
-        "new",
-        "model",
-    ]
+    (
+        *("hf", "free", "maas", "tee", "bf16", "fp16", "f16", "float16", "f32", "the", "api"),
+        *(
+            "official",
+            "version",
+            "original",
+            "default",
+            "serverless",
+            "nitro",
+            "exacto",
+            "us",
+            "eu",
+        ),
+    )
 )
 _SETTING_WORDS = frozenset(
-    [
-        "fc",
-        "prompt",
-        "prompting",
-        "diff",
-        "udiff",
-        "whole",
-        "architect",
-        "greedy",
-        "concise",
-        "verbose",
-        "medium-effort",
-        "thinking-enabled",
-        "thinking-disabled",
-        "no-thinking",
-        "nothinking",
-        "nothink",
-        "no-think",
-    ]
+    (
+        *("fc", "prompt", "prompting", "diff", "udiff", "whole", "greedy", "concise", "verbose"),
+        *("nothinking", "nothink", "enabled", "disabled", "architect"),
+    )
 )
-_EFFORTS = ["minimal", "low", "medium", "high", "xhigh", "none"]
+_EFFORTS = frozenset(("minimal", "low", "medium", "high", "xhigh", "none"))
 _EFFORT_FAMILY = re.compile(r"^(gpt[5-9]|gptoss|o[134]$|grok3$|grok4)")
+_THINKING = frozenset(("thinking", "think", "extended"))
 _THINKING_FAMILY = re.compile(
-    r"^(claude|gemini2\.5|gemini3|glm4\.[5-9]|glm5|deepseek3\.[1-9]|deepseek4|kimik2\.[5-9]|qwen3\.[5-9]|grok4)"
+    r"^(claude|gemini2\.5|gemini[3-9]|glm4\.[5-9]|glm[5-9]|deepseek3\.[1-9]|deepseek[4-9]"
+    r"|k2\.[5-9]|k[3-9]|qwen3\.[5-9]|grok4)"
 )
-_HOST_PREFIXES = frozenset(["databricks", "ollama", "azure", "fw", "venice", "c4ai"])
+_BUDGET = re.compile(
+    r"\b(thinking|think)-(?:\d+k|1024|2048|4096|8000|8192|16000|16384|32000|32768|64000)\b"
+    r"|\b\d+k-(thinking|think)\b"
+)
+_RUN_NOTE = re.compile(
+    r"^(?:(?:thinking|think|reasoning|no|non|default|minimal|low|medium|high|xhigh|fc|prompt|diff|udiff"
+    r"|whole|free|\d+k)[\s,+-]*)+$"
+)
+_RUN_NOTES = re.compile(r"^(.+?)(?:,| with | on | via )(.*)$")
+_DIMENSIONS = re.compile(r"(?:embed-dim|output-dtype)=[a-z0-9]+")
+_HOST_PREFIXES = frozenset(("databricks", "ollama", "azure", "fw", "venice", "c4ai", "tee"))
+_HOST_SUFFIX = re.compile(r"-(?:free|tee|maas|default|exacto|nitro|fc|original)$")
+_ENDPOINTS = re.compile(r"^(?:edit|(?:text|image|reference|video)-to-(?:image|video)|.*-frame.*)$")
+_ENDPOINT_HOSTS = frozenset(("fal_ai", "aiml"))
 _COMPOUNDS = (
     (re.compile(r"\bgpt-?3\.?5\b"), "gpt-3.5"),
+    (re.compile(r"\bgrok-4-20\b"), "grok-4.20"),
+    (re.compile(r"\bgrok-([34])([1-9])\b"), r"grok-\1.\2"),
+    (re.compile(r"\bl31-"), "l3.1-"),
+    (re.compile(r"\b(nova-(?:2-)?[a-z]+)-v?1(?:\.0)?$"), r"\1"),
+    (re.compile(r"\b(claude-(?:opus|sonnet|haiku)-[\d.-]+)-v1$"), r"\1"),
     (re.compile(r"\bgpt-([45])([1-9])(?=-|$)"), r"gpt-\1.\2"),
     (re.compile(r"\bgpt-oss\b"), "gptoss"),
     (re.compile(r"\bcode-?llama\b"), "codellama"),
@@ -151,8 +144,17 @@ class Snapshot:
         """Whether both can be the same snapshot: no part that both give differs."""
         if self.revision or other.revision:
             return self.revision == other.revision
-        pairs = ((self.year, other.year), (self.month, other.month), (self.day, other.day))
-        return all(mine is None or theirs is None or mine == theirs for mine, theirs in pairs)
+        return all(None in pair or pair[0] == pair[1] for pair in self._pairs(other))
+
+    def completed(self, other: Snapshot) -> Snapshot:
+        """Both in one, where they fit."""
+        return Snapshot(
+            *(mine if mine is not None else theirs for mine, theirs in self._pairs(other)),
+            revision=self.revision,
+        )
+
+    def _pairs(self, other: Snapshot) -> tuple[tuple[int | None, int | None], ...]:
+        return (self.year, other.year), (self.month, other.month), (self.day, other.day)
 
     @property
     def known_parts(self) -> int:
@@ -220,22 +222,24 @@ def parse(name: str, organisation: str = "") -> Identity:
         name: As published: `us.anthropic.claude-sonnet-4-5-20250929-v1:0`, `Qwen/Qwen3-8B`.
         organisation: Maker as the source states it, or empty.
     """
-    text, stated = _without_host(name.strip().lower())
+    named = unicodedata.normalize("NFKC", name).strip().lower()
+    text, notes, setting = _without_notes(named)
+    text, stated = _without_host(text)
     stated = stated or makers.maker_id(organisation)
-    text, notes = _without_notes(text)
-    text = _spelled(text)
-    slug_text = text
-    text, snapshot = _snapshot(f"{text} {notes}".strip())
+    slug_text = text = _spelled(text)
+    text, snapshot = _snapshot(_spelled(f"{text} {notes}"))
     text, quantisation = _take(_QUANTISATION, text, lambda match: match[1].replace("_", "-"))
     text, active = _take(_ACTIVE, text, lambda match: match[1] + match[2])
     text, experts = _take(_EXPERTS, text, lambda match: match[1] + "e")
     text, size = _take(_SIZE, text, lambda match: _plain_number(match[1]) + match[2])
     chunks = [chunk for chunk in re.split(r"[^a-z0-9.+]+", text) if chunk.strip(".+")]
-    chunks, setting = _without_setting(chunks)
-    tuning = next((_TUNING[chunk] for chunk in chunks if chunk in _TUNING), "")
+    chunks, settings = _without_setting(chunks)
+    tuning = " ".join(sorted({_TUNING[chunk] for chunk in chunks if chunk in _TUNING}))
+    if not tuning and _SIZE_TAG.search(named):
+        tuning = "tag"
     chunks = [chunk for chunk in chunks if chunk not in _TUNING and chunk not in _NOISE]
-    chunks, stated = _without_leading_maker(chunks, stated)
-    words = _hoist(_glue(chunks))
+    chunks, lead, stated = _without_leading_maker(chunks, stated)
+    words = _hoist(_glue(_without_latest(chunks)))
     family = makers.family_of(words)
     return Identity(
         maker=stated or (family.maker if family else ""),
@@ -247,23 +251,26 @@ def parse(name: str, organisation: str = "") -> Identity:
         tuning=tuning,
         quantisation=quantisation,
         snapshot=snapshot,
-        setting=" ".join(dict.fromkeys(setting)),
-        slug=_slug(slug_text),
+        setting=" ".join(dict.fromkeys([*settings, *setting])),
+        slug=_slug(slug_text, lead),
         family=family.name if family else "",
     )
 
 
 def _without_host(text: str) -> tuple[str, str]:
     """The last part of a path without the host's own marks, and the maker that the path names."""
-    text = re.sub(r"^(hf:|~)", "", text)
-    *folders, text = [part for part in text.split("/") if part] or [""]
-    stated = ""
-    for folder in reversed(folders):
-        stated = stated or makers.maker_id_in_path(folder)
+    *folders, text = [part for part in re.sub(r"^(hf:|~)", "", text).split("/") if part] or [""]
+    if folders and folders[0] in _ENDPOINT_HOSTS:
+        folders, text = _product(folders, text)
+    named = [makers.maker_id_in_path(folder) for folder in reversed(folders)]
+    stated = next(filter(None, named), "")
     text = _BEDROCK_REGION.sub("", text)
     dotted = _DOTTED_MAKER.match(text)
     if dotted and makers.is_maker(dotted[1]):
-        stated, text = makers.maker_id(dotted[1]), text[dotted.end() :]
+        stated = makers.maker_id(dotted[1])
+        rest = text[dotted.end() :]
+        # `deepseek.v3.2`: the maker's name is the family's too.
+        text = rest if makers.family_of(_glue(rest.split("-"))) else f"{dotted[1]}-{rest}"
     revision = _BEDROCK_REVISION.search(text)
     if revision:
         text = text[: revision.start()] + _kept_revision(text, revision)
@@ -271,23 +278,41 @@ def _without_host(text: str) -> tuple[str, str]:
     return text.replace("@", "-").replace(":", "-").replace("_", "-"), stated
 
 
+def _product(folders: list[str], text: str) -> tuple[list[str], str]:
+    """`flux-pro/v1.1/edit` as folders without the endpoint, and `flux-pro-v1.1`."""
+    parts = [part for part in (*folders, text) if not _ENDPOINTS.match(part)]
+    known = [part for part in parts if makers.is_host(part) or makers.is_maker(part)]
+    return known, "-".join(part for part in parts if part not in known) or text
+
+
 def _kept_revision(text: str, revision: re.Match[str]) -> str:
     major, minor = revision[1], revision[2]
     if major == "0":
         return f"-v0.{minor}"
-    if major == "1" or re.search(r"20\d{6}", text):
+    if (major, minor) == ("1", "0") or re.search(r"20\d{6}", text):
         return "-v1" if "titan" in text else ""
     return f"-v{major}" if minor == "0" else f"-v{major}.{minor}"
 
 
-def _without_notes(text: str) -> tuple[str, str]:
-    notes = " ".join(_PARENTHESES.findall(text))
-    return _PARENTHESES.sub(" ", text).strip(), notes.replace(":", "-").replace("_", "-")
+def _without_notes(text: str) -> tuple[str, str, list[str]]:
+    """The name, what stands in its parentheses, and what these say of how it was run."""
+    found = [
+        note.strip().replace(":", "-").replace("_", "-") for note in _PARENTHESES.findall(text)
+    ]
+    setting = [_slug(note, "") for note in found if _RUN_NOTE.match(note)]
+    notes = " ".join(note for note in found if not _RUN_NOTE.match(note))
+    text = _PARENTHESES.sub(" ", text).strip()
+    setting += _DIMENSIONS.findall(notes)
+    run = _RUN_NOTES.match(text)
+    if run:
+        text, setting = run[1], [*setting, _slug(run[2], "")]
+    return text, _DIMENSIONS.sub("", notes), setting
 
 
 def _spelled(text: str) -> str:
     text = re.sub(r"[\s]+", "-", text.strip())
     text = re.sub(r"(?<=\d)p(?=\d)", ".", text)
+    text = _BUDGET.sub(lambda found: found[1] or found[2], text)
     for pattern, written in _COMPOUNDS:
         text = pattern.sub(written, text)
     return text
@@ -328,32 +353,44 @@ def _plain_number(text: str) -> str:
 
 
 def _without_setting(chunks: list[str]) -> tuple[list[str], list[str]]:
-    kept: list[str] = []
-    setting: list[str] = []
+    """Take out effort, thinking and prompt format where the family has them as a setting."""
     lead = _hoist(_glue([chunk for chunk in chunks if chunk not in _TUNING]))
     efforts = any(_EFFORT_FAMILY.match(word) for word in lead)
     thinks = any(_THINKING_FAMILY.match(word) for word in lead) and "live" not in chunks
-    for chunk in chunks:
-        is_effort = efforts and chunk in _EFFORTS
-        is_thinking = thinks and (
-            chunk in ("thinking", "think", "no", "extended", "non") or re.fullmatch(r"\d+k", chunk)
-        )
-        if chunk in _SETTING_WORDS or is_effort or is_thinking or chunk == "effort":
+    kept: list[str] = []
+    setting: list[str] = []
+    for chunk, following in zip(chunks, [*chunks[1:], ""], strict=True):
+        is_effort = efforts and (chunk in _EFFORTS or (chunk == "reasoning" and "effort" in chunks))
+        is_denied = chunk in ("no", "non") and following in _THINKING
+        is_thinking = thinks and chunk in _THINKING
+        if chunk in _SETTING_WORDS or is_effort or is_denied or is_thinking or chunk == "effort":
             setting.append(chunk)
         else:
             kept.append(chunk)
     return kept, setting
 
 
-def _without_leading_maker(chunks: list[str], stated: str) -> tuple[list[str], str]:
+def _without_latest(chunks: list[str]) -> list[str]:
+    """`latest` says nothing beside a version; alone it points at whatever is newest."""
+    versioned = any(character.isdigit() for chunk in chunks for character in chunk)
+    if versioned or {"mistral", "codestral", "devstral", "magistral", "ministral"} & set(chunks):
+        return [chunk for chunk in chunks if chunk != "latest"]
+    return chunks
+
+
+def _without_leading_maker(chunks: list[str], stated: str) -> tuple[list[str], str, str]:
+    """The chunks without the maker's or host's name before its own family; what was cut; maker."""
     for length in (2, 1):
-        lead = "-".join(chunks[:length])
-        rest = chunks[length:]
-        if rest and makers.is_maker(lead) and makers.family_of(_glue(rest)):
-            return rest, stated or makers.maker_id(lead)
-        if rest and lead in _HOST_PREFIXES and makers.family_of(_glue(rest)):
-            return rest, stated
-    return chunks, stated
+        lead, rest = "-".join(chunks[:length]), chunks[length:]
+        family = makers.family_of(_glue(rest)) if rest else None
+        if family is None:
+            continue
+        if lead in _HOST_PREFIXES:
+            return _without_leading_maker(rest, stated)[0], lead, stated
+        repeats = not makers.family_of([lead]) or rest[0].startswith(lead)
+        if makers.is_maker(lead) and makers.maker_id(lead) == family.maker and repeats:
+            return rest, lead, stated or family.maker
+    return chunks, "", stated
 
 
 def _glue(chunks: list[str]) -> list[str]:
@@ -390,5 +427,10 @@ def _hoist(words: list[str]) -> list[str]:
     return words
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9.+]+", "-", text).strip("-.")
+def _slug(text: str, lead: str) -> str:
+    slug = re.sub(r"[^a-z0-9.+]+", "-", text).strip("-.").replace("gptoss", "gpt-oss")
+    if lead:
+        slug = re.sub(rf"^{re.escape(lead)}-+", "", slug)
+    while _HOST_SUFFIX.search(slug):
+        slug = _HOST_SUFFIX.sub("", slug)
+    return slug

@@ -28,7 +28,8 @@ def maker_id(text: str) -> str:
 
 def maker_id_in_path(folder: str) -> str:
     """The maker that a folder of a hosted name stands for, or empty for a host's own folder."""
-    return "" if is_host(folder) else maker_id(folder.removeprefix("hf:").removeprefix("~"))
+    name = re.sub(r"^(hf:|~)| \d$", "", folder)
+    return "" if is_host(name) else maker_id(name)
 
 
 def is_maker(text: str) -> bool:

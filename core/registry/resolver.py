@@ -17,15 +17,26 @@ from core.registry.identity import Identity, Snapshot, parse
 
 # Makers whose undated name is a pointer to the newest snapshot; of the others it is a model itself.
 _POINTER_MAKERS = frozenset(("openai", "anthropic", "xai", "mistralai"))
+_HOSTING_MAKERS = frozenset(
+    "databricks,tencent,mistralai,perplexity,snowflake,groq,google,amazon,microsoft,qwen,together".split(
+        ","
+    )
+)
+_MIRRORS = frozenset(("nousresearch", "decapoda-research", "together", "unsloth"))
+# Words of families whose bare name is the base on the hub, and an unsaid tuning where it is served.
+_BARE_IS_BASE = re.compile(
+    r"^(?:llama[123]?(?:\.\d)?|codellama|gemma[\dn.]*|mistral(?:[07].*)?|mixtral.*|qwen(?:1\.5|2|2\.5)?"
+    r"|yi.*|falcon.*|olmo.*|granite[\d.]*|deepseek|coder|starcoder.*|solar.*)$"
+)
 _NOT_A_MODEL = re.compile(
-    r"(?:^|/)(?:example-|simple/model|auto$|.*-auto$|.*router.*|router/|model-router|cascaded baseline"
-    r"|multiple providers|im-a(?:lso)?-|late-june-chatbot|.*(?:^|[-_ ])chatbot$)",
+    r"^(?:example-.*|auto|auto-.*|free|bodybuilder|pareto-code|model[-_]router|firerouter|router"
+    r"|cascaded baseline|openrouter: .*|im-a(?:lso)?-.*chatbot|late-june-chatbot|balanced|frontier"
+    r"|(?:deepinfra|hyperbolic|fireworks|ollama|mlx-community|huggingface via glhf)\b.*: .*)$",
     re.IGNORECASE,
 )
-_SEVERAL = re.compile(
-    r" \+ (?!thinking|prompt|tool)| & |_gpt-4o-|[a-z]\+[a-z]{2,}\d", re.IGNORECASE
-)
-_FINE_TUNED_BY_A_CUSTOMER = re.compile(r"^ft:|/ft:|finetuned|fine-tuned|custom-", re.IGNORECASE)
+_SEVERAL = re.compile(r"\w ?\+ ?(?!thinking|prompt|tool)[a-z][\w. -]{3,}|_gpt-4o-", re.IGNORECASE)
+_FINE_TUNED_BY_A_CUSTOMER = re.compile(r"^ft:")
+_TEST = re.compile(r"^(?:simple/model1|test-\d+b|.*internal-testing/.*)$")
 
 
 @dataclass(frozen=True)
@@ -36,12 +47,16 @@ class Published:
         name, organisation: As published.
         source: File and group, such as `benchmark_results.csv: BFCL`.
         preference: How well the source spells names; the lowest gives a model its id.
+        is_hub: The maker's own entry on a hub: its organisation is the maker.
+        is_served: Of a list of served chat models, where a bare name need not be the base.
     """
 
     name: str
     organisation: str
     source: str
     preference: int = 9
+    is_hub: bool = False
+    is_served: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,44 +86,69 @@ class _Read:
 
 def resolve(published: Sequence[Published]) -> list[Resolution]:
     """The model of each name, in the order given; names are judged together."""
-    reads = _with_makers([_read(name) for name in published])
+    reads = _with_tunings(_with_makers([_read(name) for name in published]))
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for position, read in enumerate(reads):
         if not read.refused:
             groups[read.identity.key].append(position)
-    found: list[Resolution | None] = [None] * len(reads)
+    found = [Resolution(None, read.rule, read.identity.setting) for read in reads]
     taken: set[str] = set()
     for key in sorted(groups):
         _resolve_group(reads, groups[key], found, taken)
-    return [
-        resolution or Resolution(None, read.rule, read.identity.setting)
-        for resolution, read in zip(found, reads, strict=True)
-    ]
+    return found
 
 
 def _read(published: Published) -> _Read:
     name = published.name
     identity = parse(name, published.organisation)
-    if _NOT_A_MODEL.search(name):
-        return _Read(published, identity, "not a model", refused=True)
-    if _FINE_TUNED_BY_A_CUSTOMER.search(name):
-        return _Read(published, identity, "a customer's fine-tune", refused=True)
-    if _SEVERAL.search(name):
-        return _Read(published, identity, "several models in one", refused=True)
-    alias = _aliases().get(_plain(name))
-    if alias is not None:
-        if not alias:
-            return _Read(published, identity, "ambiguous name", refused=True)
-        meant = parse(alias, published.organisation)
-        return _Read(published, replace(meant, setting=identity.setting), "alias")
-    if not identity.words and not identity.size:
-        return _Read(published, identity, "no name left", refused=True)
-    return _Read(published, identity)
+    refusal = _refusal(name, identity)
+    if refusal:
+        return _Read(published, identity, refusal, refused=True)
+    alias = _named_aliases().get(_plain(name), _keyed_aliases().get(identity.key[1:-1]))
+    if alias is None:
+        return _Read(published, identity)
+    if not alias:
+        return _Read(published, identity, "ambiguous name", refused=True)
+    meant = parse(alias, published.organisation)
+    meant = replace(
+        meant,
+        setting=identity.setting,
+        quantisation=identity.quantisation,
+        snapshot=meant.snapshot or identity.snapshot,
+        slug=identity.slug,
+    )
+    return _Read(published, meant, "alias")
+
+
+def _refusal(name: str, identity: Identity) -> str:
+    last = name.rpartition("/")[2]
+    if _TEST.match(name):
+        return "a test entry"
+    if _NOT_A_MODEL.match(last):
+        return "not a model"
+    if _FINE_TUNED_BY_A_CUSTOMER.match(name):
+        return "a customer's fine-tune"
+    if _SEVERAL.search(last):
+        return "several models in one"
+    return "" if identity.words or identity.size else "no name left"
 
 
 @cache
-def _aliases() -> dict[str, str]:
-    return {_plain(row["alias"]): row["same_as"] for row in makers.table("aliases.csv")}
+def _named_aliases() -> dict[str, str]:
+    rows = makers.table("aliases.csv")
+    return {
+        _plain(row["alias"]): row["same_as"] for row in rows if row["applies_to"] == "this spelling"
+    }
+
+
+@cache
+def _keyed_aliases() -> dict[tuple[str, ...], str]:
+    rows = makers.table("aliases.csv")
+    return {
+        parse(row["alias"]).key[1:-1]: row["same_as"]
+        for row in rows
+        if row["applies_to"] == "any spelling"
+    }
 
 
 def _plain(name: str) -> str:
@@ -117,76 +157,122 @@ def _plain(name: str) -> str:
 
 def _with_makers(reads: list[_Read]) -> list[_Read]:
     """Decide whose model each name is: the stated maker, the family's, or the only one known."""
-    known = {read.identity.key for read in reads if not read.refused and _is_own(read.identity)}
-    by_rest: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    own: set[tuple[str, ...]] = set()
+    stated: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for read in reads:
-        if read.identity.maker and not read.refused:
-            by_rest[read.identity.key[1:]].add(read.identity.maker)
-    return [read if read.refused else _with_maker(read, known, by_rest) for read in reads]
-
-
-def _is_own(identity: Identity) -> bool:
-    family = makers.family_of(identity.words)
-    return family is not None and identity.maker == family.maker
+        identity = read.identity
+        if identity.stated_maker and not read.refused:
+            stated[identity.key[1:]].add(identity.maker)
+            family = makers.family_of(identity.words)
+            if family and identity.maker == family.maker:
+                own.add(identity.key)
+    return [read if read.refused else _with_maker(read, own, stated) for read in reads]
 
 
 def _with_maker(
-    read: _Read, known: set[tuple[str, ...]], by_rest: dict[tuple[str, ...], set[str]]
+    read: _Read, own: set[tuple[str, ...]], stated: dict[tuple[str, ...], set[str]]
 ) -> _Read:
     identity = read.identity
-    family = makers.family_of(identity.words)
-    if family and identity.maker and identity.maker != family.maker:
-        own = identity.made_by(family.maker)
-        full_precision = replace(own, quantisation="")
-        if own.key in known or (identity.quantisation and full_precision.key in known):
-            return replace(read, identity=own, rule="hosted copy")
-    if identity.maker:
+    if identity.stated_maker:
+        return _with_family_maker(read, own)
+    candidates = stated[identity.key[1:]]
+    if identity.maker in candidates or (identity.maker and len(candidates) != 1):
         return read
-    candidates = by_rest[identity.key[1:]]
     if len(candidates) == 1:
         return replace(read, identity=identity.made_by(*candidates), rule="only maker known")
     why = "several makers" if candidates else "maker unknown"
     return replace(read, rule=why, refused=True)
 
 
+def _with_family_maker(read: _Read, own: set[tuple[str, ...]]) -> _Read:
+    """A copy that another organisation hosts or quantised is the maker's model, or its child."""
+    identity = read.identity
+    family = makers.family_of(identity.words)
+    is_specific = bool(identity.size) or any(
+        character.isdigit() for word in identity.words for character in word
+    )
+    if family is None or identity.maker == family.maker or not is_specific:
+        return read
+    theirs = identity.made_by(family.maker)
+    full_precision = replace(theirs, quantisation="")
+    is_quantised = bool(identity.quantisation) and full_precision.key in own
+    may_host = not read.published.is_hub or identity.maker in _MIRRORS
+    only_hosts = not read.published.is_hub and identity.maker in _HOSTING_MAKERS
+    if is_quantised or only_hosts or (may_host and theirs.key in own):
+        return replace(read, identity=theirs, rule="hosted copy")
+    return read
+
+
+def _with_tunings(reads: list[_Read]) -> list[_Read]:
+    """Refuse a served bare name where a base and a tuned model of that name both exist."""
+    tuned: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for read in reads:
+        if not read.refused:
+            tuned[_but_tuning(read.identity)].add(read.identity.tuning)
+    return [_with_tuning(read, tuned[_but_tuning(read.identity)]) for read in reads]
+
+
+def _with_tuning(read: _Read, tunings: set[str]) -> _Read:
+    identity = read.identity
+    if read.refused or identity.tuning not in ("", "tag"):
+        return read
+    is_base = identity.size and all(_BARE_IS_BASE.match(word) for word in identity.words)
+    is_served = read.published.is_served or identity.tuning == "tag"
+    if is_base and is_served and tunings & {"instruct", "chat"}:
+        return replace(read, rule="base or tuned, not said", refused=True)
+    return replace(read, identity=replace(identity, tuning=""))
+
+
+def _but_tuning(identity: Identity) -> tuple[str, ...]:
+    *rest, _, _ = identity.key
+    return tuple(rest)
+
+
 def _resolve_group(
-    reads: list[_Read], members: list[int], found: list[Resolution | None], taken: set[str]
+    reads: list[_Read], members: list[int], found: list[Resolution], taken: set[str]
 ) -> None:
     """Names with one key: split them by snapshot and give each part an id."""
-    snapshots = {read.identity.snapshot for read in (reads[member] for member in members)}
-    full = _distinct([snapshot for snapshot in snapshots if snapshot is not None])
-    parts: dict[Snapshot | None, list[tuple[int, str]]] = defaultdict(list)
+    full = _distinct({reads[member].identity.snapshot for member in members})
+    parts: dict[Snapshot | None, list[int]] = defaultdict(list)
+    rules: dict[int, str] = {}
     for member in members:
         identity = reads[member].identity
         snapshot, rule = _settled(identity, full)
+        rules[member] = reads[member].rule or rule
         if rule == "several snapshots fit":
             found[member] = Resolution(None, rule, identity.setting)
         else:
-            parts[snapshot].append((member, reads[member].rule or rule))
+            parts[snapshot].append(member)
     for snapshot in sorted(parts, key=str):
-        positions = [member for member, _ in parts[snapshot]]
-        model_id = _model_id([reads[member] for member in positions], snapshot, taken)
+        model_id = _model_id([reads[member] for member in parts[snapshot]], snapshot, taken)
         taken.add(model_id)
-        for member, rule in parts[snapshot]:
-            found[member] = Resolution(model_id, rule, reads[member].identity.setting)
+        for member in parts[snapshot]:
+            found[member] = Resolution(model_id, rules[member], reads[member].identity.setting)
 
 
-def _distinct(snapshots: list[Snapshot]) -> list[Snapshot]:
-    """The snapshots that no fuller one of the list stands for."""
-    return [
-        snapshot
-        for snapshot in snapshots
-        if not any(
-            other.known_parts > snapshot.known_parts and other.fits(snapshot) for other in snapshots
-        )
+def _distinct(snapshots: set[Snapshot | None]) -> list[Snapshot]:
+    """The snapshots that there are: `11-06` and `2023-11` are one if nothing else fits either."""
+    full = sorted((each for each in snapshots if each is not None), key=str)
+    full = [
+        each
+        for each in full
+        if not any(other.known_parts > each.known_parts and other.fits(each) for other in full)
     ]
+    merged: list[Snapshot] = []
+    for each in full:
+        fitting = [other for other in full if other != each and other.fits(each)]
+        alone = len(fitting) == 1 and sum(other.fits(fitting[0]) for other in full) == 2
+        whole = each.completed(fitting[0]) if alone else each
+        if whole not in merged:
+            merged.append(whole)
+    return merged
 
 
 def _settled(identity: Identity, full: list[Snapshot]) -> tuple[Snapshot | None, str]:
     snapshot = identity.snapshot
     if snapshot is None:
-        revised = identity.maker == "google" and all(other.revision for other in full)
-        if len(full) == 1 and (identity.maker in _POINTER_MAKERS or revised):
+        is_pointer = identity.maker in _POINTER_MAKERS or all(other.revision for other in full)
+        if len(full) == 1 and is_pointer:
             return full[0], "only snapshot"
         return None, "undated" if full else "same name"
     fitting = [other for other in full if other.fits(snapshot)]
@@ -197,14 +283,16 @@ def _settled(identity: Identity, full: list[Snapshot]) -> tuple[Snapshot | None,
 
 def _model_id(members: list[_Read], snapshot: Snapshot | None, taken: set[str]) -> str:
     """Of the best source's spelling; the commonest, then the shortest, when several are as good."""
+    maker = members[0].identity.maker
     exact = [read for read in members if read.identity.snapshot == snapshot] or members
     plain = [read for read in exact if not read.identity.setting and read.rule != "alias"] or exact
     best = min(read.published.preference for read in plain)
     slugs = Counter(read.identity.slug for read in plain if read.published.preference == best)
     slug = min(slugs, key=lambda text: (-slugs[text], len(text), text))
-    model_id = f"{members[0].identity.maker}/{slug}"
-    if model_id not in taken:
-        return model_id
+    if snapshot and parse(slug).snapshot is None:
+        slug = f"{slug}-{snapshot}"
+    if f"{maker}/{slug}" not in taken:
+        return f"{maker}/{slug}"
     identity = members[0].identity
-    rest = "-".join(filter(None, [*identity.words, *identity.key[2:], str(snapshot or "")]))
-    return f"{identity.maker}/{rest}"
+    rest = [*identity.words, *identity.key[2:], str(snapshot or "")]
+    return f"{maker}/{'-'.join(filter(None, rest)).replace(' ', '-')}"
