@@ -17,7 +17,7 @@ BLEND = 3.0
 @lru_cache(maxsize=1)
 def facts() -> pd.DataFrame:
     """`ranking.FACTS` by model id; the price is that of the cheapest provider."""
-    table = catalogue.frame().set_index("id")
+    table = catalogue.models().set_index("id")
     table["usd_per_million_tokens"] = cheapest(catalogue.prices()).reindex(table.index)
     return table[list(FACTS)]
 

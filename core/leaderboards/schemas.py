@@ -105,6 +105,7 @@ class RefreshView(BaseModel):
     board: str
     state: RefreshState
     source: str
+    error: str | None
     added: int
     removed: int
     changed: int

@@ -26,6 +26,7 @@ COLUMNS = (
     "published_name",
     "organisation",
     "model_id",
+    "setting",
     "score",
     "date",
     "link",
@@ -35,7 +36,8 @@ COLUMNS = (
     "source",
 )
 _METRIC_KEY = ["board", "variant", "metric"]
-_METRIC_FACTS = ["kind", "unit", "low", "high", "higher_is_better", "task", "note", "headline"]
+_METRIC_FACTS = ["kind", "unit", "low", "high", "higher_is_better", "task", "note"]
+_METRIC_FACTS += ["headline", "copy_of"]
 _DATED = re.compile(r"\((\d{4}-\d{2}-\d{2})\)")
 # What stands before a published name that no model is known by, so that it is nobody's id.
 UNRESOLVED = "? "
@@ -70,6 +72,22 @@ def file_of(tenant_id: str, board: str) -> Path:
     return folder(tenant_id) / f"{slug}.parquet"
 
 
+def pending_file(tenant_id: str, refresh_id: str) -> Path:
+    """The file of a fetched board that nobody has applied yet."""
+    return folder(tenant_id) / "pending" / f"{refresh_id}.parquet"
+
+
+def of_board(tenant_id: str, board: str) -> pd.DataFrame:
+    """A board's rows now."""
+    frame = load(tenant_id).frame
+    return frame.loc[frame["board"] == board, list(COLUMNS)].reset_index(drop=True)
+
+
+def read(path: Path) -> pd.DataFrame:
+    """The rows of a file, in `COLUMNS`."""
+    return pd.read_parquet(path)[list(COLUMNS)]
+
+
 def load(tenant_id: str) -> Scores:
     """The scores now; read anew only when a file has changed."""
     refreshed = sorted(folder(tenant_id).glob("*.parquet"))
@@ -82,13 +100,13 @@ def _shipped() -> Path:
 
 @lru_cache(maxsize=4)
 def _load(files: tuple[tuple[Path, int], ...]) -> Scores:
-    shipped, *refreshed = (pd.read_parquet(path) for path, _ in files)
+    shipped, *refreshed = (read(path) for path, _ in files)
     replaced = frozenset(board for each in refreshed for board in each["board"].unique())
     frame = pd.concat([shipped[~shipped["board"].isin(replaced)], *refreshed], ignore_index=True)
     digest = hashlib.sha256()
     for path, _ in files:
         digest.update(path.read_bytes())
-    return Scores(described(frame[list(COLUMNS)]), digest.hexdigest()[:12], replaced)
+    return Scores(described(frame), digest.hexdigest()[:12], replaced)
 
 
 def described(frame: pd.DataFrame) -> pd.DataFrame:

@@ -16,6 +16,8 @@ from core.leaderboards.tasks import Task, TaskBoard
 
 # What a board lists to show that its judge can be fooled, and what it takes as a yardstick.
 _NO_MODELS = frozenset({"nullmodel", "human", "baseline"})
+# A harness built around a model is not the model.
+_NOT_THE_MODEL = frozenset({"custom-harness"})
 _FEW_SHARED = 5
 
 
@@ -91,6 +93,7 @@ def _counted(frame: pd.DataFrame, task: Task) -> pd.DataFrame:
     wanted &= ~(frame["is_copy"] | frame["is_self_reported"]) & frame["score"].notna()
     found = frame[wanted].merge(keys, on=names)
     found = found[~found["published_name"].str.lower().isin(_NO_MODELS)]
+    found = found[~found["setting"].isin(_NOT_THE_MODEL)]
     found["value"] = np.where(found["higher_is_better"], found["score"], -found["score"])
     found = found.sort_values("value", kind="stable")
     return found.drop_duplicates(["board_index", "benchmark_index", "subject"], keep="last").copy()

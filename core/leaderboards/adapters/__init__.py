@@ -1,0 +1,1 @@
+"""Outside systems: the public files of boards."""

@@ -1,0 +1,153 @@
+"""Use cases of refreshing boards: fetch, look at the difference, apply or discard it, go back."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pandas as pd
+
+from core import jobs
+from core.kernel import audit, clock, database, ids
+from core.kernel.actor import Actor
+from core.kernel.errors import Conflict, NotFound
+from core.leaderboards import crud, refresh, scores, workflows
+from core.leaderboards.adapters.boards import BOARDS
+from core.leaderboards.models import BoardRefresh
+from core.leaderboards.schemas import RefreshView
+
+_PERMISSION = "leaderboard:refresh"
+
+
+def start(actor: Actor, project_id: str, board: str) -> tuple[RefreshView, str]:
+    """Fetch a board anew. Admins only.
+
+    Returns:
+        The refresh, in state `fetching`, and the id of the job that fetches it.
+
+    Raises:
+        NotFound: The board has no connector; names those that have.
+        Conflict: It is being fetched already.
+    """
+    actor.require(_PERMISSION)
+    if board not in BOARDS:
+        raise NotFound(
+            f"The board {board!r} cannot be refreshed.",
+            remedy=f"These can: {', '.join(BOARDS)}.",
+        )
+    subject = f"board:{board}"
+    if jobs.find_active(actor, project_id, subject) is not None:
+        raise Conflict(f"{board} is being fetched already.", remedy="Wait for its job.")
+    row = BoardRefresh(
+        id=ids.new_id("ref"),
+        tenant_id=actor.tenant_id,
+        board=board,
+        state="fetching",
+        source="",
+        added=0,
+        removed=0,
+        changed=0,
+        created_at=clock.now(),
+    )
+    with database.transaction() as tx:
+        tx.add(row)
+        audit.record(tx, actor, "board.fetched", f"board:{board}", refresh_id=row.id)
+        job_id = jobs.enqueue(
+            tx,
+            actor,
+            workflows.refresh_board,
+            project_id=project_id,
+            title=f"Refresh {board}",
+            subject=subject,
+            arguments={"refresh_id": row.id},
+        )
+    return RefreshView.model_validate(row), job_id
+
+
+def list_refreshes(actor: Actor, board: str | None = None) -> list[RefreshView]:
+    """What was fetched, the newest first. Admins only."""
+    actor.require(_PERMISSION)
+    with database.reading() as session:
+        rows = crud.refreshes(session, actor.tenant_id, board)
+    return [RefreshView.model_validate(row) for row in rows]
+
+
+def difference(actor: Actor, refresh_id: str) -> pd.DataFrame:
+    """What a refresh that was found would change, see `refresh.difference`. Admins only."""
+    actor.require(_PERMISSION)
+    with database.reading() as session:
+        row = _found(actor, crud.refresh(session, refresh_id), refresh_id)
+        board = row.board
+    fetched = scores.read(scores.pending_file(actor.tenant_id, refresh_id))
+    return refresh.difference(scores.of_board(actor.tenant_id, board), fetched)
+
+
+def apply(actor: Actor, refresh_id: str) -> RefreshView:
+    """Let the fetched figures take the place of the board's. Admins only.
+
+    Raises:
+        Conflict: It was applied or discarded before, or is not fetched yet.
+    """
+    return _decide(actor, refresh_id, "applied")
+
+
+def discard(actor: Actor, refresh_id: str) -> RefreshView:
+    """Leave the board as it is. Admins only."""
+    return _decide(actor, refresh_id, "discarded")
+
+
+def _decide(actor: Actor, refresh_id: str, state: str) -> RefreshView:
+    actor.require(_PERMISSION)
+    pending = scores.pending_file(actor.tenant_id, refresh_id)
+    with database.transaction() as tx:
+        row = _found(actor, crud.refresh(tx, refresh_id), refresh_id)
+        row.state, row.decided_at, row.decided_by = state, clock.now(), actor.name
+        audit.record(
+            tx,
+            actor,
+            f"board.{state}",
+            f"board:{row.board}",
+            refresh_id=refresh_id,
+            added=row.added,
+            removed=row.removed,
+            changed=row.changed,
+        )
+        if state == "applied":
+            pending.replace(scores.file_of(actor.tenant_id, row.board))
+        else:
+            pending.unlink(missing_ok=True)
+    return RefreshView.model_validate(row)
+
+
+def revert(actor: Actor, board: str) -> None:
+    """Go back to the figures that came with Bud. Admins only.
+
+    Raises:
+        Conflict: The board was not refreshed.
+    """
+    actor.require(_PERMISSION)
+    path = scores.file_of(actor.tenant_id, board)
+    if not path.exists():
+        raise Conflict(f"{board} shows the figures that came with Bud.", value=board)
+    with database.transaction() as tx:
+        audit.record(tx, actor, "board.reverted", f"board:{board}")
+        path.unlink()
+
+
+def due(actor: Actor, every_days: int) -> list[str]:
+    """Boards whose last fetch is that many days ago, or that were never fetched."""
+    actor.require(_PERMISSION)
+    since = clock.now() - timedelta(days=every_days)
+    with database.reading() as session:
+        rows = crud.refreshes(session, actor.tenant_id, limit=10_000)
+    recent = {row.board for row in rows if row.created_at > since}
+    return [board for board in BOARDS if board not in recent]
+
+
+def _found(actor: Actor, row: BoardRefresh | None, refresh_id: str) -> BoardRefresh:
+    if row is None or row.tenant_id != actor.tenant_id:
+        raise NotFound(f"There is no refresh {refresh_id}.", remedy="See the Leaderboards page.")
+    if row.state != "found":
+        raise Conflict(
+            f"This refresh of {row.board} is {row.state}.", remedy="Fetch the board again."
+        )
+    return row
