@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app import formats
-from app.commands import context, follow, output
+from app.commands import context, follow, licences, output
 from app.commands.context import DEFAULT_PROJECT, Project
 from app.commands.output import Json, Yes
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from core.registry.schemas import ModelView
 
 group = typer.Typer(help="Models: list, add, show, delete.", no_args_is_help=True)
+group.command("license")(licences.show_licence)
 
 _Name = Annotated[str, typer.Argument(help="Model, by name or id.", metavar="MODEL")]
 

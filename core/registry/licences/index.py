@@ -43,7 +43,8 @@ def licence(key: str) -> Licence:
 
 def key_of(name: str) -> str | None:
     """The licence that bears exactly this name, whatever its case and punctuation."""
-    return _keys_by_name().get(_plain(name))
+    plain = _plain(name)
+    return None if plain in _ambiguous() else _keys_by_name().get(plain)
 
 
 def _licence(row: dict[str, str]) -> Licence:
@@ -81,6 +82,11 @@ def _keys_by_name() -> dict[str, str]:
     for name, key in _all_names():
         found.setdefault(_plain(name), key)
     return found
+
+
+@cache
+def _ambiguous() -> frozenset[str]:
+    return frozenset(map(_plain, _names_file()["ambiguous"]))
 
 
 def _all_names() -> Iterator[tuple[str, str]]:

@@ -130,6 +130,7 @@ class Reason:
 
     question: str
     effect: Effect
+    impact: Impact
     text: str
     section: str
     quotation: str

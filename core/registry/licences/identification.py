@@ -1,0 +1,140 @@
+"""Which licence a text is, and which one a name means."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from core.registry.licences import index
+from core.registry.licences.answers import answers
+from core.registry.licences.fingerprints import Fingerprint, differences, words
+from core.registry.licences.schemas import Certainty, Identified
+from core.registry.licences.texts import archive
+
+_LEAST_WORDS = 12
+# What a text lacks of a licence speaks twice as much against it as what it has speaks for it;
+# what it has beyond the licence does not: additions are shown instead.
+_WEIGHT_OF_MISSING = 2
+_LEAST_COVERAGE = 0.5
+_LEAST_SIMILARITY = 0.4
+_COMPANION_COVERAGE = 0.95
+_NEIGHBOURS = 3
+# Longer passages say something of their own.
+_SHORT_WORDS = 8
+# The number or letter of a clause, such as "a" or "12"; versions, such as "3.1", are longer.
+_MARKER_LETTERS = 2
+_COPYRIGHT_WORDS = 16
+# Beginnings of words that change what a licence allows or asks for, however short the passage is.
+_WEIGHTY = re.compile(
+    r"academic|advertis|allow|annual|attribut|commercial|compan|compet|conditions|countr|display"
+    r"|distribut|europ|evaluat|except|exclusiv|export|fees?$|forbid|govern|internal|licensed"
+    r"|limit|militar|million|modif|months?$|must$|no$|non|not$|only$|outputs?$|permi|personal"
+    r"|product|profit|prohibit|provided|purpose|research|restrict|revenue|royalt|sell$|shall$"
+    r"|solely|thousand|train|union|unless|us(?:e|ed|es|ers?)$|without$|years?$"
+)
+
+
+def by_id(name: str) -> str | None:
+    """The key of the licence that a name means.
+
+    Args:
+        name: A tag of Hugging Face (`llama3.1`), its `license_name`, an SPDX identifier, a key of
+            ScanCode, or a name that boards use (`Meta Llama 4 Community`).
+
+    Returns:
+        The key, also of a licence whose text Bud lacks; None for a name that it does not know or
+        that several licences could bear.
+    """
+    return index.key_of(name)
+
+
+def identify(text: str) -> Identified | None:
+    """Which licence a text is, or is built on; None when it is near to none.
+
+    Copyright lines, layout, Markdown and case make no difference. See `Identified.certainty` for
+    how sure it is: the answers for a licence hold only where `is_sure`.
+    """
+    asked = Fingerprint.of(text)
+    if len(asked.words) < _LEAST_WORDS:
+        return None
+    shared = _shared(asked)
+    key = max(shared, key=lambda key: _score(key, shared[key]), default=None)
+    if key is None:
+        return None
+    similarity = {
+        other: 2 * count / (asked.size + _known()[other].size) for other, count in shared.items()
+    }
+    coverage = shared[key] / _known()[key].size
+    if coverage < _LEAST_COVERAGE or (coverage < 1 and similarity[key] < _LEAST_SIMILARITY):
+        return None
+    added, removed = differences(_with_companions(key, asked), asked.words)
+    others = sorted((item for item in similarity.items() if item[0] != key), key=_by_similarity)
+    return Identified(
+        key=key,
+        certainty=_certainty(key, added, removed),
+        similarity=similarity[key],
+        coverage=coverage,
+        added=added,
+        removed=removed,
+        neighbours=tuple(others[:_NEIGHBOURS]),
+    )
+
+
+def _shared(asked: Fingerprint) -> dict[str, int]:
+    """How many sequences each licence shares with the text; those that share none are left out."""
+    candidates = {key for shingle in asked.shingles for key in _keys_by_shingle().get(shingle, ())}
+    return {key: asked.shared(_known()[key]) for key in sorted(candidates)}
+
+
+def _score(key: str, shared: int) -> int:
+    return shared - _WEIGHT_OF_MISSING * (_known()[key].size - shared)
+
+
+def _with_companions(key: str, asked: Fingerprint) -> tuple[str, ...]:
+    """The words of a licence, then those of its use policy where the text holds that as well."""
+    companions = {answer.document for answer in answers(key).values() if answer.document} - {key}
+    held = [
+        fingerprint.words
+        for fingerprint in map(_known().__getitem__, sorted(companions))
+        if asked.shared(fingerprint) >= _COMPANION_COVERAGE * fingerprint.size
+    ]
+    return _known()[key].words + tuple(word for words in held for word in words)
+
+
+def _certainty(key: str, added: tuple[str, ...], removed: tuple[str, ...]) -> Certainty:
+    if not added and not removed:
+        return "exact"
+    quoted = " ".join(" ".join(words(answer.quotation)) for answer in answers(key).values())
+    is_quoted = any(len(passage) > _MARKER_LETTERS and passage in quoted for passage in removed)
+    if is_quoted or any(_has_weight(passage) for passage in (*added, *removed)):
+        return "differs"
+    return "same words"
+
+
+def _has_weight(passage: str) -> bool:
+    found = passage.split()
+    if len(found) == 1 and len(passage) <= _MARKER_LETTERS:
+        return False
+    if found[0] == "copyright" and len(found) <= _COPYRIGHT_WORDS:
+        return any(_WEIGHTY.match(word) for word in found)
+    return len(found) > _SHORT_WORDS or any(
+        _WEIGHTY.match(word) or word[0].isdigit() for word in found
+    )
+
+
+def _by_similarity(item: tuple[str, float]) -> tuple[float, str]:
+    return -item[1], item[0]
+
+
+@cache
+def _known() -> dict[str, Fingerprint]:
+    return {key: Fingerprint.of(text) for key, text in archive()["texts"].items()}
+
+
+@cache
+def _keys_by_shingle() -> dict[tuple[str, ...], list[str]]:
+    found: dict[tuple[str, ...], list[str]] = {}
+    for key, fingerprint in _known().items():
+        for shingle in fingerprint.shingles:
+            found.setdefault(shingle, []).append(key)
+    return found
