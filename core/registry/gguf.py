@@ -128,13 +128,17 @@ Value = int | float | bool | str | list[int | float | bool | str] | None
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What the header says; `parameters` is the exact sum over the tensors' shapes."""
+    """What the header says; `parameters` is the exact sum over the tensors' shapes.
+
+    `expert_parameters` are those of them in routed experts, of which a token uses some.
+    """
 
     version: int
     metadata: dict[str, Value]
     array_lengths: dict[str, int]
     tensor_count: int
     parameters: int
+    expert_parameters: int = 0
 
     @property
     def architecture(self) -> str:
@@ -272,7 +276,8 @@ def _read(reader: _Reader) -> GgufHeader:
     tensors = [_tensor(reader) for _ in range(tensor_count)]
     _check_data(reader, metadata.get("general.alignment"), tensors)
     parameters = sum(tensor.elements for tensor in tensors)
-    return GgufHeader(version, metadata, array_lengths, tensor_count, parameters)
+    in_experts = sum(tensor.elements for tensor in tensors if tensor.is_expert)
+    return GgufHeader(version, metadata, array_lengths, tensor_count, parameters, in_experts)
 
 
 @dataclass(frozen=True)
@@ -280,6 +285,7 @@ class _Tensor:
     elements: int
     kind: int
     offset: int
+    is_expert: bool
 
     @property
     def end(self) -> int:
@@ -289,14 +295,15 @@ class _Tensor:
 
 
 def _tensor(reader: _Reader) -> _Tensor:
-    reader.string()
+    name = reader.string()
     dimensions = reader.number("<I")
     if not 1 <= dimensions <= 4:
         raise reader.fail(f"a tensor with {dimensions} dimensions")
     elements = math.prod(reader.number("<Q") for _ in range(dimensions))
     if elements > _MAX_ELEMENTS:
         raise reader.fail(f"a tensor of {elements} elements")
-    return _Tensor(elements, reader.number("<I"), reader.number("<Q"))
+    # llama.cpp keeps the experts of a layer in one tensor: `blk.0.ffn_up_exps.weight`.
+    return _Tensor(elements, reader.number("<I"), reader.number("<Q"), "_exps." in name)
 
 
 def _check_data(reader: _Reader, alignment: Value, tensors: list[_Tensor]) -> None:
