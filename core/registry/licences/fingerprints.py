@@ -36,7 +36,7 @@ def _span(first: str, last: str) -> re.Pattern[str]:
 _NO_TERMS = (
     # A title, of licences that have none of their own.
     re.compile(
-        r"\A\W*(?:the )?(?:mit licen[sc]e(?: \(mit\))?|bsd [23][- ]clause licen[sc]e)\W*$",
+        r"^\W*(?:the )?(?:mit licen[sc]e(?: \(mit\))?|bsd [23][- ]clause licen[sc]e)\W*$",
         re.IGNORECASE | re.MULTILINE,
     ),
     _span("appendix: how to apply the apache license", r"limitations under the license\.?"),
@@ -98,17 +98,11 @@ def _without_copyright_lines(text: str) -> str:
     return "\n".join(kept)
 
 
-def differences(
-    licence: Sequence[str], text: Sequence[str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What the words of a text have beyond those of a licence, and what they lack: passages."""
-    added, removed = [], []
+def differences(licence: Sequence[str], text: Sequence[str]) -> list[tuple[str, str]]:
+    """Where the words of a text differ from those of a licence: what it lacks, what it has."""
     matcher = SequenceMatcher(None, licence, text, autojunk=False)
-    for tag, start, end, text_start, text_end in matcher.get_opcodes():
-        if tag == "equal":
-            continue
-        if end > start:
-            removed.append(" ".join(licence[start:end]))
-        if text_end > text_start:
-            added.append(" ".join(text[text_start:text_end]))
-    return tuple(added), tuple(removed)
+    return [
+        (" ".join(licence[start:end]), " ".join(text[text_start:text_end]))
+        for tag, start, end, text_start, text_end in matcher.get_opcodes()
+        if tag != "equal"
+    ]

@@ -19,19 +19,19 @@ _LEAST_COVERAGE = 0.5
 _LEAST_SIMILARITY = 0.4
 _COMPANION_COVERAGE = 0.95
 _NEIGHBOURS = 3
-# Longer passages say something of their own.
-_SHORT_WORDS = 8
 # The number or letter of a clause, such as "a" or "12"; versions, such as "3.1", are longer.
 _MARKER_LETTERS = 2
 _COPYRIGHT_WORDS = 16
-# Beginnings of words that change what a licence allows or asks for, however short the passage is.
-_WEIGHTY = re.compile(
-    r"academic|advertis|allow|annual|attribut|commercial|compan|compet|conditions|countr|display"
-    r"|distribut|europ|evaluat|except|exclusiv|export|fees?$|forbid|govern|internal|licensed"
-    r"|limit|militar|million|modif|months?$|must$|no$|non|not$|only$|outputs?$|permi|personal"
-    r"|product|profit|prohibit|provided|purpose|research|restrict|revenue|royalt|sell$|shall$"
-    r"|solely|thousand|train|union|unless|us(?:e|ed|es|ers?)$|without$|years?$"
+_NAME_WORDS = 8
+# What a template leaves to be filled in.
+_PLACEHOLDER = re.compile(
+    r"organization|(?:the )?(?:name of )?(?:the )?copyright (?:holder|owner)s?"
 )
+# Whoever the licensor is called, and how the document calls itself, changes no term.
+_SYNONYMS = {
+    *("a", "an", "the", "author", "authors", "holder", "holders", "owner", "owners", "copyright"),
+    *("contributor", "contributors", "license", "licence", "agreement"),
+}
 
 
 def by_id(name: str) -> str | None:
@@ -67,15 +67,15 @@ def identify(text: str) -> Identified | None:
     coverage = shared[key] / _known()[key].size
     if coverage < _LEAST_COVERAGE or (coverage < 1 and similarity[key] < _LEAST_SIMILARITY):
         return None
-    added, removed = differences(_with_companions(key, asked), asked.words)
+    found = differences(_with_companions(key, asked), asked.words)
     others = sorted((item for item in similarity.items() if item[0] != key), key=_by_similarity)
     return Identified(
         key=key,
-        certainty=_certainty(key, added, removed),
+        certainty=_certainty(key, found),
         similarity=similarity[key],
         coverage=coverage,
-        added=added,
-        removed=removed,
+        added=tuple(has for _, has in found if has),
+        removed=tuple(lacks for lacks, _ in found if lacks),
         neighbours=tuple(others[:_NEIGHBOURS]),
     )
 
@@ -101,25 +101,30 @@ def _with_companions(key: str, asked: Fingerprint) -> tuple[str, ...]:
     return _known()[key].words + tuple(word for words in held for word in words)
 
 
-def _certainty(key: str, added: tuple[str, ...], removed: tuple[str, ...]) -> Certainty:
-    if not added and not removed:
+def _certainty(key: str, found: list[tuple[str, str]]) -> Certainty:
+    if not found:
         return "exact"
     quoted = " ".join(" ".join(words(answer.quotation)) for answer in answers(key).values())
-    is_quoted = any(len(passage) > _MARKER_LETTERS and passage in quoted for passage in removed)
-    if is_quoted or any(_has_weight(passage) for passage in (*added, *removed)):
-        return "differs"
-    return "same words"
+    is_quoted = any(len(lacks) > _MARKER_LETTERS and lacks in quoted for lacks, _ in found)
+    is_harmless = not is_quoted and all(_is_harmless(lacks, has) for lacks, has in found)
+    return "same words" if is_harmless else "differs"
 
 
-def _has_weight(passage: str) -> bool:
+def _is_harmless(lacks: str, has: str) -> bool:
+    """Whether a difference can change no term; what is not known to be harmless is not."""
+    if _PLACEHOLDER.fullmatch(lacks) and len(has.split()) <= _NAME_WORDS:
+        return True
+    if lacks.replace(" ", "") == has.replace(" ", ""):
+        return True
+    return all(_is_filler(passage) for passage in (lacks, has))
+
+
+def _is_filler(passage: str) -> bool:
     found = passage.split()
     if len(found) == 1 and len(passage) <= _MARKER_LETTERS:
-        return False
-    if found[0] == "copyright" and len(found) <= _COPYRIGHT_WORDS:
-        return any(_WEIGHTY.match(word) for word in found)
-    return len(found) > _SHORT_WORDS or any(
-        _WEIGHTY.match(word) or word[0].isdigit() for word in found
-    )
+        return True
+    is_copyright_line = "copyright" in found[:3] and len(found) <= _COPYRIGHT_WORDS
+    return is_copyright_line or _SYNONYMS.issuperset(found)
 
 
 def _by_similarity(item: tuple[str, float]) -> tuple[float, str]:
