@@ -1,24 +1,20 @@
-"""The analyst report: one HTML file that needs nothing else, and a CSV of its numbers.
-
-Charts are drawn as SVG here. Plotly's script inside the file would make it some 4.5 MB and need
-JavaScript, which mail programs and many viewers refuse; the drawn ones take a few kilobytes, print
-well, and nothing in the file runs.
-"""
+"""The analyst report: one HTML file that needs nothing else, and a CSV of its numbers."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from html import escape
 from typing import Any
 
 from core.kernel import clock
+from core.kernel.html_report import NONE as _NONE
+from core.kernel.html_report import cards, document, moment
+from core.kernel.html_report import table as _table
 from core.simulation import report_charts as charts
 from core.simulation.schemas import Answer, Change, Outcome, Value, WhatIf
 
-_NONE = "—"
 _MOST_OFFERS = 15
 _FIELDS = {
     "model": "Model",
@@ -51,26 +47,6 @@ _SPLIT_ONLY = {"prefill_workers", "prefill_tp", "decode_workers", "decode_tp"}
 _OFTEN_UNSET = {"region", "ep", "dp", "chunk_tokens", "max_sequences", "block_tokens"}
 _OFTEN_UNSET |= {"usd_per_gpu_hour"}
 _WHOLE_ONLY = {"gpus", "tp", "pp"}
-_STYLE = """
-:root { color-scheme: light dark; --line: light-dark(#dfe4df, #2a3531);
-  --soft: light-dark(#5c6663, #9aa7a2); --card: light-dark(#f4f7f3, #19211e);
-  --warn: light-dark(#fff4dc, #3a2f14); }
-body { font: 15px/1.55 Inter, system-ui, sans-serif; max-width: 1020px; margin: 2rem auto;
-  padding: 0 1rem; color: light-dark(#1c2321, #e7ece9); background: light-dark(#fff, #0f1513); }
-h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
-p.soft, td.soft, .soft { color: var(--soft); } .warn { background: var(--warn); border-radius: 8px;
-  padding: .6rem .9rem; margin: .5rem 0; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: .7rem; }
-.card { background: var(--card); border-radius: 10px; padding: .7rem .9rem; }
-.card b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
-td:first-child { min-width: 9rem; }
-td:not(:first-child):not(:last-child) { white-space: nowrap; }
-th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line);
-  font-variant-numeric: tabular-nums; } th { color: var(--soft); font-weight: 600; }
-pre { background: var(--card); padding: .8rem; border-radius: 8px; overflow-x: auto; }
-svg { max-width: 100%; height: auto; } svg text { fill: currentColor; }
-"""
 
 
 def html(answers: Sequence[Answer], *, title: str = "") -> str:
@@ -84,7 +60,7 @@ def html(answers: Sequence[Answer], *, title: str = "") -> str:
     heading = title or first.title
     body = [
         f"<h1>{escape(heading)}</h1>",
-        f'<p class="soft">Predicted by Bud on {_moment(clock.now())}. {_band_line()}</p>',
+        f'<p class="soft">Predicted by Bud on {moment(clock.now())}. {_band_line()}</p>',
         *_warnings(first),
         _cards(first.outcome),
     ]
@@ -108,12 +84,7 @@ def html(answers: Sequence[Answer], *, title: str = "") -> str:
         "<h2>How it was predicted</h2>",
         _basis_list(first),
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(heading)}</title><style>{_STYLE}</style></head>"
-        f"<body>{''.join(body)}</body></html>"
-    )
+    return document(heading, body)
 
 
 def csv_text(answers: Sequence[Answer]) -> str:
@@ -178,10 +149,6 @@ def _rounded(number: float | None) -> float | str:
     return "" if number is None else float(f"{number:.6g}")
 
 
-def _moment(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M UTC")
-
-
 def _band_line() -> str:
     return "Bounds in brackets hold the mean of a run in 80% of the cases."
 
@@ -220,14 +187,7 @@ def _cards(outcome: Outcome) -> str:
         ),
         ("How sure", outcome.support, "the nearer, the surer"),
     ]
-    return '<div class="cards">' + "".join(_card(*each) for each in found) + "</div>"
-
-
-def _card(label: str, value: str, note: str) -> str:
-    return (
-        f'<div class="card"><span class="soft">{escape(label)}</span><b>{escape(value)}</b>'
-        f'<span class="soft">{escape(note)}</span></div>'
-    )
+    return cards(found)
 
 
 def _usd_card(outcome: Outcome) -> tuple[str, str]:
@@ -337,17 +297,9 @@ def _basis_list(answer: Answer) -> str:
         ["Trained on", f"{basis.rows:,} measured rows, the newest of {basis.data_date}"],
         ["Hash of the rows (SHA-256)", basis.data_hash],
         ["Nearest measured rows", answer.outcome.support],
-        ["Report made", _moment(clock.now())],
+        ["Report made", moment(clock.now())],
     ]
     return _table(["", ""], rows)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def _banded(band: Value, form: Any) -> str:

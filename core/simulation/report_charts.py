@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
+from core.kernel.html_report import svg, text
 from core.simulation.schemas import Answer, MemoryParts
 from core.simulation.what_if import pareto
 
@@ -48,9 +49,9 @@ def curves(answer: Answer) -> str:
             f'fill="{color}"{ring}><title>{escape(title)}</title></circle>'
         )
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(_text(middle, _HEIGHT - 40, "end-to-end latency (s)", "middle"))
-    parts.append(_text(_LEFT, 10, "output tokens/s per GPU; ringed: the Pareto front"))
-    return _svg(_HEIGHT, parts, "Latency against throughput")
+    parts.append(text(middle, _HEIGHT - 40, "end-to-end latency (s)", "middle"))
+    parts.append(text(_LEFT, 10, "output tokens/s per GPU; ringed: the Pareto front"))
+    return svg(_WIDTH, _HEIGHT, parts, "Latency against throughput")
 
 
 def memory(held: MemoryParts) -> str:
@@ -87,9 +88,9 @@ def _stack(parts: Mapping[str, float], whole: float, unit: str, title: str) -> s
         color = _FREE_COLOR if name == "free" else _COLORS[number % len(_COLORS)]
         label = f"{name} {amount:,.2f} {unit}"
         legend.append(f'<circle cx="{at + 6:.0f}" cy="{_BAR_HEIGHT + 21}" r="6" fill="{color}"/>')
-        legend.append(_text(at + 18, _BAR_HEIGHT + 26, label))
+        legend.append(text(at + 18, _BAR_HEIGHT + 26, label))
         at += 40 + _LABEL_CHARACTER_PX * len(label)
-    return _svg(_BAR_HEIGHT + 40, [*shown, *legend], title)
+    return svg(_WIDTH, _BAR_HEIGHT + 40, [*shown, *legend], title)
 
 
 def _log_scale(values: Sequence[float], start: float, end: float) -> Callable[[float], float]:
@@ -113,7 +114,7 @@ def _grid(most: float, y_of: Callable[[float], float]) -> str:
             f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" '
             'stroke="currentColor" stroke-opacity=".15"/>'
         )
-        lines.append(_text(_LEFT - 8, y + 4, f"{value:,.5g}", "end"))
+        lines.append(text(_LEFT - 8, y + 4, f"{value:,.5g}", "end"))
     return "".join(lines)
 
 
@@ -123,22 +124,11 @@ def _decades(values: Sequence[float], x_of: Callable[[float], float]) -> str:
     ticks = [step * 10.0**exponent for exponent in exponents for step in (1, 2, 3, 5, 7)]
     shown = [tick for tick in ticks if low <= tick <= high]
     return "".join(
-        _text(x_of(tick), _HEIGHT - _BOTTOM + 18, f"{tick:g}", "middle") for tick in shown
+        text(x_of(tick), _HEIGHT - _BOTTOM + 18, f"{tick:g}", "middle") for tick in shown
     )
 
 
 def _legend_entry(number: int, color: str, label: str) -> str:
     x = _LEFT + number * (_WIDTH - _LEFT) / len(_COLORS)
     y = _HEIGHT - 12
-    return f'<circle cx="{x:.0f}" cy="{y - 4}" r="5" fill="{color}"/>' + _text(x + 10, y, label)
-
-
-def _svg(height: float, parts: Sequence[str], title: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}" '
-        f'font-size="13" font-family="inherit">{"".join(parts)}</svg>'
-    )
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return f'<circle cx="{x:.0f}" cy="{y - 4}" r="5" fill="{color}"/>' + text(x + 10, y, label)
