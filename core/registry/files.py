@@ -15,10 +15,11 @@ from pathlib import Path, PurePosixPath
 from core.jobs import Progress
 from core.kernel.errors import InvalidInput, NoCapacity, Unavailable
 from core.kernel.settings import settings
+from core.registry.listing import safe_files
+from core.registry.schemas import FileView
 
 _CHUNK_BYTES = 4 << 20
 _RESERVE_BYTES = 1 << 30
-_MAX_FILES = 10_000
 # How llama.cpp names the parts of a split model; it finds the others from the first.
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 
@@ -111,29 +112,10 @@ def found_at(path: Path) -> dict[str, Path]:
             remedy="Give the path of a model's file, or of its folder.",
         )
     if path.is_dir():
-        return {name: path / name for name in chosen_names(_names_below(path), str(path))}
+        below = {entry.name: entry.path for entry in safe_files(path)}
+        return {name: below[name] for name in chosen_names(list(below), str(path))}
     there = {file.name for file in path.parent.iterdir()} if split_of(path.name) else {path.name}
     return {name: path.parent / name for name in _all_parts(path.name, there)}
-
-
-def _names_below(folder: Path) -> list[str]:
-    names: list[str] = []
-    cache = folder.resolve().parent.parent / "blobs"
-    inside = [folder.resolve(), *([cache] if folder.resolve().parent.name == "snapshots" else [])]
-    for at, _folders, found in os.walk(folder):
-        for file in (Path(at) / name for name in found):
-            target = file.resolve()
-            if file.is_symlink() and not any(target.is_relative_to(root) for root in inside):
-                raise InvalidInput(
-                    f"{file} is a link out of its folder, to {target}.",
-                    remedy="Put the file itself there, or name it directly.",
-                )
-            names.append(file.relative_to(folder).as_posix())
-        if len(names) > _MAX_FILES:
-            raise InvalidInput(
-                f"{folder} holds more than {_MAX_FILES:,} files.", remedy="Name the model's folder."
-            )
-    return names
 
 
 def chosen_names(names: Sequence[str], where: str) -> list[str]:
@@ -277,12 +259,22 @@ def _copy(
         os.fsync(writing.fileno())
 
 
-def sha256(parts: Sequence[Path], on_bytes: Callable[[int], None] = lambda _count: None) -> str:
-    """The SHA-256 of the bytes of several files, in order, as hex."""
+def sha256(path: Path, on_bytes: Callable[[int], None] = lambda _count: None) -> str:
+    """The SHA-256 of a file, as hex."""
     digest = hashlib.sha256()
-    for part in parts:
-        with part.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                on_bytes(len(chunk))
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            on_bytes(len(chunk))
     return digest.hexdigest()
+
+
+def model_sha256(kept: Sequence[FileView]) -> str:
+    """What tells a version's files from any other: the SHA-256 of its file, as hex.
+
+    Of several files it is that of their list, as `sha256sum` writes it, in the order of names.
+    """
+    if len(kept) == 1:
+        return kept[0].sha256
+    lines = (f"{file.sha256}  {file.name}\n" for file in sorted(kept, key=lambda file: file.name))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

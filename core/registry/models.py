@@ -87,6 +87,7 @@ class ModelVersion(Facts, Base):
     scan_state: Mapped[str] = mapped_column(String(20), default="not scanned")
     severity: Mapped[str | None] = mapped_column(String(20))
     findings: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    scan_reasons: Mapped[list[Any]] = mapped_column(JSON, default=list)
     scanned_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     override_reason: Mapped[str | None] = mapped_column(Text)
     override_by_name: Mapped[str | None] = mapped_column(String(200))

@@ -8,11 +8,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.kernel.crypto import Secret
+from core.registry.scanners.report import Finding, ScanState, Severity
 
 ModelKind = Literal["local", "hosted"]
 ModelState = Literal["adding", "ready", "failed", "listed"]
 Stage = Literal["draft", "approved", "production", "retired"]
-Severity = Literal["safe", "low", "medium", "high", "critical"]
 STAGES: tuple[Stage, ...] = ("draft", "approved", "production", "retired")
 
 
@@ -85,9 +85,9 @@ class FileView(_View):
 class VersionView(FactsView):
     """One version of a model.
 
-    `scan_state` "not scanned" means that nothing is known, never that it is clean: `severity` is
-    None then. `findings` are as `core.registry.scanning` gives them. `artifact_uri` is where the
-    artifact store keeps the files; None when only this machine has them.
+    `scan_state` "not scanned" means that a scanner has not run or failed (`scan_reasons` says
+    why), never that it is clean: without a finding `severity` is None then. `artifact_uri` is
+    where the artifact store keeps the files; None when only this machine has them.
     """
 
     id: str
@@ -101,9 +101,10 @@ class VersionView(FactsView):
     artifact_uri: str | None
     files: list[FileView]
     stage: Stage
-    scan_state: Literal["scanned", "not scanned"]
+    scan_state: ScanState
     severity: Severity | None
-    findings: list[dict[str, Any]]
+    findings: list[Finding]
+    scan_reasons: list[str]
     scanned_at: datetime | None
     override_reason: str | None
     override_by_name: str | None

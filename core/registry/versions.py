@@ -159,7 +159,7 @@ def production_history(actor: Actor, model_id: str) -> list[ProductionPeriod]:
     """What was in production when, the newest first."""
     periods: list[ProductionPeriod] = []
     for change in stage_history(actor, model_id):
-        if change.from_stage == "production" and periods:
+        if change.from_stage == "production":
             periods[-1] = periods[-1].model_copy(update={"end": change.at})
         if change.to_stage == "production":
             periods.append(
@@ -337,11 +337,10 @@ def blocked(actor: Actor, project_id: str, version: VersionView) -> tuple[str, s
     if version.override_at is not None:
         return "", ""
     if version.severity == "critical":
-        worst = [f for f in version.findings if f.get("severity") == "critical"]
-        what = str(worst[0].get("what") or worst[0].get("message") or "") if worst else ""
+        worst = [finding for finding in version.findings if finding.severity == "critical"]
         return (
             f"the scan of version {number} found {len(worst)} critical "
-            f"finding{'' if len(worst) == 1 else 's'}{f' ({what[:160]})' if what else ''}.",
+            f"finding{'' if len(worst) == 1 else 's'}: {worst[0].file}: {worst[0].what[:160]}",
             "Use other files of it; an admin can override this with a reason.",
         )
     if rules.block_unscanned and version.scan_state != "scanned":

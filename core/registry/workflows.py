@@ -19,7 +19,7 @@ from core.kernel.actor import Actor
 from core.kernel.errors import BudError, Conflict, UpstreamFailed
 from core.registry import artifacts, crud, extraction, files, scanning, sources, versions
 from core.registry.models import Model, ModelVersion
-from core.registry.reading import Sha256
+from core.registry.scanning import ScanReport
 from core.registry.schemas import FileView
 from core.registry.sources import Plan, Source
 
@@ -153,6 +153,7 @@ def register(
         extracted={},
         files=[],
         findings=[],
+        scan_reasons=[],
         stage="draft",
         scan_state="not scanned",
         created_by_name=registration["created_by_name"],
@@ -183,17 +184,26 @@ def _refuse_known(progress: Progress, version_id: str, source: Source, plan: Pla
         _refuse_twin(version_id, plan.files[0].sha256)
     if source.kind == "file" and _may_be_known(version_id, plan.size_bytes):
         # Reading it once is cheaper than copying it for nothing.
+        rate = files.Rate(progress, plan.size_bytes)
         with files.disk_errors():
-            parts = [Path(file.at) for file in plan.files]
-            sha256 = files.sha256(parts, files.Rate(progress, plan.size_bytes).add)
-        _refuse_twin(version_id, sha256)
+            found = [
+                FileView(
+                    name=file.name,
+                    size_bytes=file.size_bytes or 0,
+                    sha256=files.sha256(Path(file.at), rate.add),
+                )
+                for file in plan.files
+            ]
+        _refuse_twin(version_id, files.model_sha256(found))
 
 
 def _download(
     progress: Progress, version_id: str, source: dict[str, Any], plan: dict[str, Any]
 ) -> list[dict[str, Any]]:
     folder = files.folder_of(version_id)
-    return sources.fetch(progress, Source(**source), Plan.from_json(plan), folder)
+    fetched = sources.fetch(progress, Source(**source), Plan.from_json(plan), folder)
+    _refuse_twin(version_id, files.model_sha256([FileView(**file) for file in fetched]))
+    return fetched
 
 
 def _extract(progress: Progress, version_id: str, fetched: list[dict[str, Any]]) -> dict[str, Any]:
@@ -206,17 +216,19 @@ def _extract(progress: Progress, version_id: str, fetched: list[dict[str, Any]])
 
 def _scan(progress: Progress, version_id: str, fetched: list[dict[str, Any]]) -> dict[str, Any]:
     """Scan the files and compare them with what was fetched, in one read of each."""
+    folder = files.folder_of(version_id)
     rate = files.Rate(progress, sum(file["size_bytes"] for file in fetched))
-    whole = Sha256()
     with files.disk_errors():
-        report = scanning.scan(_kept(version_id, fetched), sinks=[whole], on_bytes=rate.add)
-    found = [file.sha256 for file in report.files]
-    for expected, sha256 in zip(fetched, found, strict=True):
-        if expected["sha256"] != sha256:
-            (files.folder_of(version_id) / expected["name"]).unlink()
+        report = scanning.scan([folder], on_bytes=rate.add)
+    found = {file.name: file.sha256 for file in report.files}
+    for file in fetched:
+        # One that is missing is a finding of its own, such as an archive made to fill the disk.
+        sha256 = found.get(file["name"], file["sha256"])
+        if sha256 != file["sha256"]:
+            (folder / file["name"]).unlink()
             raise UpstreamFailed(
-                f"{expected['name']} on the disk is not what was fetched: its SHA-256 is "
-                f"{sha256[:12]}…, not {expected['sha256'][:12]}….",
+                f"{file['name']} on the disk is not what was fetched: its SHA-256 is "
+                f"{sha256[:12]}…, not {file['sha256'][:12]}….",
                 remedy="Check the disk, then add the model again.",
             )
     for finding in report.findings:
@@ -224,12 +236,7 @@ def _scan(progress: Progress, version_id: str, fetched: list[dict[str, Any]]) ->
     for reason in report.reasons:
         progress.log(f"not scanned: {reason}", level="warning")
     progress.update(1, report.severity or report.state)
-    return {
-        "sha256": whole.hexdigest(),
-        "state": report.state,
-        "severity": report.severity,
-        "findings": [finding.model_dump(mode="json") for finding in report.findings],
-    }
+    return report.model_dump(mode="json")
 
 
 def _save(
@@ -241,8 +248,8 @@ def _save(
     scanned: dict[str, Any],
 ) -> None:
     kept = [FileView(**file) for file in fetched]
-    size_bytes = sum(file.size_bytes for file in kept)
-    _refuse_twin(version_id, scanned["sha256"])
+    size_bytes, sha256 = sum(file.size_bytes for file in kept), files.model_sha256(kept)
+    _refuse_twin(version_id, sha256)
     uri = artifacts.keep(version_id, kept, files.Rate(progress, size_bytes))
     progress.check()
     with database.transaction() as tx:
@@ -253,10 +260,10 @@ def _save(
         take_facts(version, facts)
         licence = plan["licence"]
         version.licence = version.licence or (licence[:120] if licence else None)
-        version.files, version.size_bytes, version.sha256 = fetched, size_bytes, scanned["sha256"]
+        version.files, version.size_bytes, version.sha256 = fetched, size_bytes, sha256
         version.revision, version.artifact_uri = plan["revision"], uri
         version.path = str(_path_of(version_id, kept))
-        _take_report(version, scanned)
+        take_report(version, ScanReport.model_validate(scanned))
         version.state, version.error = "ready", None
         tx.flush()
         versions.settle(tx, model)
@@ -269,11 +276,14 @@ def take_facts(version: ModelVersion, facts: dict[str, Any]) -> None:
         setattr(version, name, value)
 
 
-def _take_report(version: ModelVersion, scanned: dict[str, Any]) -> None:
-    if version.override_at is not None and version.findings != scanned["findings"]:
+def take_report(version: ModelVersion, report: ScanReport) -> None:
+    """Let a version bear its scan; an override holds for the findings that it was made for."""
+    findings = [finding.model_dump(mode="json") for finding in report.findings]
+    if version.override_at is not None and version.findings != findings:
         version.override_reason = version.override_by_name = version.override_at = None
-    version.scan_state, version.severity = scanned["state"], scanned["severity"]
-    version.findings, version.scanned_at = scanned["findings"], clock.now()
+    version.scan_state, version.severity = report.state, report.severity
+    version.findings, version.scanned_at = findings, clock.now()
+    version.scan_reasons = list(report.reasons)
 
 
 def _path_of(version_id: str, kept: Sequence[FileView]) -> Path:
@@ -298,7 +308,7 @@ def _save_report(progress: Progress, version_id: str, scanned: dict[str, Any]) -
         version = crud.version(tx, version_id)
         if version is None:
             raise Conflict("The version was deleted while it was scanned.")
-        _take_report(version, scanned)
+        take_report(version, ScanReport.model_validate(scanned))
         audit.record(
             tx,
             Actor.system(version.tenant_id),

@@ -90,7 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
             error = {"message": "Incorrect API key provided: sk-wr**ng.", "type": "invalid_request"}
             return 401, {"error": {**error, "code": "invalid_api_key"}}
         mini = {"id": "gpt-4o-mini", "created": 1721172741, "owned_by": "system"}
-        return 200, _openai_list(mini, {"id": "gpt-4o", "created": 1715367049, "owned_by": "system"})
+        return 200, _openai_list(
+            mini, {"id": "gpt-4o", "created": 1715367049, "owned_by": "system"}
+        )
 
     def _groq(self, rest: str, _query: Any, headers: dict[str, str], _sent: bytes) -> Any:
         if rest != "openai/v1/models" or not self._bearer_is_right(headers):
@@ -146,7 +148,9 @@ class _Handler(BaseHTTPRequestHandler):
             return 403, {"message": "The security token included in the request is invalid."}
         row = {"modelArn": "arn:aws:bedrock:…", "providerName": "Amazon"}
         return 200, {
-            "modelSummaries": [{**row, "modelId": "amazon.nova-lite-v1:0", "modelName": "Nova Lite"}]
+            "modelSummaries": [
+                {**row, "modelId": "amazon.nova-lite-v1:0", "modelName": "Nova Lite"}
+            ]
         }
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:

@@ -228,8 +228,8 @@ def test_a_split_model_keeps_its_parts_and_counts_all_of_them(
     kept = sorted(Path(model.path).parent.iterdir())
     assert [part.name for part in kept] == [f"big-0000{n}-of-00002.gguf" for n in (1, 2)]
     assert model.size_bytes == sum(part.stat().st_size for part in kept)
-    both = b"".join(part.read_bytes() for part in kept)
-    assert model.sha256 == hashlib.sha256(both).hexdigest()
+    listed = "".join(f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in kept)
+    assert model.sha256 == hashlib.sha256(listed.encode()).hexdigest()
 
 
 def test_a_link_keeps_its_own_name(running: Path, tmp_path: Path, admin: Actor) -> None:

@@ -53,6 +53,24 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_audit_entries_project_id_at'), ['project_id', 'at'], unique=False)
         batch_op.create_index(batch_op.f('ix_audit_entries_subject'), ['subject'], unique=False)
 
+    op.create_table('board_refreshes',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('board', sa.String(length=80), nullable=False),
+    sa.Column('state', sa.String(length=20), nullable=False),
+    sa.Column('source', sa.Text(), nullable=False),
+    sa.Column('error', sa.Text(), nullable=True),
+    sa.Column('added', sa.Integer(), nullable=False),
+    sa.Column('removed', sa.Integer(), nullable=False),
+    sa.Column('changed', sa.Integer(), nullable=False),
+    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('decided_at', core.kernel.database.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('decided_by', sa.String(length=200), nullable=True),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_board_refreshes'))
+    )
+    with op.batch_alter_table('board_refreshes', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_board_refreshes_tenant_id_board_created_at'), ['tenant_id', 'board', 'created_at'], unique=False)
+
     op.create_table('chat_sessions',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('tenant_id', sa.String(length=40), nullable=False),
@@ -461,6 +479,7 @@ def upgrade() -> None:
     sa.Column('scan_state', sa.String(length=20), nullable=False),
     sa.Column('severity', sa.String(length=20), nullable=True),
     sa.Column('findings', sa.JSON(), nullable=False),
+    sa.Column('scan_reasons', sa.JSON(), nullable=False),
     sa.Column('scanned_at', core.kernel.database.UtcDateTime(timezone=True), nullable=True),
     sa.Column('override_reason', sa.Text(), nullable=True),
     sa.Column('override_by_name', sa.String(length=200), nullable=True),
@@ -692,6 +711,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_chat_sessions_project_id_user_id_updated_at'))
 
     op.drop_table('chat_sessions')
+    with op.batch_alter_table('board_refreshes', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_board_refreshes_tenant_id_board_created_at'))
+
+    op.drop_table('board_refreshes')
     with op.batch_alter_table('audit_entries', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_audit_entries_subject'))
         batch_op.drop_index(batch_op.f('ix_audit_entries_project_id_at'))
