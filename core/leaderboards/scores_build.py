@@ -91,13 +91,19 @@ def metrics() -> dict[tuple[str, str, str], Metric]:
 
 
 def _metric(row: Mapping[str, str]) -> Metric:
-    truths = {"true": True, "false": False, "": None}
     return Metric(
-        *(row["board"], row["variant"], row["metric"], row["kind"], row["unit"]),
-        *(float(row[end]) if row[end] else None for end in ("low", "high")),
-        truths[row["higher_is_better"]],
-        *(row["task"], row["note"], row["copy_of"]),
-        row["headline"] == "true",
+        board=row["board"],
+        variant=row["variant"],
+        metric=row["metric"],
+        kind=row["kind"],
+        unit=row["unit"],
+        low=float(row["low"]) if row["low"] else None,
+        high=float(row["high"]) if row["high"] else None,
+        higher_is_better={"true": True, "false": False}.get(row["higher_is_better"]),
+        task=row["task"],
+        note=row["note"],
+        copy_of=row["copy_of"],
+        is_headline=row["headline"] == "true",
     )
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from core.registry.catalogue_index import Index
+
 DATA = Path(__file__).parent / "data"
 
 
 @cache
 def models() -> pd.DataFrame:
     """A row a canonical model; see `docs/identity.md`."""
-    return pd.read_parquet(DATA / "catalogue.parquet")
+    return pd.read_parquet(DATA / "catalogue.parquet", dtype_backend="numpy_nullable")
 
 
 @cache
@@ -27,4 +29,16 @@ def names() -> pd.DataFrame:
 @cache
 def prices() -> pd.DataFrame:
     """What hosts ask for a model's tokens, USD per million."""
-    return pd.read_parquet(DATA / "prices.parquet")
+    return pd.read_parquet(DATA / "prices.parquet", dtype_backend="numpy_nullable")
+
+
+def model_of() -> dict[tuple[str, str, str], str | None]:
+    """The model of each published name, by (name, organisation, source)."""
+    rows = names()[["name", "organisation", "source", "model_id"]].itertuples(index=False)
+    return {(name, organisation, source): model for name, organisation, source, model in rows}
+
+
+@cache
+def index() -> Index:
+    """The shipped catalogue, ready to be searched; made once, in about a second."""
+    return Index(models(), names(), prices())

@@ -47,8 +47,6 @@ _CATEGORIES = {
     "speech_to_text": (("audio",), ("text",)),
     "text_to_speech": (("text",), ("audio",)),
 }
-_PLAN = re.compile(r"plan|coding|free|copilot|gitlab|sap-ai|firepass")
-# Facts that one way of serving a model does not share with another are not taken over.
 _COLUMNS = [
     "id",
     "name",
@@ -250,7 +248,7 @@ def _gpustack(folder: Path) -> Iterator[Entry]:
                 "hub_id": hub_id,
                 "modalities_in": takes,
                 "modalities_out": gives,
-                "parameters": _billions(row["size_b"]),
+                "parameters": _gpustack_size(row),
                 "active_parameters": _billions(row["activated_size_b"]),
                 "licence_note": row["licenses"],
                 "release_date": row["release_date"],
@@ -258,6 +256,12 @@ def _gpustack(folder: Path) -> Iterator[Entry]:
             }
             source = f"{file}: {row['source']}"
             yield _entry(hub_id, "", file, 1, facts, 2, source, is_hub=True)
+
+
+def _gpustack_size(row: Mapping[str, str]) -> int | None:
+    """Its sizes over a trillion stand in trillions: a model is never under its active part."""
+    size, active = _billions(row["size_b"]), _billions(row["activated_size_b"])
+    return size * 1000 if size and active and size < active else size
 
 
 def _embedding_models(folder: Path) -> Iterator[Entry]:
@@ -472,7 +476,7 @@ def _is_plan(row: Mapping[str, str], cost_in: float, cost_out: float) -> bool:
 
 
 def _model(model_id: str, entries: Sequence[Entry]) -> dict[str, Any]:
-    """One row of the catalogue: the facts of the most trusted source, the commonest among equals."""
+    """One row of the catalogue: of each fact what the most trusted source says, most often."""
     identity = parse(model_id)
     best = min(entries, key=lambda entry: (entry.published.preference, entry.published.name))
     chosen: dict[str, Fact] = {}

@@ -148,10 +148,10 @@ class Snapshot:
 
     def completed(self, other: Snapshot) -> Snapshot:
         """Both in one, where they fit."""
-        return Snapshot(
-            *(mine if mine is not None else theirs for mine, theirs in self._pairs(other)),
-            revision=self.revision,
+        year, month, day = (
+            mine if mine is not None else theirs for mine, theirs in self._pairs(other)
         )
+        return Snapshot(year, month, day, self.revision)
 
     def _pairs(self, other: Snapshot) -> tuple[tuple[int | None, int | None], ...]:
         return (self.year, other.year), (self.month, other.month), (self.day, other.day)

@@ -1,7 +1,7 @@
-"""Measures the resolver: samples pairs of names for two people to label, and scores the answers.
+"""Samples pairs of published names for two people to label; `identity_report` scores the resolver.
 
 The pairs hide what the resolver says and which kind they are; `pairs_key.csv` beside them keeps
-the kind. Half of the pairs, by their id, is the test set: it is read for the report only.
+the kind.
 """
 
 from __future__ import annotations
@@ -17,15 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.kernel.errors import InvalidInput, NotFound
 from core.registry.identity import Identity, parse
 
 MERGES = 600
 HARD_PAIRS = 600
 NAMES_PER_STRATUM = 150
 _PAIR_COLUMNS = ("id", "kind", "name_a", "org_a", "source_a", "name_b", "org_b", "source_b")
-_LABELS = ("same", "different", "unsure")
-_Z95 = 1.959964
 _STRATA = {
     "open_models.csv": "hub catalogues",
     "gpustack_catalog.csv": "hub catalogues",
@@ -72,29 +69,6 @@ class Pair:
         """The same for the same names."""
         text = "\n".join([self.kind, *_cells(self.first), *_cells(self.second)])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share with its Wilson interval of 95%."""
-
-    hits: int
-    of: int
-
-    @property
-    def value(self) -> float:
-        """0 to 1; NaN of nothing."""
-        return self.hits / self.of if self.of else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Lower and upper end (Wilson 1927)."""
-        if not self.of:
-            return (0.0, 1.0)
-        share, square = self.hits / self.of, _Z95**2 / self.of
-        middle = (share + square / 2) / (1 + square)
-        half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
-        return (max(0.0, middle - half), min(1.0, middle + half))
 
 
 def _cells(name: Name) -> tuple[str, str, str]:
@@ -235,7 +209,7 @@ class _Near:
             other = self._names[position]
             if _differ(asked, other) and stratum(other.source) != stratum(asked.source):
                 found.setdefault(other.name.lower(), other)
-            if len(found) == 3:  # noqa: PLR2004 - the three nearest
+            if len(found) == 3:
                 break
         return list(found.values())
 
@@ -246,7 +220,7 @@ def _triples(name: str) -> frozenset[str]:
 
 
 def write(pairs: Iterable[Pair], folder: Path) -> None:
-    """Write `pairs_to_label.csv`, which tells nothing, and `pairs_key.csv` with kind and stratum."""
+    """Write `pairs_to_label.csv`, which tells nothing, and `pairs_key.csv` with the kinds."""
     folder.mkdir(parents=True, exist_ok=True)
     ordered = sorted(pairs, key=lambda pair: pair.id)
     with (folder / "pairs_to_label.csv").open("w", encoding="utf-8", newline="") as lines:
@@ -259,8 +233,3 @@ def write(pairs: Iterable[Pair], folder: Path) -> None:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(("id", "kind", "stratum"))
         writer.writerows([pair.id, pair.kind, pair.stratum] for pair in ordered)
-
-
-def is_test(pair_id: str) -> bool:
-    """Whether a pair belongs to the half that is read for the report only."""
-    return int(pair_id, 16) % 2 == 1

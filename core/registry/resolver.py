@@ -17,9 +17,11 @@ from core.registry.identity import Identity, Snapshot, parse
 
 # Makers whose undated name is a pointer to the newest snapshot; of the others it is a model itself.
 _POINTER_MAKERS = frozenset(("openai", "anthropic", "xai", "mistralai"))
+# Makers that also serve others' models under their own name.
 _HOSTING_MAKERS = frozenset(
-    "databricks,tencent,mistralai,perplexity,snowflake,groq,google,amazon,microsoft,qwen,together".split(
-        ","
+    (
+        *("amazon", "databricks", "google", "groq", "microsoft", "mistralai", "perplexity", "qwen"),
+        *("snowflake", "tencent", "together"),
     )
 )
 _MIRRORS = frozenset(("nousresearch", "decapoda-research", "together", "unsloth"))
