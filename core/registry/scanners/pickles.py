@@ -394,6 +394,17 @@ _HARMLESS: dict[str, frozenset[str]] = {
     "torch.serialization": frozenset({"_get_layout"}),
     "joblib.numpy_pickle": frozenset({"NumpyArrayWrapper"}),
 }  # fmt: skip
+# What loads or runs something else, and picklescan 1.0.5 does not list.
+_RUNS_MORE = frozenset({
+    "importlib", "imp", "marshal", "code", "codeop", "multiprocessing", "_posixsubprocess",
+    "zipimport", "site", "types", "concurrent", "threading", "_thread", "torch.hub", "dill",
+    "cloudpickle", "shelve",
+})  # fmt: skip
+_LOADS_MORE = frozenset({
+    ("torch", "load"), ("torch.jit", "load"), ("torch.storage", "_load_from_bytes"),
+    ("numpy", "load"), ("pandas", "read_pickle"), ("joblib", "load"),
+    ("joblib.numpy_pickle", "load"),
+})  # fmt: skip
 _TORCH_STORAGE = re.compile(r"[A-Za-z0-9]+Storage")
 # Ways from any object to the interpreter's insides.
 _INSIDES = re.compile(
@@ -431,8 +442,11 @@ def _is_harmless(module: str, attribute: str) -> bool:
 
 
 def _is_dangerous(name: Import) -> bool:
-    """Whether picklescan knows it as dangerous, asked with a pickle that only imports it."""
+    """Whether it runs or loads something else; picklescan is asked with a pickle of its name."""
     module, attribute = name
+    above = {module, module.partition(".")[0], ".".join(module.split(".")[:2])}
+    if above & _RUNS_MORE or name in _LOADS_MORE:
+        return True
     minimal = b"c" + f"{module}\n{attribute}\n".encode() + b"."
     found = scan_pickle_bytes(io.BytesIO(minimal), "import").globals
     return any(imported.safety is SafetyLevel.Dangerous for imported in found)
