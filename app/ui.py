@@ -22,8 +22,11 @@ _SECTIONS: dict[str, list[tuple[str, str, str]]] = {
     "": [("home", "Home", ":material/home:")],
     "Models": [
         ("models", "Models", ":material/deployed_code:"),
+        ("licences", "Licences", ":material/gavel:"),
         ("deployments", "Deployments", ":material/rocket_launch:"),
         ("playground", "Playground", ":material/forum:"),
+        ("leaderboards", "Leaderboards", ":material/leaderboard:"),
+        ("compare", "Compare", ":material/compare_arrows:"),
     ],
     "Plan": [("what_if", "What if", ":material/tune:")],
     "Operate": [

@@ -8,7 +8,7 @@ from core.registry.licences.answers import answers, curated_keys, is_curated
 from core.registry.licences.identification import by_id, identify
 from core.registry.licences.index import licence, licences
 from core.registry.licences.questions import QUESTIONS
-from core.registry.licences.texts import text
+from core.registry.licences.texts import passage, text
 from core.registry.licences.uses import USES, Use
 from core.registry.licences.verdicts import verdict
 
@@ -23,6 +23,7 @@ __all__ = [
     "is_curated",
     "licence",
     "licences",
+    "passage",
     "text",
     "verdict",
 ]

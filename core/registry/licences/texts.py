@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,3 +40,29 @@ def text(key: str) -> str:
             remedy="Paste the text that came with the model: it is compared with those it has.",
         )
     return found
+
+
+def passage(key: str, quotation: str, around_letters: int = 400) -> tuple[str, str, str]:
+    """A quotation where it stands in a licence: what comes before, itself, what comes after.
+
+    Raises:
+        NotFound: Bud does not have the text, or the quotation is not in it.
+    """
+    whole = text(key)
+    found = _pattern(quotation).search(whole)
+    if found is None:
+        raise NotFound(f"The text of {key} does not hold these words.", value=quotation)
+    start, end = found.span()
+    return (
+        whole[max(0, start - around_letters) : start],
+        whole[start:end],
+        whole[end : end + around_letters],
+    )
+
+
+def _pattern(quotation: str) -> re.Pattern[str]:
+    """The quotation however it is wrapped, and with either form of quotation marks."""
+    words = [
+        re.escape(word).replace('"', '["“”]').replace("'", "['’‘]") for word in quotation.split()
+    ]
+    return re.compile(r"\s+".join(words))
