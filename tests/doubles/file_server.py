@@ -22,6 +22,7 @@ class Site:
     content_type: str = "application/octet-stream"
     etags: bool = True
     break_after_bytes: int | None = None
+    claimed_bytes: int | None = None
     extra_bytes: int = 0
     bytes_a_second: int | None = None
     requests: list[tuple[str, str | None, str | None]] = field(default_factory=list)
@@ -76,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"Content-Type": self.site.content_type}
         # Without a length, as in HTTP/1.0, nobody notices that there is more than was said.
         if not self.site.extra_bytes or len(self.site.requests) == 1:
-            headers["Content-Length"] = str(len(content) - first)
+            headers["Content-Length"] = str(self.site.claimed_bytes or len(content) - first)
         if self.site.etags:
             headers["ETag"] = etag
         if wanted:

@@ -95,7 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._object(bucket, key)
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def do_PUT(self) -> None:
         begun = self._begin()

@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from core import jobs
 from core.kernel.actor import Actor
-from core.kernel.settings import ROOT
+from core.kernel.settings import ROOT, settings
 from core.registry import files
 from core.registry import services as registry
+from tests.doubles import file_server
 from tests.doubles.hub_server import Hub, serving
 
 sys.path.insert(0, str(ROOT / "tests" / "unit" / "registry"))
@@ -102,4 +105,27 @@ def test_a_killed_download_goes_on_with_the_bytes_that_are_missing(
     view = jobs.get(admin, job_id)
     assert (view.state, [step.runs for step in view.steps]) == ("succeeded", [1, 2, 1, 1, 1])
     assert hub.downloads() == [None, f"bytes={left_bytes}-"]
+    assert target.read_bytes() == content
+
+
+def test_a_killed_download_from_a_url_goes_on_and_is_whole(
+    data_dir: Path, admin: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUD_PRIVATE_HOSTS", "127.0.0.1")
+    settings.cache_clear()
+    content = gguf_bytes() + os.urandom(4_000_000)
+    site = file_server.Site({"/large.gguf": content}, bytes_a_second=3_000_000)
+    with file_server.serving(site):
+        model, job_id = registry.add_from_url(admin, PROJECT, f"{site.url}/large.gguf")
+        target = files.folder_of(str(model.version_id)) / "large.gguf"
+        with _runner() as first:
+            _until(lambda: target.exists() and target.stat().st_size > 1_000_000)
+            first.kill()
+            first.wait()
+        left_bytes = target.stat().st_size
+        with _runner():
+            _until(lambda: not jobs.get(admin, job_id).is_active)
+    view = jobs.get(admin, job_id)
+    assert (view.state, [step.runs for step in view.steps]) == ("succeeded", [1, 2, 1, 1, 1])
+    assert site.ranges() == [None, None, f"bytes={left_bytes}-"]
     assert target.read_bytes() == content

@@ -182,7 +182,8 @@ def _take(
     accept(answer)
     if answer.status_code != _PARTIAL_CONTENT:
         written.begin_anew()
-    for chunk in answer.iter_raw(CHUNK_BYTES):
+    # As they come: a larger chunk would be lost when the connection breaks in it.
+    for chunk in answer.iter_raw():
         written.add(chunk)
 
 

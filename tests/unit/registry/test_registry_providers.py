@@ -182,54 +182,47 @@ def test_only_admins_of_the_project_handle_credentials(double: Providers, admin:
         providers.get_provider(stranger, view.id)
 
 
-@pytest.mark.parametrize(
-    ("changes", "error", "said"),
-    [
-        ({"kind": "opnai"}, InvalidInput, r"no kind of provider 'opnai'.*anthropic"),
-        ({"credentials": {}}, InvalidInput, r"OpenAI needs: API key \(api_key\)"),
-        ({"credentials": {"token": Secret("x")}}, InvalidInput, "no credential 'token'"),
-        ({"credentials": {"api_key": Secret("a\nb")}}, InvalidInput, "signs that no such key has"),
-        ({"options": {"region": "x"}}, InvalidInput, "no option 'region'"),
-        ({"base_url": "https://me:pw@api.example"}, InvalidInput, "holds a user name or password"),
-        ({"base_url": "http://10.0.0.7/v1"}, InvalidInput, "not https"),
-        ({"base_url": "https://10.0.0.7/v1"}, InvalidInput, r"private network.*BUD_PRIVATE_HOSTS"),
-        ({"base_url": "https://[::ffff:169.254.169.254]/"}, InvalidInput, "private network"),
-        ({"base_url": "http://127.0.0.1:9/v1"}, Unavailable, "cannot be reached"),
-        ({"kind": "azure_openai", "options": {"resource": "a/b"}}, InvalidInput, "letters, digits"),
-    ],
-)
-def test_what_is_wrong_with_a_request_is_named(
-    double: Providers, admin: Actor, changes: dict[str, Any], error: type[Exception], said: str
+def test_what_is_wrong_with_a_request_is_named_before_anything_is_sent(
+    double: Providers, admin: Actor
 ) -> None:
     values = {"kind": "openai", "base_url": f"{double.url}/openai/v1"}
     values |= {"credentials": {"api_key": Secret(KEY)}}
-    with pytest.raises(error, match=said):
-        providers.add_provider(admin, PROJECT, ProviderRequest(**(values | changes)))
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"kind": "opnai"}, r"no kind of provider 'opnai'.*anthropic"),
+        ({"credentials": {}}, r"OpenAI needs: API key \(api_key\)"),
+        ({"credentials": {"token": Secret("x")}}, "no credential 'token'"),
+        ({"credentials": {"api_key": Secret("a\nb")}}, "signs that no such key has"),
+        ({"options": {"region": "x"}}, "no option 'region'"),
+        ({"kind": "openai_compatible", "base_url": ""}, "needs a base URL"),
+        ({"base_url": "https://me:pw@api.example"}, "holds a user name or password"),
+        ({"base_url": "http://10.0.0.7/v1"}, "not https"),
+        ({"base_url": "https://10.0.0.7/v1"}, r"private network.*BUD_PRIVATE_HOSTS"),
+        ({"base_url": "https://[::ffff:169.254.169.254]/"}, "private network"),
+        ({"base_url": "https://[64:ff9b::a00:1]/"}, "private network"),
+        ({"kind": "azure_openai", "options": {"resource": "a/b"}}, "letters, digits"),
+    ]
+    for changes, said in cases:
+        with pytest.raises(InvalidInput, match=said):
+            providers.add_provider(admin, PROJECT, ProviderRequest(**(values | changes)))
     assert double.requests == []
-    assert providers.list_providers(admin, PROJECT) == []
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "error", "said"),
-    [
+def test_what_a_provider_answers_is_said_and_nothing_is_kept(
+    double: Providers, admin: Actor
+) -> None:
+    cases: list[tuple[int, bytes, type[Exception], str]] = [
         (200, b"<html>log in</html>", UpstreamFailed, "not answer with a list of models"),
         (200, b'{"data": 7}', UpstreamFailed, "not answer with a list of models"),
         (404, b"{}", UpstreamFailed, "does not exist"),
         (429, b"{}", RateLimited, "too many requests"),
         (500, b"{}", UpstreamFailed, "answered 500"),
-    ],
-)
-def test_what_a_provider_answers_is_said(
-    double: Providers,
-    admin: Actor,
-    status: int,
-    body: bytes,
-    error: type[Exception],
-    said: str,
-) -> None:
-    double.status, double.body = status, body
-    with pytest.raises(error, match=said):
-        providers.add_provider(admin, PROJECT, _request(double))
+    ]
+    for double.status, double.body, error, said in cases:
+        with pytest.raises(error, match=said):
+            providers.add_provider(admin, PROJECT, _request(double))
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        providers.add_provider(admin, PROJECT, _request(double, base_url="http://127.0.0.1:9/v1"))
+    assert providers.list_providers(admin, PROJECT) == []
 
 
 def test_credentials_do_not_follow_a_redirect(double: Providers, admin: Actor) -> None:

@@ -121,8 +121,8 @@ def test_a_file_that_grows_while_it_is_copied_is_refused(data_dir: Path, tmp_pat
         still_to_grow.clear()
 
     still_to_grow = [True]
+    target = folder / source.name
     with pytest.raises(InvalidInput, match="changed while it was copied"):
-        target = folder / source.name
         files.copy(source, target, lambda count: grow(count) if still_to_grow else None)
 
 
