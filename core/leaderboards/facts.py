@@ -19,7 +19,7 @@ def facts() -> pd.DataFrame:
     """`ranking.FACTS` by model id; the price is that of the cheapest provider."""
     table = catalogue.models().set_index("id")
     table["usd_per_million_tokens"] = cheapest(catalogue.prices()).reindex(table.index)
-    return table[list(FACTS)]
+    return table[[*FACTS, "hub_id"]]
 
 
 def cheapest(prices: pd.DataFrame) -> pd.Series:

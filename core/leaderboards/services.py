@@ -28,7 +28,7 @@ from core.leaderboards.schemas import (
 )
 from core.leaderboards.scores import UNRESOLVED, Scores
 from core.leaderboards.standings import Standings, standings
-from core.leaderboards.tasks import TASKS, Task, find
+from core.leaderboards.tasks import TASKS, Task, TaskBoard, find
 from core.registry import licences
 
 _own_sources: list[OwnSource] = []
@@ -270,6 +270,32 @@ def on_boards(actor: Actor, project_id: str, task: str, models: Sequence[str]) -
     columns += ["published_name", "date", "link", "source"]
     chosen = chosen.sort_values(["board_index", "benchmark_index"], kind="stable")
     return chosen.rename(columns={"subject": "id"})[["id", *columns]].reset_index(drop=True)
+
+
+def boards_of(actor: Actor, project_id: str, task: str) -> tuple[TaskBoard, ...]:
+    """The boards that a task combines, own ones last."""
+    actor.require("model:read", project_id)
+    return _view(actor, project_id, task)[0].boards
+
+
+def organisations(actor: Actor, project_id: str, task: str) -> list[str]:
+    """The makers of a task's models."""
+    actor.require("model:read", project_id)
+    found = _view(actor, project_id, task)[1].table["organisation"]
+    return sorted({str(each) for each in found if each})
+
+
+def listed_models(actor: Actor, project_id: str) -> dict[str, str]:
+    """The names of all models on boards, by id."""
+    actor.require("model:read", project_id)
+    listed = sorted(set(_frame(actor, project_id)["model_id"].dropna()))
+    names = _facts()["name"].reindex(listed)
+    return {key: name if isinstance(name, str) else key for key, name in names.items()}
+
+
+def verdict(licence: object, use: str) -> str:
+    """What a licence says of a use, in a word; `needs review` where none is known."""
+    return _verdict(use)(licence) if isinstance(licence, str) else "needs review"
 
 
 def uses() -> tuple[str, ...]:

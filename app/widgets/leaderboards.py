@@ -1,0 +1,363 @@
+"""The task view of the leaderboards: what is asked, who is best, how sure that is, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app import charts, formats
+from app.session import SessionContext
+from app.widgets import leaderboards_charts as own_charts
+from app.widgets.layout import Kpi, empty_state, errors_shown, escape, kpi_row, link_to
+from app.widgets.leaderboards_model import model_card
+from app.widgets.tables import table_with_downloads
+from core.leaderboards import report
+from core.leaderboards import services as leaderboards
+from core.leaderboards.ranking import since
+from core.leaderboards.schemas import Query, Ranking
+from core.leaderboards.tasks import Task, find
+
+_ANY = "Any"
+_CONTEXTS = {_ANY: None, "8k": 8_192, "32k": 32_768, "128k": 128_000, "1M": 1_000_000}
+_YEARS = (_ANY, "2026", "2025", "2024", "2023")
+_BILLION = 1e9
+_MOST_EVIDENCE = 10
+_TABLE_PX = 460
+_CHARTS = ("Bands", "Price", "Size", "Trend")
+
+
+def task_view(context: SessionContext) -> None:
+    """The models of a task."""
+    keys = {task.key: task.title for task in leaderboards.tasks()}
+    asked = st.query_params.get("task", "chat")
+    if asked not in keys:
+        st.warning(f"There is no task {escape(asked)}; this is Chat. Choose another above.")
+    key = st.pills(
+        "Task",
+        list(keys),
+        format_func=keys.__getitem__,
+        default="chat",
+        key="task",
+        bind="query-params",
+        required=True,
+        label_visibility="collapsed",
+    )
+    _view(context, find(key or "chat"))
+
+
+@st.fragment
+def _view(context: SessionContext, task: Task) -> None:
+    """What is asked and what is found, run again alone when a slider moves."""
+    left, right = st.columns([1, 3], gap="medium")
+    with left:
+        query = _query(context, task)
+    with right, errors_shown():
+        found = leaderboards.combined(context.actor, context.project_id, query)
+        _found(context, task, found)
+
+
+def _query(context: SessionContext, task: Task) -> Query:
+    with st.container(border=True, key="leaderboard-filters"):
+        words = st.text_input(
+            "Search", key="q", bind="query-params", type="search", placeholder="Model or maker"
+        )
+        use = st.selectbox(
+            "Licence allows",
+            [_ANY, *leaderboards.uses()],
+            key="use",
+            bind="query-params",
+            help="Keeps models whose licence allows this, also those with conditions. "
+            "No legal advice.",
+        )
+        is_open = st.toggle("Open weights", key="open", bind="query-params")
+        low, high = st.columns(2)
+        size_from = low.number_input(
+            "Size from (B)", 0.0, value=None, key="min_b", bind="query-params", placeholder=_ANY
+        )
+        size_to = high.number_input(
+            "to (B)", 0.0, value=None, key="max_b", bind="query-params", placeholder=_ANY
+        )
+        usd_to = st.number_input(
+            "USD per M tokens, at most",
+            0.0,
+            value=None,
+            key="max_usd",
+            bind="query-params",
+            placeholder=_ANY,
+            help="Three parts input, one part output, at the cheapest provider.",
+        )
+        context_from = st.selectbox(
+            "Context, at least", list(_CONTEXTS), key="context", bind="query-params"
+        )
+        year = st.selectbox("Released since", _YEARS, key="since", bind="query-params")
+        makers = st.multiselect(
+            "Makers",
+            leaderboards.organisations(context.actor, context.project_id, task.key),
+            key="makers",
+            bind="query-params",
+            placeholder=_ANY,
+        )
+    return Query(
+        task=task.key,
+        weights=_weights(context, task),
+        use="" if use in (None, _ANY) else str(use),
+        words=words or "",
+        open_weights=bool(is_open),
+        organisations=tuple(makers),
+        parameters_from=size_from * _BILLION if size_from else None,
+        parameters_to=size_to * _BILLION if size_to else None,
+        usd_to=usd_to or None,
+        context_from=_CONTEXTS[str(context_from or _ANY)],
+        released_from=None if year in (None, _ANY) else date(int(str(year)), 1, 1),
+    )
+
+
+def _weights(context: SessionContext, task: Task) -> Mapping[str, float]:
+    boards = leaderboards.boards_of(context.actor, context.project_id, task.key)
+    if len(boards) == 1:
+        return {}
+    with st.container(border=True, key="leaderboard-weights"):
+        st.markdown("**How much each board counts**")
+        found = {
+            board.key: st.slider(
+                board.title,
+                0.0,
+                3.0,
+                1.0,
+                0.5,
+                key=f"w_{board.key}",
+                bind="query-params",
+                help=f"{board.publisher}: {board.what}. 0 leaves it out.",
+            )
+            for board in boards
+        }
+    return {key: weight for key, weight in found.items() if weight != 1.0}
+
+
+def _found(context: SessionContext, task: Task, found: Ranking) -> None:
+    for note in found.notes:
+        st.info(escape(note), icon=":material/info:")
+    if found.table.empty:
+        _nothing(found)
+        return
+    _kpis(found)
+    chosen = table_with_downloads(
+        _rows(found),
+        name=f"leaderboard-{task.key}",
+        columns=_COLUMNS | ({} if found.query.use else {"Licence says": None}),
+        selectable=True,
+        height=min(_TABLE_PX, 38 + 35 * len(found.table)),
+    )
+    _below(context, found)
+    model = found.table.iloc[chosen if chosen is not None and chosen < len(found.table) else 0]
+    model_card(context, found, model)
+    _chart(found)
+    _boards(found)
+
+
+def _nothing(found: Ranking) -> None:
+    empty_state(
+        "No model fits",
+        f"Allow a larger size, another licence or price. {_left_out(found)}",
+        icon="search_off",
+    )
+
+
+def _left_out(found: Ranking) -> str:
+    unknown = [f"{count} of unknown {name}" for name, count in found.left_out.items()]
+    return f"Left out: {', '.join(unknown)}." if unknown else ""
+
+
+def _kpis(found: Ranking) -> None:
+    best = found.table.iloc[0]
+    used = [board for board in found.boards if board.weight > 0]
+    publishers = len({board.publisher for board in used})
+    kpi_row(
+        [
+            Kpi(
+                "Best",
+                str(best["name"]),
+                "By combined score. Models whose bands overlap cannot be told apart.",
+                f"{best['score']:.0f}, between {best['low']:.0f} and {best['high']:.0f}",
+            ),
+            Kpi(
+                "Models",
+                formats.count(len(found.table)),
+                note=f"of {found.models:,} on the boards",
+            ),
+            Kpi(
+                "Boards",
+                str(len(used)),
+                note=f"of {publishers} publisher{'' if publishers == 1 else 's'}",
+            ),
+            Kpi("Newest data", str(found.dated or formats.NONE), note=f"version {found.version}"),
+        ],
+        key="leaderboard",
+    )
+
+
+_COLUMNS: dict[str, Any] = {
+    "#": st.column_config.NumberColumn(width=40),
+    "Model": st.column_config.TextColumn(width=230, pinned=True),
+    "Score": st.column_config.ProgressColumn(
+        format="%.1f",
+        min_value=20,
+        max_value=85,
+        width=130,
+        help="50 is the middle of this view's models, 10 is one standard deviation.",
+    ),
+    "Band": st.column_config.TextColumn(
+        help="Holds the score in nine cases of ten. Wide on few boards.", width=85
+    ),
+    "Rank": st.column_config.TextColumn(
+        help="Among the models shown: between which ranks it lies, given all bands.", width=75
+    ),
+    "Boards": st.column_config.NumberColumn(help="How many boards list it.", width=65),
+    "Size": st.column_config.NumberColumn(format="compact", width=70),
+    "Context": st.column_config.NumberColumn(format="compact", width=75),
+    "USD/M tokens": st.column_config.NumberColumn(format="%.3g", width=95),
+    "id": None,
+}
+
+
+def _rows(found: Ranking) -> pd.DataFrame:
+    table = found.table
+    return pd.DataFrame(
+        {
+            "#": table["position"],
+            "Model": table["name"],
+            "Score": table["score"].astype(float),
+            "Band": [f"{row.low:.0f} – {row.high:.0f}" for row in table.itertuples()],
+            "Rank": [_rank(row.best_rank, row.worst_rank) for row in table.itertuples()],
+            "Boards": table["boards"],
+            "Licence says": table["verdict"],
+            "Licence": table["licence"],
+            "Size": table["parameters"],
+            "Context": table["context_tokens"],
+            "USD/M tokens": table["usd_per_million_tokens"],
+            "Released": table["release_date"],
+            "Maker": table["organisation"],
+            "id": table["id"],
+        }
+    )
+
+
+def _rank(best: int, worst: int) -> str:
+    return str(best) if best == worst else f"{best} – {worst}"
+
+
+def _below(context: SessionContext, found: Ranking) -> None:
+    """What was left out, and the report."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.caption(f"Choose a row to see why. {_left_out(found)}", width="stretch")
+        name = f"leaderboard-{found.query.task}"
+        st.download_button(
+            "Report",
+            data=lambda: _report(context, found).encode(),
+            file_name=f"{name}.html",
+            mime="text/html",
+            icon=":material/description:",
+            key="leaderboard-report",
+            on_click="ignore",
+            help="One HTML file that needs nothing else.",
+        )
+        st.download_button(
+            "Report as CSV",
+            data=lambda: report.csv_text(found).encode(),
+            file_name=f"{name}-report.csv",
+            mime="text/csv",
+            icon=":material/table:",
+            key="leaderboard-report-csv",
+            on_click="ignore",
+            help="Every model with the query, the data's date and version.",
+        )
+
+
+def _report(context: SessionContext, found: Ranking) -> str:
+    first = found.table["id"].dropna().head(_MOST_EVIDENCE)
+    evidence = {
+        model: [
+            each
+            for each in leaderboards.evidence(
+                context.actor, context.project_id, model, found.query.task
+            )
+            if each.counts
+        ]
+        for model in first
+    }
+    return report.html(found, evidence)
+
+
+def _chart(found: Ranking) -> None:
+    kind = st.segmented_control(
+        "Chart",
+        _CHARTS,
+        default="Bands",
+        key="chart",
+        bind="query-params",
+        required=True,
+        label_visibility="collapsed",
+    )
+    if kind == "Price":
+        figure = own_charts.trade_off(
+            found.table, "usd_per_million_tokens", "USD per million tokens"
+        )
+        _show_or_say(figure, "Quality against price", "No model of this view has a price.")
+    elif kind == "Size":
+        figure = own_charts.trade_off(found.table, "parameters", "parameters (billions)", _BILLION)
+        _show_or_say(figure, "Quality against size", "Of no model here the size is known.")
+    elif kind == "Trend":
+        charts.show(own_charts.trend(found.table), "Best score by release", key="lb-trend")
+    else:
+        charts.show(own_charts.bands(found.table), "Scores with their bands", key="lb-bands")
+
+
+def _show_or_say(figure: Any, title: str, otherwise: str) -> None:
+    if figure is None:
+        st.info(otherwise)
+    else:
+        charts.show(figure, title, key="lb-trade-off")
+
+
+def _boards(found: Ranking) -> None:
+    st.markdown("**The boards behind it**")
+    table_with_downloads(
+        [
+            {
+                "Board": board.title,
+                "Publisher": board.publisher,
+                "Asks": board.what,
+                "Weight": board.weight,
+                "Models": board.models,
+                "Agreement": round(board.agreement, 2),
+                "As of": since(board.dated),
+                "Age": "over a year" if board.is_stale else "current",
+                "Read from": board.source,
+            }
+            for board in found.boards
+        ],
+        name="leaderboard-boards",
+        columns={
+            "Agreement": st.column_config.NumberColumn(
+                help="How well its order follows the combined one, 0 to 1.", format="%.2f"
+            )
+        },
+    )
+    with st.container(horizontal=True, gap="small"):
+        for board in found.boards:
+            names = {each.board for each in _published(found.query.task, board.key)}
+            for name in sorted(names):
+                link_to(
+                    "leaderboards",
+                    board.title,
+                    icon="table_chart",
+                    query={"view": "Boards", "board": name},
+                )
+
+
+def _published(task: str, key: str) -> Any:
+    return next((each.benchmarks for each in find(task).boards if each.key == key), ())

@@ -1,0 +1,162 @@
+"""One model of a leaderboard: why it stands where it does, its licence, and where to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app import formats
+from app.session import SessionContext
+from app.widgets import leaderboards_charts as own_charts
+from app.widgets.layout import escape, link_to, open_page, page_path
+from app.widgets.tables import table_with_downloads
+from app.widgets.wizard import begin
+from core.leaderboards import services as leaderboards
+from core.leaderboards.schemas import Evidence, Ranking
+from core.registry import licences
+from core.registry import services as registry
+from core.simulation import services as simulation
+
+_LOOKS = {
+    "yes": "green-badge[:material/check_circle: allowed]",
+    "conditional": "orange-badge[:material/rule: allowed with conditions]",
+    "no": "red-badge[:material/block: not allowed]",
+    "needs review": "gray-badge[:material/help: needs review]",
+}
+_MOST_REASONS = 6
+
+
+def model_card(context: SessionContext, found: Ranking, model: pd.Series) -> None:
+    """A row of a ranking, explained."""
+    key, name = model["id"], str(model["name"])
+    with st.container(border=True, key="leaderboard-model"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.markdown(f"#### {model['position']}. {escape(name)}", width="stretch")
+            if key is not None:
+                _ways_on(context, key, name)
+        st.markdown(_summary(found, model))
+        if found.query.use:
+            licence_verdict(model["licence"], found.query.use)
+        subject = key or name
+        rows = leaderboards.evidence(context.actor, context.project_id, subject, found.query.task)
+        evidence_table(rows, name="leaderboard-evidence")
+
+
+def _summary(found: Ranking, model: pd.Series) -> str:
+    used = sum(board.weight > 0 for board in found.boards)
+    parts = [
+        f"Score **{model['score']:.1f}**, between {model['low']:.1f} and {model['high']:.1f}; on "
+        f"{model['boards']} of {used} board{'' if used == 1 else 's'}"
+    ]
+    size = own_charts.size_label(model["parameters"])
+    if size != formats.NONE:
+        parts.append(f"{size} parameters")
+    if not pd.isna(model["usd_per_million_tokens"]):
+        usd = escape(formats.usd(model["usd_per_million_tokens"]))
+        parts.append(f"{usd} per million tokens")
+    if isinstance(model["licence"], str):
+        parts.append(f"licence {escape(model['licence'])}")
+    return " · ".join(parts)
+
+
+def _ways_on(context: SessionContext, key: str, name: str) -> None:
+    if st.button("Compare", icon=":material/compare_arrows:", key="lb-compare"):
+        open_page("compare", models=key)
+    hub_id = leaderboards.facts_of([key])["hub_id"].iloc[0]
+    known = simulated(context, key, hub_id)
+    if st.button(
+        "What if",
+        icon=":material/tune:",
+        key="lb-what-if",
+        disabled=known is None,
+        help="Predict it on your hardware."
+        if known
+        else "The simulator does not know this model's architecture.",
+    ):
+        open_page("what_if", model=known or "")
+    if st.button("Deploy", type="primary", icon=":material/rocket_launch:", key="lb-deploy"):
+        deploy(context, key, hub_id)
+    model_links(key)
+
+
+def model_links(key: str) -> None:
+    """To the model's own page."""
+    if page_path("model").exists():
+        link_to("model", "Open model", icon="deployed_code", query={"id": key})
+
+
+def simulated(context: SessionContext, key: str, hub_id: object) -> str | None:
+    """The simulator's id of a model, by its hub id or canonical id; None when it has none."""
+    wanted = {str(each).lower() for each in (key, hub_id) if isinstance(each, str)}
+    for each in simulation.models(context.actor):
+        if each.index is not None and each.id.lower() in wanted:
+            return each.id
+    return None
+
+
+def deploy(context: SessionContext, key: str, hub_id: object) -> None:
+    """To the wizard when the project has the model's files, else to where they are added."""
+    wanted = str(hub_id if isinstance(hub_id, str) else key).lower()
+    last = wanted.rpartition("/")[2]
+    for model in registry.list_models(context.actor, context.project_id):
+        if wanted in model.source.lower() or last in model.name.lower():
+            begin(context.actor, context.project_id, model.id)
+    open_page("models", add=wanted if isinstance(hub_id, str) else "")
+
+
+def licence_verdict(licence: object, use: str) -> None:
+    """What a licence says of a use, with what it asks for."""
+    key = licence if isinstance(licence, str) else None
+    found = licences.verdict(key, licences.USES[use])
+    st.markdown(f":{_LOOKS[found.outcome]} {escape(use)}: {escape(found.summary)}")
+    for reason in [each for each in found.reasons if each.effect != "allows"][:_MOST_REASONS]:
+        where = f" (section {escape(reason.section)})" if reason.section else ""
+        st.markdown(f"- {escape(reason.text)}{where}")
+    if key is not None:
+        link_to("licences", f"All answers for {key}", icon="gavel", query={"id": key})
+
+
+def evidence_table(rows: Sequence[Evidence], *, name: str) -> None:
+    """Published figures with their rank, date and source."""
+    table_with_downloads(
+        [
+            {
+                "Board": each.board,
+                "Table": each.variant,
+                "Figure": each.metric,
+                "Value": each.score,
+                "Unit": each.unit,
+                "Rank": f"{each.rank} of {each.of}",
+                "Counts": _standing(each),
+                "Published as": each.published_name,
+                "Date": each.date,
+                "Link": each.link or None,
+                "Read from": each.source,
+            }
+            for each in rows
+        ],
+        name=name,
+        columns=EVIDENCE_COLUMNS,
+        height=min(300, 38 + 35 * max(1, len(rows))),
+    )
+
+
+def _standing(each: Evidence) -> str:
+    if each.is_copy:
+        return "no, a copy"
+    if each.is_self_reported:
+        return "no, self-reported"
+    return "yes" if each.counts else "no, a part"
+
+
+EVIDENCE_COLUMNS: dict[str, Any] = {
+    "Value": st.column_config.NumberColumn(format="%.4g"),
+    "Link": st.column_config.LinkColumn(display_text="open"),
+    "Counts": st.column_config.TextColumn(
+        help="Whether it enters the combined score. Copies of other boards and what vendors "
+        "report of themselves never do."
+    ),
+}
