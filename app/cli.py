@@ -23,6 +23,7 @@ from app.commands import (
     metrics,
     models,
     output,
+    providers,
     quality,
     simulate,
     simulator,
@@ -46,6 +47,7 @@ app = typer.Typer(
 )
 app.command()(up.up)
 app.add_typer(models.group, name="models")
+app.add_typer(providers.group, name="providers")
 app.add_typer(catalogue.group, name="catalogue")
 app.command()(deployments.deploy)
 app.add_typer(deployments.group, name="deployments")

@@ -8,17 +8,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app import formats
-from app.commands import context, follow, licences, output
+from app.commands import context, follow, licences, model_versions, output
 from app.commands.context import DEFAULT_PROJECT, Project
+from app.commands.model_versions import ModelName, VersionNumber, find, versions_table
 from app.commands.output import Json, Yes
 
 if TYPE_CHECKING:
-    from core.registry.schemas import ModelView
+    from core.registry.scanning import ScanReport
+    from core.registry.schemas import ModelView, VersionView
 
-group = typer.Typer(help="Models: list, add, show, delete.", no_args_is_help=True)
+group = typer.Typer(
+    help="Models: list, search, add, show, scan, delete; their versions and licences.",
+    no_args_is_help=True,
+)
 group.command("license")(licences.show_licence)
-
-_Name = Annotated[str, typer.Argument(help="Model, by name or id.", metavar="MODEL")]
+group.command("versions")(model_versions.list_versions)
+group.command("stage")(model_versions.set_stage)
+group.command("override")(model_versions.override)
+group.command("policy")(model_versions.policy)
 
 
 @group.command("list")
@@ -27,6 +34,38 @@ def list_models(project: Project = DEFAULT_PROJECT, as_json: Json = False) -> No
     from core.registry import services as registry
 
     found = registry.list_models(context.operator(), context.project_id(project))
+    output.show(
+        found, _table(found, "No models yet. Add one: bud models add FILE"), as_json=as_json
+    )
+
+
+@group.command()
+def search(
+    words: Annotated[list[str], typer.Argument(help="Words that must all occur.")],
+    project: Project = DEFAULT_PROJECT,
+    as_json: Json = False,
+) -> None:
+    """Search the project's models by name, architecture, licence, source or tag."""
+    from core.registry import annotations
+    from core.registry import services as registry
+
+    actor, project_id = context.operator(), context.project_id(project)
+    tags = annotations.tags(actor, project_id)
+    found = [
+        model
+        for model in registry.list_models(actor, project_id)
+        if _matches(model, tags.get(f"model:{model.id}", []), words)
+    ]
+    output.show(found, _table(found, "Nothing matches. See: bud models list"), as_json=as_json)
+
+
+def _matches(model: ModelView, tags: list[str], words: list[str]) -> bool:
+    facts = (model.name, model.architecture, model.quantization, model.licence, model.source)
+    text = " ".join([*(fact for fact in facts if fact), *tags]).lower()
+    return all(word.lower() in text for word in words)
+
+
+def _table(found: list[ModelView], empty: str) -> str:
     rows = [
         (
             *(model.name, model.state, formats.short_count(model.parameters)),
@@ -36,32 +75,58 @@ def list_models(project: Project = DEFAULT_PROJECT, as_json: Json = False) -> No
         for model in found
     ]
     columns = ("name", "state", "parameters", "quantization", "size", "context", "can do")
-    text = output.table(columns, rows, empty="No models yet. Add one: bud models add FILE")
-    output.show(found, text, as_json=as_json)
+    return output.table(columns, rows, empty=empty)
 
 
 @group.command()
 def add(
     source: Annotated[
-        str, typer.Argument(help="A GGUF file, a folder with one, or a Hugging Face owner/name.")
+        str,
+        typer.Argument(
+            help="A GGUF or safetensors file, a folder with a model, a Hugging Face owner/name, "
+            "an https:// URL, s3://bucket/prefix, or with --provider a hosted model."
+        ),
     ],
     name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
     file: Annotated[
         str | None, typer.Option(help="Which file of the Hugging Face repository.")
     ] = None,
+    sha256: Annotated[
+        str | None, typer.Option("--sha256", help="What the file at the URL must have.")
+    ] = None,
+    version_of: Annotated[
+        str | None, typer.Option(help="The model that this is a new version of.")
+    ] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="The account at which the model is hosted.")
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Wait and show the steps.")] = True,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Add a model from this machine or from Hugging Face."""
+    """Add a model from this machine, Hugging Face, a URL, an object store or a provider."""
+    from core.registry import providers
     from core.registry import services as registry
 
     actor, project_id = context.operator(), context.project_id(project)
-    path = Path(source).expanduser()
-    if path.exists() or not _is_hub_id(source):
-        model, job_id = registry.add_local(actor, project_id, str(path.absolute()), name)
+    if provider is not None:
+        account = providers.find_provider(actor, project_id, provider)
+        model = registry.add_hosted(actor, account.id, source, name)
+        output.show({"model": model, "job_id": None}, f"{model.name} is added.", as_json=as_json)
+        return
+    model_id = find(version_of, project).id if version_of is not None else None
+    if source.startswith("s3://"):
+        added = registry.add_from_object_store(actor, project_id, source, name, model_id=model_id)
+    elif _is_hub_id(source) and not Path(source).expanduser().exists():
+        added = registry.add_from_hub(actor, project_id, source, file, name, model_id=model_id)
+    elif "://" in source:
+        added = registry.add_from_url(
+            actor, project_id, source, name, sha256=sha256, model_id=model_id
+        )
     else:
-        model, job_id = registry.add_from_hub(actor, project_id, source, file, name)
+        path = str(Path(source).expanduser().absolute())
+        added = registry.add_local(actor, project_id, path, name, model_id=model_id)
+    model, job_id = added
     if wait:
         follow.job(actor, job_id)
     model = registry.get_model(actor, model.id)
@@ -73,35 +138,78 @@ def add(
 
 
 def _is_hub_id(source: str) -> bool:
-    looks_local = source.startswith((".", "/", "~")) or source.endswith(".gguf")
-    return not looks_local and source.removeprefix("https://huggingface.co/").count("/") == 1
+    rest = source.removeprefix("https://huggingface.co/")
+    looks_local = source.startswith((".", "/", "~")) or rest.endswith((".gguf", ".safetensors"))
+    return not looks_local and "://" not in rest and rest.strip("/").count("/") == 1
 
 
 @group.command("show")
-def show_model(model: _Name, project: Project = DEFAULT_PROJECT, as_json: Json = False) -> None:
+def show_model(model: ModelName, project: Project = DEFAULT_PROJECT, as_json: Json = False) -> None:
     """Show what is known of a model."""
-    found = _find(model, project)
+    from core.registry import annotations, versions
+
+    actor, found = context.operator(), find(model, project)
+    subject = f"model:{found.id}"
+    known = versions.list_versions(actor, found.id)
+    tags = annotations.tags(actor, context.project_id(project)).get(subject, [])
+    facts = found.model_dump(exclude={"extracted"}) | {"tags": tags}
     pairs = [
         (field.replace("_", " "), formats.NONE if value is None else value)
-        for field, value in found.model_dump().items()
+        for field, value in facts.items()
     ]
-    output.show(found, output.details(pairs), as_json=as_json)
+    text = f"{output.details(pairs)}\n\n{versions_table(known)}"
+    whole = found.model_dump(mode="json") | {"tags": tags, "versions": output.plain(known)}
+    output.show(whole, text, as_json=as_json)
+
+
+@group.command()
+def scan(
+    target: Annotated[str, typer.Argument(help="A model, by name or id; or a file or folder.")],
+    version: VersionNumber = None,
+    project: Project = DEFAULT_PROJECT,
+    as_json: Json = False,
+) -> None:
+    """Scan a model of the registry again, or any file or folder, for what may do harm.
+
+    The exit status is 1 when there is a critical finding.
+    """
+    from core.registry import scanning
+
+    path = Path(target).expanduser()
+    report: ScanReport | VersionView
+    if path.exists():
+        report = scanning.scan([path])
+        state, reasons = report.state, list(report.reasons)
+    else:
+        report = _rescanned(target, version, project)
+        state, reasons = report.scan_state, report.scan_reasons
+    rows = [(found.severity, found.file, found.what) for found in report.findings]
+    said = output.table(("severity", "file", "what"), rows, empty="Nothing was found.")
+    why_not = "".join(f"\nNot scanned: {reason}" for reason in reasons)
+    severity = report.severity or formats.NONE
+    output.show(report, f"{said}\n\n{state}, severity: {severity}{why_not}", as_json=as_json)
+    if report.severity == "critical":
+        raise typer.Exit(1)
+
+
+def _rescanned(name: str, number: int | None, project: str) -> VersionView:
+    from core.registry import services as registry
+    from core.registry import versions
+
+    actor = context.operator()
+    chosen = versions.find_version(actor, find(name, project).id, number)
+    follow.job(actor, registry.scan(actor, chosen.id))
+    return versions.get_version(actor, chosen.id)
 
 
 @group.command("delete")
 def delete_model(
-    model: _Name, yes: Yes = False, project: Project = DEFAULT_PROJECT, as_json: Json = False
+    model: ModelName, yes: Yes = False, project: Project = DEFAULT_PROJECT, as_json: Json = False
 ) -> None:
     """Delete a model and Bud's copy of its files."""
     from core.registry import services as registry
 
-    found = _find(model, project)
+    found = find(model, project)
     output.confirm(f"Delete model {found.name}?", yes=yes)
     registry.delete_model(context.operator(), found.id)
     output.show({"deleted": found.id}, f"{found.name} is deleted.", as_json=as_json)
-
-
-def _find(name: str, project: str) -> ModelView:
-    from core.registry import services as registry
-
-    return registry.find_model(context.operator(), context.project_id(project), name)
