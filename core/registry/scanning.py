@@ -196,13 +196,14 @@ class _Scan:
         """Look into an archive; False when the rest of it is not worth reading."""
         if not archives.is_archive(entry.name, head):
             return True
-        with entry.path.open("rb") as file:
-            is_harmless = self._archive(file, head, entry.name, 1)
-        if is_harmless and archives.is_hollow(entry.path):
+        if archives.is_hollow(entry.path):
             self._findings.append(
                 archives.bomb(entry.name, "it is an archive that is mostly a hole in the disk")
             )
             is_harmless = False
+        else:
+            with entry.path.open("rb") as file:
+                is_harmless = self._archive(file, head, entry.name, 1)
         if not is_harmless:
             self._fail("archives", entry.name, "it was not read to its end")
         return is_harmless
@@ -245,9 +246,12 @@ class _Scan:
             return
         readers = readers_for(inner, head[:HEAD_BYTES])
         guarded = [self._guarded(reader, reader.scanner, name) for reader in readers]
-        for piece in _chain(head, pieces) if readers else ():
+        for piece in _chain(head, pieces):
             for guard in guarded:
                 guard.feed(piece)
+            # Most members are bare numbers: a few bytes of each are enough.
+            if all(reader.is_done() for reader in readers):
+                break
         self._conclude(readers, guarded, name)
 
     def _nested(self, name: str, head: bytes, pieces: Iterator[bytes], depth: int) -> None:

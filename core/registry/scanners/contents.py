@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-from core.registry.scanners import pickles
+from core.registry.scanners import archives, pickles
 from core.registry.scanners.archives import Bomb, Unpacker, Unreadable, bomb
 from core.registry.scanners.report import Finding, Severity
 from core.registry.scanners.secrets import SecretReader
@@ -21,7 +21,7 @@ PICKLE_SUFFIXES = frozenset({
     ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill", ".dat", ".data", ".pk",
     ".p", ".sav", ".t7", ".npy",
 })  # fmt: skip
-_PROTOCOL = re.compile(rb"\x80[\x02-\x05]")
+_NEVER_PICKLES = frozenset({".safetensors", ".gguf", ".onnx", ".pb", ".h5", ".hdf5"})
 _NUMPY = b"\x93NUMPY"
 _UNPACKERS: tuple[tuple[bytes, Callable[[], Any]], ...] = (
     (b"\x1f\x8b", lambda: zlib.decompressobj(zlib.MAX_WBITS | 16)),
@@ -55,6 +55,9 @@ class Reader(Protocol):
     def failure(self) -> str:
         """Why it could not look at everything; empty when it did."""
 
+    def is_done(self) -> bool:
+        """Whether more bytes would change nothing."""
+
 
 def readers_for(name: str, head: bytes, *, is_weights: bool = False) -> list[Reader]:
     """The readers that a file needs, by its name and its first `HEAD_BYTES` bytes.
@@ -74,13 +77,20 @@ def readers_for(name: str, head: bytes, *, is_weights: bool = False) -> list[Rea
             readers.append(Configuration(PurePosixPath(name).name))
         if "chat_template" in name or name.endswith("tokenizer_config.json"):
             readers.append(template())
-    if suffix in (".h5", ".hdf5", ".keras", ".pb", ".onnx"):
+    if suffix in (".h5", ".hdf5", ".keras", ".pb", ".onnx", ".json"):
         readers.append(Patterns(_OPERATORS))
-    if suffix not in (".safetensors", ".gguf", ".onnx", ".pb") and (
-        suffix in PICKLE_SUFFIXES or not is_text(head) or _may_be_textual_pickle(head)
-    ):
-        readers.append(Pickles(head, expected=suffix in PICKLE_SUFFIXES))
+    is_expected = suffix in PICKLE_SUFFIXES
+    if is_expected or (suffix not in _NEVER_PICKLES and _may_be_pickle(name, head)):
+        readers.append(Pickles(head, expected=is_expected))
     return readers
+
+
+def _may_be_pickle(name: str, head: bytes) -> bool:
+    """Whether a file whose name says nothing of it may be one."""
+    if is_text(head):
+        # Protocols 0 and 1 have no mark of their own; an import in them is `c`, two lines.
+        return re.search(rb"[ci][A-Za-z_][\w.]*\n[A-Za-z_][\w.]*\n", head) is not None
+    return not archives.is_archive(name, head)
 
 
 def is_text(head: bytes) -> bool:
@@ -95,11 +105,6 @@ def is_text(head: bytes) -> bool:
     return True
 
 
-def _may_be_textual_pickle(head: bytes) -> bool:
-    """Protocols 0 and 1 have no mark of their own; an import in them is `c`, two lines."""
-    return re.search(rb"[ci][A-Za-z_][\w.]*\n[A-Za-z_][\w.]*\n", head) is not None
-
-
 class Secrets(SecretReader):
     """Keys and passwords in text."""
 
@@ -111,6 +116,10 @@ class Secrets(SecretReader):
     def failure(self) -> str:
         """It always looks at everything."""
         return ""
+
+    def is_done(self) -> bool:
+        """A secret or a pattern may come at any place."""
+        return False
 
 
 class Pickles:
@@ -184,6 +193,11 @@ class Pickles:
                 )
             )
         return found
+
+    def is_done(self) -> bool:
+        """Whether the pickle ended, or was none."""
+        gave_up = bool(self._unread or self._bomb or self._broken or self._is_plain_array)
+        return gave_up or self._reader.is_done
 
     def _is_surely_pickle(self) -> bool:
         if self._reader.pickles and self._reader.imports:
@@ -297,6 +311,10 @@ class Patterns:
         """It always looks at everything."""
         return ""
 
+    def is_done(self) -> bool:
+        """A secret or a pattern may come at any place."""
+        return False
+
 
 def template() -> Patterns:
     """A reader of a chat template."""
@@ -364,6 +382,10 @@ class Configuration:
         """A long file is not parsed; no configuration is that long."""
         is_configuration = self._name.endswith("config.json")
         return "it is over 4 MB" if self._is_long and is_configuration else ""
+
+    def is_done(self) -> bool:
+        """Whether it is too long to be parsed."""
+        return self._is_long
 
 
 def _codes(value: Any, name: str) -> Iterator[str]:

@@ -41,7 +41,7 @@ def suspicious(name: str, head: bytes, is_executable: bool) -> list[Finding]:
         head: Its first bytes.
         is_executable: Whether its mode lets it be run.
     """
-    path = PurePosixPath(name.rpartition("!")[2])
+    path = PurePosixPath(name.rpartition("!")[2].replace("\\", "/"))
     suffix = path.suffix.lower()
     is_script = suffix in _SCRIPT_SUFFIXES or (is_executable and head.startswith(b"#!"))
     if _is_program(head) or suffix in _PROGRAM_SUFFIXES:

@@ -115,11 +115,12 @@ class PickleReader:
     _memo_used: bytearray = field(default_factory=bytearray)
     _memo_count: int = 0
     _is_torch: bool = False
-    _is_done: bool = False
+    _is_open: bool = False
+    _is_last: bool = False
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes; after an error, or the last pickle of torch's, they are ignored."""
-        if self.error is not None or self._is_done:
+        if self.is_done:
             return
         if not self.opcodes and not self._buffer:
             self._is_torch = chunk[2:].startswith(_TORCH_MAGIC)
@@ -135,10 +136,17 @@ class PickleReader:
 
     def close(self) -> None:
         """The stream ended."""
-        if self.error is None and not self._is_done and (self._buffer or self._skip_bytes):
+        if self.is_done:
+            return
+        if self._buffer or self._skip_bytes:
             self.error = NotAPickle("it ends in the middle of an opcode")
-        if self.error is None and not self._is_done and self._stack:
+        elif self._is_open:
             self.error = NotAPickle("it ends before its STOP")
+
+    @property
+    def is_done(self) -> bool:
+        """Whether more bytes would change nothing."""
+        return self.error is not None or self._is_last
 
     @property
     def is_pickle(self) -> bool:
@@ -158,7 +166,7 @@ class PickleReader:
 
     def _follow(self) -> None:
         at = 0
-        while not self._is_done:
+        while not self._is_last:
             end = self._step(at)
             if end is None:
                 break
@@ -219,6 +227,7 @@ class PickleReader:
         self.opcodes += 1
         if self.opcodes > self.max_opcodes:
             raise TooLong(f"it has more than {self.max_opcodes:,} opcodes")
+        self._is_open = True
         special = _SPECIAL.get(opcode.name)
         if special is not None:
             special(self, opcode, argument)
@@ -310,11 +319,12 @@ class PickleReader:
 
     def _stop(self, _opcode: _Opcode, _argument: bytes | None) -> None:
         self.pickles += 1
+        self._is_open = False
         self._stack.clear()
         self._memo.clear()
         self._memo_used.clear()
         self._memo_count = 0
-        self._is_done = self._is_torch and self.pickles == _TORCH_PICKLES
+        self._is_last = self._is_torch and self.pickles == _TORCH_PICKLES
 
 
 def _index(opcode: _Opcode, argument: bytes | None) -> int:
