@@ -34,7 +34,7 @@ def _browse(use: licences.Use) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", key="licence-filters"):
         words = st.text_input(
             "Search", key="q", bind="query-params", type="search", live=True,
-            placeholder="Name, key, SPDX identifier or owner",
+            placeholder="Name or owner",
         )  # fmt: skip
         verdict = st.selectbox(
             "Verdict",
@@ -81,8 +81,8 @@ def _row(licence: Licence, outcome: str) -> dict[str, object]:
         for question in ("user_threshold", "revenue_threshold")
     )
     return {
-        "Licence": licence.name,
         "Verdict": outcome,
+        "Licence": licence.short_name,
         "Commercial": answers["commercial_use"].reply if answers else formats.NONE,
         "Train on outputs": answers["training_on_outputs"].reply if answers else formats.NONE,
         "Users up to": formats.short_count(users),
@@ -105,7 +105,7 @@ def _categories() -> list[str]:
     return sorted({licence.category for licence in licences.licences().values()})
 
 
-def _detail(key: str, use: licences.Use) -> None:
+def _detail(key: str) -> None:
     licence = licences.licence(key)
     with st.container(horizontal=True, vertical_alignment="center", key="licence-title"):
         st.markdown(
@@ -117,7 +117,7 @@ def _detail(key: str, use: licences.Use) -> None:
     _facts(licence)
     if licence.note:
         st.info(escape(licence.note), icon=":material/info:")
-    shown.verdict_box(licences.verdict(key, use))
+    shown.verdict_box(licences.verdict(key, shown.stated_use()))
     views = [name for name, is_there in (
         ("Answers", licences.is_curated(key)), ("Full text", licence.has_text)
     ) if is_there]  # fmt: skip
@@ -135,19 +135,17 @@ def _detail(key: str, use: licences.Use) -> None:
 
 
 def _facts(licence: Licence) -> None:
+    url = f"[{escape(licence.url)}]({licence.url})" if licence.url else ""
     facts = {
         "Key": f"`{licence.key}`",
-        "SPDX": escape(licence.spdx or formats.NONE),
-        "Owner": escape(licence.owner or formats.NONE),
-        "Released": licence.released or formats.NONE,
-        "Published at": f"[{escape(licence.url)}]({licence.url})" if licence.url else formats.NONE,
-        "Text from": escape(licence.text_source or formats.NONE),
+        "SPDX": escape(licence.spdx),
+        "Owner": escape(licence.owner),
+        "Released": licence.released,
+        "Published at": url,
+        "Text from": escape(licence.text_source),
     }
-    with st.container(horizontal=True, key="licence-facts", gap="medium"):
-        for name, value in facts.items():
-            with st.container(width="content", gap=None):
-                st.caption(name)
-                st.markdown(value)
+    with st.container(key="licence-facts"):
+        st.markdown(" · ".join(f":gray[{name}] {value}" for name, value in facts.items() if value))
 
 
 def _full_text(key: str) -> None:
@@ -164,7 +162,7 @@ def _compare() -> None:
         "Licences",
         licences.curated_keys(),
         default=["apache-2.0", "llama-3.1-license-2024"],
-        format_func=lambda key: licences.licence(key).name,
+        format_func=lambda key: licences.licence(key).short_name,
         max_selections=_MOST_COMPARED,
         key="compare",
         bind="query-params",
@@ -176,6 +174,12 @@ def _compare() -> None:
         empty_state("Choose two or three licences", "They are compared over the 22 questions.")
         return
     rows = shown.comparison(keys, only_differences=only_differences)
+    with st.container(horizontal=True, key="licence-compared"):
+        for key in keys:
+            st.button(
+                licences.licence(key).short_name, icon=":material/arrow_forward:", on_click=_open,
+                args=(key,), key=f"open-{key}", help="See its quotations and its full text.",
+            )  # fmt: skip
     st.table(pd.DataFrame(rows).set_index("Question"))
     st.download_button(
         "CSV", _comparison_csv(keys), "licences-compared.csv", "text/csv", type="tertiary",
@@ -290,7 +294,7 @@ def main() -> None:
     st.caption(shown.NO_ADVICE)
     opened = st.query_params.get("id")
     if opened:
-        _detail(opened, shown.stated_use())
+        _detail(opened)
         return
     view = st.segmented_control(
         "View", (_BROWSE, _COMPARE, _IDENTIFY), default=_BROWSE, key="view", bind="query-params",

@@ -12,8 +12,8 @@ from core.registry import licences
 from core.registry.licences.schemas import Answer, Reason, Verdict
 
 NO_ADVICE = (
-    "This is no legal advice. People read the texts and answered in their own words; every answer "
-    "quotes the words it rests on, so that you can check it."
+    "This is no legal advice. The answers were written from the texts and no lawyer has reviewed "
+    "them; each quotes the words it rests on, so that you can check it."
 )
 _OWN_USE = "Another use"
 _OUTCOMES = {
@@ -156,8 +156,8 @@ def comparison(keys: list[str], *, only_differences: bool) -> list[dict[str, Any
         if only_differences and len({(answer.reply, answer.explanation) for answer in found}) == 1:
             continue
         cells = {
-            licences.licence(key).name: f"{reply_badge(question, answer)} "
-            f"{escape(answer.explanation)} {quoted(answer.section, answer.quotation)}"
+            licences.licence(key).short_name: f"{reply_badge(question, answer)} "
+            f"{escape(answer.explanation)} :gray[{escape(answer.section)}]"
             for key, answer in zip(keys, found, strict=True)
         }
         rows.append({"Question": f"**{asked.title}**", **cells})

@@ -1,7 +1,8 @@
 """What the licence of a model says: its text, its name, 22 answers, and a verdict for a use.
 
-Nothing here is legal advice. Answers were written by hand from the text of each licence, and every
-answer quotes the words it rests on; a licence without answers is "needs review", never guessed.
+Nothing here is legal advice. Answers were written from the text of each licence, and every answer
+quotes the words it rests on; a licence without answers is "needs review", never guessed. All of it
+is the same for everybody and ships with Bud, so no actor is asked for.
 """
 
 from core.registry.licences.answers import answers, curated_keys, is_curated

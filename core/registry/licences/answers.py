@@ -1,4 +1,4 @@
-"""The curated answers: one TOML file a licence, written by hand from its text."""
+"""The curated answers: one TOML file a licence, written from its text."""
 
 from __future__ import annotations
 

@@ -73,6 +73,7 @@ class Licence:
         key: The key of ScanCode LicenseDB, or Bud's own where that has none.
         spdx: Its SPDX identifier, or a `LicenseRef-…`.
         name: Its name in full.
+        short_name: Its name where there is little room, such as `CC-BY-NC-4.0`.
         category: ScanCode's category, such as `Permissive` or `Proprietary Free`.
         owner: Who wrote it.
         url: Where it is published; "" when not known.
@@ -85,6 +86,7 @@ class Licence:
     key: str
     spdx: str
     name: str
+    short_name: str
     category: str
     owner: str
     url: str

@@ -41,7 +41,8 @@ RESEARCH = licences.USES["Research"]
         ("cc-by-nc-4.0", RESEARCH, "yes", ()),
         ("cc-by-nd-4.0", PUBLISH, "no", ("distribute_modified",)),
         ("mistral-research-0.1", INTERNAL, "no", ("commercial_use",)),
-        ("agpl-3.0", CHAT, "conditional", ("hosted_api_use",)),
+        ("agpl-3.0", CHAT, "yes", ()),
+        ("agpl-3.0", Use(hosts_api=True, modifies=True), "conditional", ("publish_changes",)),
         (
             "moonshot-ai-modified-mit-2025",
             Use(monthly_users=200_000_000, annual_revenue_usd=0),
