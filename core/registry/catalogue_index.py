@@ -132,6 +132,7 @@ class Index:
         descending: bool | None = None,
         limit: int = 50,
         offset: int = 0,
+        among: Collection[str] | None = None,
     ) -> Found:
         """The models that hold every word and meet every facet and range.
 
@@ -146,6 +147,7 @@ class Index:
                 the best first, names from A and prices from the cheapest.
             limit: How many rows to give.
             offset: How many rows to pass over before them.
+            among: Ids of the only models to look at, such as somebody's favourites; None: all.
 
         Raises:
             InvalidInput: There is no such facet, range or sort.
@@ -156,6 +158,8 @@ class Index:
         _check("sort", [sort], SORTS)
         matched = self._words.match(text)
         mask = matched.mask.copy()
+        if among is not None:
+            mask &= self.models["id"].isin(set(among)).to_numpy(dtype=bool)
         for name, ends in ranges.items():
             mask &= _within(self._ranges[name], ends)
         chosen = {key: self._facets[key].mask(values) for key, values in facets.items() if values}

@@ -78,6 +78,19 @@ def versions(tx: Session, model_id: str) -> list[ModelVersion]:
     return list(tx.scalars(query.order_by(ModelVersion.number.desc())))
 
 
+def current_versions(tx: Session, tenant_id: str, project_id: str) -> list[ModelVersion]:
+    """The current version of each model of a project and of each shared one."""
+    query = select(ModelVersion).join(Model, Model.version_id == ModelVersion.id)
+    return list(
+        tx.scalars(
+            query.where(
+                Model.tenant_id == tenant_id,
+                or_(Model.project_id == project_id, Model.project_id.is_(None)),
+            )
+        )
+    )
+
+
 def next_number(tx: Session, model_id: str) -> int:
     """The number of a model's next version."""
     query = select(func.max(ModelVersion.number)).where(ModelVersion.model_id == model_id)

@@ -44,6 +44,14 @@ def list_versions(actor: Actor, model_id: str) -> list[VersionView]:
     return [VersionView.model_validate(row) for row in rows]
 
 
+def current_versions(actor: Actor, project_id: str) -> dict[str, VersionView]:
+    """The current version of every model that a project can use, by the model's id."""
+    actor.require("model:read", project_id)
+    with database.reading() as session:
+        rows = crud.current_versions(session, actor.tenant_id, project_id)
+    return {row.model_id: VersionView.model_validate(row) for row in rows}
+
+
 def get_version(actor: Actor, version_id: str) -> VersionView:
     """One version. NotFound when the actor cannot see it."""
     with database.reading() as session:
