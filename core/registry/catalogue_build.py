@@ -14,12 +14,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from core.kernel.errors import NotFound
-from core.registry import makers
+from core.registry import licences, makers
 from core.registry.identity import Identity, parse
 from core.registry.resolver import Published, Resolution, resolve
 
@@ -74,6 +73,25 @@ _COLUMNS = [
     "fact_sources",
     "disagreements",
 ]
+# Services of makers under other names.
+_OWN_SERVICES = {
+    "dashscope": "qwen",
+    "qwencloud": "qwen",
+    "qwen_ai_platform": "qwen",
+    "alibaba-cn": "qwen",
+    "volcengine": "bytedance",
+    "bigmodel": "zai",
+    "gemini": "google",
+    "google-vertex": "google",
+    "vertex_ai-language-models": "google",
+}
+_LARGEST_SPEECH = 100e9
+# What a quantisation has in common with its model.
+_SHARED = (
+    *("modalities_in", "modalities_out", "parameters", "active_parameters", "vision"),
+    *("context_tokens", "embedding_length", "licence", "licence_note"),
+)
+_HOSTS = (5, 6, 7)  # preferences of the lists of hosts
 _WHOLE = {
     *("context_tokens", "max_output_tokens", "parameters", "active_parameters"),
     "embedding_length",
@@ -145,6 +163,7 @@ def build(folder: Path) -> Built:
         if resolution.model_id:
             members[resolution.model_id].append(entry)
     catalogue = [_model(model_id, members[model_id]) for model_id in sorted(members)]
+    _families(catalogue)
     _link_bases(catalogue)
     return Built(catalogue, _names(entries, resolutions), _prices(entries, resolutions))
 
@@ -259,9 +278,11 @@ def _gpustack(folder: Path) -> Iterator[Entry]:
 
 
 def _gpustack_size(row: Mapping[str, str]) -> int | None:
-    """Its sizes over a trillion stand in trillions: a model is never under its active part."""
+    """Some of its sizes stand in trillions (under the active part), some of speech in millions."""
     size, active = _billions(row["size_b"]), _billions(row["activated_size_b"])
-    return size * 1000 if size and active and size < active else size
+    if size and active and size < active:
+        return size * 1000
+    return size // 1000 if size and size > _LARGEST_SPEECH and row["categories"] != "llm" else size
 
 
 def _embedding_models(folder: Path) -> Iterator[Entry]:
@@ -462,12 +483,14 @@ def _entry(
 
 
 def _is_official(provider: str, name: str) -> bool:
-    return makers.is_maker(provider) and parse(name).maker in ("", makers.maker_id(provider))
+    """Whether a maker's own service lists its own model."""
+    maker = _OWN_SERVICES.get(provider, makers.maker_id(provider))
+    return makers.is_maker(maker) and parse(name).maker in ("", maker)
 
 
 def _organisation(provider: str, name: str) -> str:
-    """A provider that makes models is the maker of what no other maker is known for."""
-    return provider if makers.is_maker(provider) and not parse(name).maker else ""
+    """A maker's own service names the maker of what no other maker is known for."""
+    return _OWN_SERVICES.get(provider, provider) if _is_official(provider, name) else ""
 
 
 def _is_plan(row: Mapping[str, str], cost_in: float, cost_out: float) -> bool:
@@ -478,7 +501,6 @@ def _is_plan(row: Mapping[str, str], cost_in: float, cost_out: float) -> bool:
 def _model(model_id: str, entries: Sequence[Entry]) -> dict[str, Any]:
     """One row of the catalogue: of each fact what the most trusted source says, most often."""
     identity = parse(model_id)
-    best = min(entries, key=lambda entry: (entry.published.preference, entry.published.name))
     chosen: dict[str, Fact] = {}
     disagreements: dict[str, list[Any]] = {}
     for column in _FACTS:
@@ -495,12 +517,12 @@ def _model(model_id: str, entries: Sequence[Entry]) -> dict[str, Any]:
     row |= {column: fact.value for column, fact in chosen.items()}
     row |= {
         "id": model_id,
-        "name": _display_name(row["name"], row["hub_id"], best.published),
+        "name": _display_name(row["name"], row["hub_id"], entries),
         "organisation": makers.display_name(maker),
         "maker": maker,
-        "family": identity.family or identity.words[0].capitalize(),
+        "family": identity.family or None,
         "variant": _variant(identity),
-        "licence": licence_key(row["licence_note"] or ""),
+        "licence": licences.by_id(row["licence_note"]) if row["licence_note"] else None,
         "vision": "image" in takes.value if takes else None,
         "sources": sorted({entry.facts["source"].source for entry in entries}),
         "fact_sources": _json({column: fact.source for column, fact in sorted(chosen.items())}),
@@ -531,10 +553,23 @@ def _add_from_name(identity: Identity, chosen: dict[str, Fact]) -> None:
         chosen["release_date"] = Fact(str(snapshot), 7, "the name")
 
 
-def _display_name(name: str | None, hub_id: str | None, published: Published) -> str:
-    if hub_id:
-        return hub_id.rpartition("/")[2]
-    return name or published.name.rpartition("/")[2]
+def _display_name(name: str | None, hub_id: str | None, entries: Sequence[Entry]) -> str:
+    """The hub's spelling, the maker's own name, or the best published one without a setting."""
+    if hub_id or name:
+        return hub_id.rpartition("/")[2] if hub_id else str(name)
+    spelled = [entry.published for entry in entries]
+    plain = [each for each in spelled if not parse(each.name).setting] or spelled
+    best = min(plain, key=lambda each: (each.preference in _HOSTS, each.preference, each.name))
+    if best.preference in _HOSTS or parse(best.name).setting:
+        return parse(best.name).slug
+    return best.name.rpartition("/")[2]
+
+
+def _families(catalogue: list[dict[str, Any]]) -> None:
+    """Where no family is known, the first word of the name is one."""
+    for row in catalogue:
+        first = re.match(r"[A-Za-z]+", row["name"])
+        row["family"] = row["family"] or (first[0] if first else row["name"])
 
 
 def _variant(identity: Identity) -> str | None:
@@ -547,17 +582,29 @@ def _link_bases(catalogue: list[dict[str, Any]]) -> None:
     by_key = {}
     for row in catalogue:
         identity = parse(row["id"])
-        by_key[(*identity.key, str(identity.snapshot or ""))] = row["id"]
+        by_key[(*identity.key, str(identity.snapshot or ""))] = row
     for row in catalogue:
         identity = parse(row["id"])
         snapshot = str(identity.snapshot or "")
         *rest, tuning, quantisation = identity.key
+        base = None
         if quantisation:
-            row["base_model_id"] = by_key.get((*rest, tuning, "", snapshot))
+            base = by_key.get((*rest, tuning, "", snapshot))
+            _inherit(row, base)
         elif tuning in ("instruct", "chat"):
-            row["base_model_id"] = by_key.get((*rest, "base", "", snapshot)) or by_key.get(
-                (*rest, "", "", snapshot)
-            )
+            bare = by_key.get((*rest, "", "", snapshot))
+            base = by_key.get((*rest, "base", "", snapshot)) or bare
+        row["base_model_id"] = base["id"] if base else None
+
+
+def _inherit(row: dict[str, Any], base: dict[str, Any] | None) -> None:
+    """What a quantisation shares with its model and nobody says of it."""
+    sources = json.loads(row["fact_sources"])
+    for column in _SHARED:
+        if base and row[column] in (None, []) and base[column] not in (None, []):
+            row[column] = base[column]
+            sources[column] = f"its model, {base['id']}"
+    row["fact_sources"] = _json(sources)
 
 
 def _names(entries: Sequence[Entry], resolutions: Sequence[Resolution]) -> list[dict[str, Any]]:
@@ -585,16 +632,6 @@ def _prices(entries: Sequence[Entry], resolutions: Sequence[Resolution]) -> list
         if entry.price and resolution.model_id
     ]
     return sorted(rows, key=lambda row: (row["model_id"], row["provider"], row["published_name"]))
-
-
-@cache
-def _licences() -> dict[str, str]:
-    return {row["text"]: row["licence"] for row in makers.table("licence_names.csv")}
-
-
-def licence_key(text: str) -> str | None:
-    """The ScanCode key of a licence as published, where it can mean only one; else None."""
-    return _licences().get(text.strip().lower())
 
 
 def _modality_rank(modality: str) -> int:

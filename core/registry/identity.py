@@ -25,7 +25,7 @@ _MONTH_YEAR = re.compile(rf"\b({'|'.join(_MONTHS)})[a-z]*\.?-?(\d{{4}})\b")
 
 _QUANTISATION = re.compile(
     r"(?<![a-z0-9])((?:nv|mx)?fp[48](?:-dynamic|-block|-throughput)?|int[48]|w\d+a\d+|awq|gptq(?:-int[48])?"
-    r"|i?q\d(?:[-_][k0-9])?(?:[-_](?:xs|xxs|s|m|l|xl))?|[48]-?bit|bnb-[48]bit|exl2|mlx|gguf|quantized|qat)(?![a-z0-9])"
+    r"|i?q\d(?:[-_][k0-9])?(?:[-_](?:xs|xxs|s|m|l|xl))?|[468]-?bit|bnb-[48]bit|exl2|mlx(?:-\d-?bit)?|gguf|quantized|qat)(?![a-z0-9])"
 )
 _DATES = (
     (re.compile(r"(?<!\d)(20[12]\d)-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])(?!\d)"), "ymd"),
@@ -36,7 +36,7 @@ _DATES = (
     (re.compile(r"(?<![\d.])(20[12]\d)-(0[1-9]|1[0-2])(?![\d-])"), "ym"),
     (re.compile(r"(?<![\d.])(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])(?![\d.a-z])"), "md"),
     (re.compile(r"(?<![\d.a-z])(2[2-6])(0[1-9]|1[0-2])(?![\d.a-z])"), "ym"),
-    (re.compile(r"(?<![\d.a-z])(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?![\d.a-z])"), "md"),
+    (re.compile(r"(?<![\d.a-z])(?!1024)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?![\d.a-z])"), "md"),
     (re.compile(r"(?<![\d.a-z])(2[2-6])[.](0[1-9]|1[0-2])(?![\d.a-z])"), "ym"),
     (re.compile(r"(?<![\d.a-z])(0[1-9]|1[0-2])-(2[4-6])(?![\d.a-z])"), "my"),
 )
@@ -60,18 +60,9 @@ _TUNING = {
 _SIZE_TAG = re.compile(r":\d+(?:\.\d+)?b$")
 _NOISE = frozenset(
     (
-        *("hf", "free", "maas", "tee", "bf16", "fp16", "f16", "float16", "f32", "the", "api"),
-        *(
-            "official",
-            "version",
-            "original",
-            "default",
-            "serverless",
-            "nitro",
-            "exacto",
-            "us",
-            "eu",
-        ),
+        *("hf", "bf16", "fp16", "f16", "float16", "f32", "the", "official", "version", "original"),
+        *("free", "maas", "tee", "cloud", "cs", "spot", "api", "default", "serverless", "nitro"),
+        *("exacto", "us", "eu"),
     )
 )
 _SETTING_WORDS = frozenset(
@@ -93,14 +84,14 @@ _BUDGET = re.compile(
 )
 _RUN_NOTE = re.compile(
     r"^(?:(?:thinking|think|reasoning|no|non|default|minimal|low|medium|high|xhigh|fc|prompt|diff|udiff"
-    r"|whole|free|\d+k)[\s,+-]*)+$"
+    r"|whole|free|tokens|deprecated|unsloth|\d+k)[\s,+-]*)+$"
 )
 _RUN_NOTES = re.compile(r"^(.+?)(?:,| with | on | via )(.*)$")
 _DIMENSIONS = re.compile(r"(?:embed-dim|output-dtype)=[a-z0-9]+")
-_HOST_PREFIXES = frozenset(("databricks", "ollama", "azure", "fw", "venice", "c4ai", "tee"))
+_HOST_PREFIXES = frozenset(("databricks", "ollama", "azure", "fw", "venice", "c4ai", "tee", "groq"))
 _HOST_SUFFIX = re.compile(r"-(?:free|tee|maas|default|exacto|nitro|fc|original)$")
 _ENDPOINTS = re.compile(r"^(?:edit|(?:text|image|reference|video)-to-(?:image|video)|.*-frame.*)$")
-_ENDPOINT_HOSTS = frozenset(("fal_ai", "aiml"))
+_ENDPOINT_HOSTS = frozenset(("fal_ai", "fal-ai", "aiml"))
 _COMPOUNDS = (
     (re.compile(r"\bgpt-?3\.?5\b"), "gpt-3.5"),
     (re.compile(r"\bgrok-4-20\b"), "grok-4.20"),
@@ -110,6 +101,9 @@ _COMPOUNDS = (
     (re.compile(r"\b(claude-(?:opus|sonnet|haiku)-[\d.-]+)-v1$"), r"\1"),
     (re.compile(r"\bgpt-([45])([1-9])(?=-|$)"), r"gpt-\1.\2"),
     (re.compile(r"\bgpt-oss\b"), "gptoss"),
+    (re.compile(r"\bgpt-(neox|neo|j)\b"), r"gpt\1"),
+    (re.compile(r"^duo-chat-(?=haiku|opus|sonnet)"), "claude-"),
+    (re.compile(r"^duo-chat-"), ""),
     (re.compile(r"\bcode-?llama\b"), "codellama"),
     (re.compile(r"\bcommand-r\+"), "command-r-plus"),
     (re.compile(r"\bchat-gpt\b"), "chatgpt"),
@@ -231,7 +225,7 @@ def parse(name: str, organisation: str = "") -> Identity:
     text, quantisation = _take(_QUANTISATION, text, lambda match: match[1].replace("_", "-"))
     text, active = _take(_ACTIVE, text, lambda match: match[1] + match[2])
     text, experts = _take(_EXPERTS, text, lambda match: match[1] + "e")
-    text, size = _take(_SIZE, text, lambda match: _plain_number(match[1]) + match[2])
+    text, size = _size(text)
     chunks = [chunk for chunk in re.split(r"[^a-z0-9.+]+", text) if chunk.strip(".+")]
     chunks, settings = _without_setting(chunks)
     tuning = " ".join(sorted({_TUNING[chunk] for chunk in chunks if chunk in _TUNING}))
@@ -260,9 +254,11 @@ def parse(name: str, organisation: str = "") -> Identity:
 def _without_host(text: str) -> tuple[str, str]:
     """The last part of a path without the host's own marks, and the maker that the path names."""
     *folders, text = [part for part in re.sub(r"^(hf:|~)", "", text).split("/") if part] or [""]
+    if folders and text == "community":
+        text = folders.pop()
     if folders and folders[0] in _ENDPOINT_HOSTS:
         folders, text = _product(folders, text)
-    named = [makers.maker_id_in_path(folder) for folder in reversed(folders)]
+    named = [makers.maker_id_in_path(folder) for folder in reversed(folders) if folder != text]
     stated = next(filter(None, named), "")
     text = _BEDROCK_REGION.sub("", text)
     dotted = _DOTTED_MAKER.match(text)
@@ -346,6 +342,15 @@ def _take(
 ) -> tuple[str, str]:
     found = pattern.search(text)
     return (_cut(text, found), written(found)) if found else (text, "")
+
+
+def _size(text: str) -> tuple[str, str]:
+    """The parameters; of `7M … 70B` the billions, as the millions are then samples."""
+    found = list(_SIZE.finditer(text))
+    if not found:
+        return text, ""
+    chosen = next((match for match in found if match[2] != "m"), found[0])
+    return _cut(text, chosen), _plain_number(chosen[1]) + chosen[2]
 
 
 def _plain_number(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -52,6 +53,14 @@ def family_of(words: Iterable[str]) -> Family | None:
     stems = {re.match(r"[a-z]*", word)[0] for word in words} | set(words)  # type: ignore[index]
     stems |= {re.sub(r"[\d.]+$", "", word) for word in words}
     return next((family for token, family in _families() if token in stems), None)
+
+
+def family_words() -> dict[str, set[str]]:
+    """Words of families by maker; what is added to it stays with the caller."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for token, family in _families():
+        found[family.maker].add(re.sub(r"[\d.]+", "", token))
+    return found
 
 
 @cache

@@ -30,15 +30,58 @@ _BARE_IS_BASE = re.compile(
     r"^(?:llama[123]?(?:\.\d)?|codellama|gemma[\dn.]*|mistral(?:[07].*)?|mixtral.*|qwen(?:1\.5|2|2\.5)?"
     r"|yi.*|falcon.*|olmo.*|granite[\d.]*|deepseek|coder|starcoder.*|solar.*)$"
 )
+# Families that others fine-tune and publish under the family's name.
+_FINE_TUNED_FAMILIES = frozenset(
+    (
+        *(
+            "Llama",
+            "Code Llama",
+            "Gemma",
+            "Qwen",
+            "GLM",
+            "Mistral",
+            "Mixtral",
+            "Yi",
+            "Falcon",
+            "Phi",
+        ),
+        *("Zephyr", "Vicuna", "Tulu", "Starling", "InternLM", "Pythia", "StarCoder", "Alpaca"),
+        "DeepSeek",
+    )
+)
+# Words that a maker may use first of a new model; a fine-tune has others beside them.
+_COMMON_WORDS = frozenset(
+    (
+        *(
+            "",
+            "latest",
+            "preview",
+            "thinking",
+            "lite",
+            "mini",
+            "nano",
+            "pro",
+            "plus",
+            "turbo",
+            "exp",
+        ),
+        *("flash", "fast", "vision", "vl", "coder", "code", "audio", "image", "tts", "realtime"),
+        *("embedding", "long", "research", "deep", "beta", "alpha", "omni", "video", "x", "r"),
+    )
+)
+COMMUNITY = "community"
 _NOT_A_MODEL = re.compile(
     r"^(?:example-.*|auto|auto-.*|free|bodybuilder|pareto-code|model[-_]router|firerouter|router"
-    r"|cascaded baseline|openrouter: .*|im-a(?:lso)?-.*chatbot|late-june-chatbot|balanced|frontier"
+    r"|human|starttranscriptionjob|cascaded baseline|balanced|frontier|openrouter: .*|claude-code"
+    r"|im-a(?:lso)?-.*chatbot|late-june-chatbot|together-ai-(?:embedding-)?(?:up-to|\d).*"
     r"|(?:deepinfra|hyperbolic|fireworks|ollama|mlx-community|huggingface via glhf)\b.*: .*)$",
     re.IGNORECASE,
 )
-_SEVERAL = re.compile(r"\w ?\+ ?(?!thinking|prompt|tool)[a-z][\w. -]{3,}|_gpt-4o-", re.IGNORECASE)
+_SEVERAL = re.compile(
+    r"^aligner-|^pairrm-|\w ?\+ ?(?!thinking|prompt|tool)[a-z][\w. -]{3,}|_gpt-4o-", re.IGNORECASE
+)
 _FINE_TUNED_BY_A_CUSTOMER = re.compile(r"^ft:")
-_TEST = re.compile(r"^(?:simple/model1|test-\d+b|.*internal-testing/.*)$")
+_TEST = re.compile(r"^(?:simple/model1|neurips/local|test-\d+b|.*internal-testing/.*)$")
 
 
 @dataclass(frozen=True)
@@ -160,6 +203,7 @@ def _plain(name: str) -> str:
 def _with_makers(reads: list[_Read]) -> list[_Read]:
     """Decide whose model each name is: the stated maker, the family's, or the only one known."""
     own: set[tuple[str, ...]] = set()
+    lexicon = makers.family_words()
     stated: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for read in reads:
         identity = read.identity
@@ -168,20 +212,37 @@ def _with_makers(reads: list[_Read]) -> list[_Read]:
             family = makers.family_of(identity.words)
             if family and identity.maker == family.maker:
                 own.add(identity.key)
-    return [read if read.refused else _with_maker(read, own, stated) for read in reads]
+                lexicon[family.maker] |= _stems(identity)
+    return [read if read.refused else _with_maker(read, own, stated, lexicon) for read in reads]
+
+
+def _stems(identity: Identity) -> set[str]:
+    """The words without their versions."""
+    return {re.sub(r"[\d.]+", "", word) for word in identity.words}
 
 
 def _with_maker(
-    read: _Read, own: set[tuple[str, ...]], stated: dict[tuple[str, ...], set[str]]
+    read: _Read,
+    own: set[tuple[str, ...]],
+    stated: dict[tuple[str, ...], set[str]],
+    lexicon: dict[str, set[str]],
 ) -> _Read:
     identity = read.identity
     if identity.stated_maker:
         return _with_family_maker(read, own)
     candidates = stated[identity.key[1:]]
-    if identity.maker in candidates or (identity.maker and len(candidates) != 1):
-        return read
-    if len(candidates) == 1:
+    if len(candidates) == 1 and identity.maker not in candidates:
         return replace(read, identity=identity.made_by(*candidates), rule="only maker known")
+    strange = _stems(identity) - lexicon[identity.maker] - _COMMON_WORDS
+    if identity.family in _FINE_TUNED_FAMILIES and strange:
+        # Words that the family's maker never uses: somebody's fine-tune.
+        return replace(
+            read, identity=identity.made_by(COMMUNITY), rule="a fine-tune, by whom unsaid"
+        )
+    if identity.maker:
+        return read
+    if identity.size and not candidates:
+        return replace(read, identity=identity.made_by(COMMUNITY), rule="by whom unsaid")
     why = "several makers" if candidates else "maker unknown"
     return replace(read, rule=why, refused=True)
 
