@@ -30,6 +30,7 @@ _OTHER_FORMS = (
     *(".gguf", ".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".tflite", ".mlmodel", ".npz"),
     *(".pdparams", ".nemo"),
 )
+_DOCUMENTS = ("readme", "license", "licence", "notice", "use_policy", "usage_policy")
 _OTHER_FOLDERS = frozenset({"original", "onnx", "openvino", "coreml", "runs"})
 
 
@@ -78,6 +79,12 @@ def of_one_model(names: Sequence[str], where: str) -> list[str]:
     return sorted(kept | set(weights))
 
 
+def is_document(name: str) -> bool:
+    """Whether a file tells about the model and is no part of it: its card, its licence."""
+    stem, _, suffix = name.lower().partition(".")
+    return suffix in ("", "md", "txt", "pdf") and stem.startswith(_DOCUMENTS)
+
+
 def _is_beside(name: str) -> bool:
     path = PurePosixPath(name)
     hidden = any(part.startswith((".", "checkpoint-")) for part in path.parts)
@@ -113,7 +120,8 @@ def found_at(path: Path) -> dict[str, Path]:
         )
     if path.is_dir():
         below = {entry.name: entry.path for entry in safe_files(path)}
-        return {name: below[name] for name in chosen_names(list(below), str(path))}
+        names = with_documents(chosen_names(list(below), str(path)), list(below))
+        return {name: below[name] for name in names}
     there = {file.name for file in path.parent.iterdir()} if split_of(path.name) else {path.name}
     return {name: path.parent / name for name in _all_parts(path.name, there)}
 
@@ -134,6 +142,11 @@ def chosen_names(names: Sequence[str], where: str) -> list[str]:
             remedy=f"Name one file: {', '.join(sorted(models.values())[:5])}.",
         )
     return _all_parts(ggufs[0], set(ggufs))
+
+
+def with_documents(chosen: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The chosen files, and the documents that lie beside them."""
+    return [*chosen, *sorted(name for name in set(names) - set(chosen) if is_document(name))]
 
 
 def _all_parts(name: str, there: set[str]) -> list[str]:
@@ -273,8 +286,11 @@ def model_sha256(kept: Sequence[FileView]) -> str:
     """What tells a version's files from any other: the SHA-256 of its file, as hex.
 
     Of several files it is that of their list, as `sha256sum` writes it, in the order of names.
+    Documents do not count: a card that was reworded does not make another model.
     """
-    if len(kept) == 1:
-        return kept[0].sha256
-    lines = (f"{file.sha256}  {file.name}\n" for file in sorted(kept, key=lambda file: file.name))
+    counted = [file for file in kept if not is_document(file.name)]
+    if len(counted) == 1:
+        return counted[0].sha256
+    counted.sort(key=lambda file: file.name)
+    lines = (f"{file.sha256}  {file.name}\n" for file in counted)
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -130,16 +130,18 @@ def _check_stated(source: Source, file: PlannedFile, target: Path, sha256: str) 
 def _plan_hub(source: Source) -> Plan:
     repository = huggingface.look_up(source.at)
     chosen = huggingface.pick(repository, source.file)
-    is_split = all(part.name.lower().endswith(".gguf") for part in chosen)
+    by_name = {file.name: file for file in repository.files}
+    wanted = files.with_documents([part.name for part in chosen], list(by_name))
     planned = tuple(
         PlannedFile(
-            Path(part.name).name if is_split else part.name,
-            part.name,
-            part.size_bytes,
-            part.sha256,
-            part.git_sha1,
+            # Parts of a split GGUF may lie in a folder of their own; an engine wants them here.
+            Path(name).name if name.lower().endswith(".gguf") else name,
+            name,
+            by_name[name].size_bytes,
+            by_name[name].sha256,
+            by_name[name].git_sha1,
         )
-        for part in chosen
+        for name in wanted
     )
     said = ", ".join(part.name for part in chosen) if source.file is None else ""
     return Plan(planned, repository.revision, repository.licence, said[:200])
@@ -200,7 +202,7 @@ def _fetch_url(
 
 def _plan_s3(source: Source) -> Plan:
     found = {each.name: each for each in object_store.list_objects(object_store.parse(source.at))}
-    names = files.chosen_names(list(found), source.at)
+    names = files.with_documents(files.chosen_names(list(found), source.at), list(found))
     planned = (
         PlannedFile(name, found[name].key, found[name].size_bytes, etag=found[name].etag)
         for name in names

@@ -172,7 +172,8 @@ def _validate(progress: Progress, version_id: str, source: dict[str, Any]) -> di
     progress.update(1, plan.said)
     if asked.kind == "file" and plan.files[0].name.lower().endswith(".gguf"):
         # Before gigabytes are copied: a GGUF file says all in its header.
-        extraction.describe([Path(file.at) for file in plan.files])
+        parts = [Path(file.at) for file in plan.files]
+        extraction.describe([part for part in parts if part.suffix.lower() == ".gguf"])
     files.check_disk(plan.size_bytes, files.folder_of(version_id))
     _refuse_known(progress, version_id, asked, plan)
     return plan.to_json()
@@ -180,8 +181,9 @@ def _validate(progress: Progress, version_id: str, source: dict[str, Any]) -> di
 
 def _refuse_known(progress: Progress, version_id: str, source: Source, plan: Plan) -> None:
     """Refuse what the project has already, where that can be known before fetching it."""
-    if len(plan.files) == 1 and plan.files[0].sha256 is not None:
-        _refuse_twin(version_id, plan.files[0].sha256)
+    counted = [file for file in plan.files if not files.is_document(file.name)]
+    if len(counted) == 1 and counted[0].sha256 is not None:
+        _refuse_twin(version_id, counted[0].sha256)
     if source.kind == "file" and _may_be_known(version_id, plan.size_bytes):
         # Reading it once is cheaper than copying it for nothing.
         rate = files.Rate(progress, plan.size_bytes)
@@ -207,11 +209,9 @@ def _download(
 
 
 def _extract(progress: Progress, version_id: str, fetched: list[dict[str, Any]]) -> dict[str, Any]:
-    progress.check()
+    progress.update(None, f"{len(fetched)} files")
     with files.disk_errors():
-        parts = _kept(version_id, fetched)
-        is_gguf = parts[0].suffix.lower() == ".gguf"
-        return extraction.describe(parts if is_gguf else [files.folder_of(version_id)])
+        return extraction.describe([files.folder_of(version_id)])
 
 
 def _scan(progress: Progress, version_id: str, fetched: list[dict[str, Any]]) -> dict[str, Any]:
@@ -337,10 +337,6 @@ def ready_here(progress: Progress, version_id: str) -> ModelVersion:
         rate = files.Rate(progress, version.size_bytes)
         artifacts.fetch(version_id, version.artifact_uri, kept, rate)
     return version
-
-
-def _kept(version_id: str, fetched: list[dict[str, Any]]) -> list[Path]:
-    return [files.folder_of(version_id) / file["name"] for file in fetched]
 
 
 def _may_be_known(version_id: str, size_bytes: int) -> bool:

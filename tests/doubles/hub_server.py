@@ -34,8 +34,9 @@ class Hub:
     url: str = ""
 
     def downloads(self) -> list[str | None]:
-        """The Range header of each request to the storage."""
-        return [wanted for path, wanted, _ in self.requests if path.startswith("/storage/")]
+        """The Range header of each request for a model's file, its documents left out."""
+        asked = [each for each in self.requests if each[0].startswith("/storage/")]
+        return [wanted for path, wanted, _ in asked if not path.endswith(".md")]
 
 
 @contextmanager
@@ -88,8 +89,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _described(self, repo_id: str) -> dict[str, object]:
         siblings: list[dict[str, object]] = []
         for name, content in self.hub.files[repo_id].items():
-            sibling: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": "0"}
-            if name.endswith(".gguf"):
+            blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
+            sibling: dict[str, object] = {"rfilename": name, "size": len(content)}
+            sibling["blobId"] = blob.hexdigest()
+            if name.endswith((".gguf", ".safetensors")):
                 digest = hashlib.sha256(content).hexdigest()
                 sibling["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 134}
             siblings.append(sibling)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +18,7 @@ from core.jobs.schemas import JobView
 from core.kernel.actor import Actor
 from core.kernel.errors import InvalidInput
 from core.kernel.settings import ROOT, settings
-from core.registry import files
+from core.registry import files, versions
 from core.registry import services as registry
 from core.registry.adapters import huggingface
 from tests.doubles.hub_server import REVISION, Hub, serving
@@ -25,6 +28,17 @@ from test_gguf import gguf_bytes
 
 PROJECT = "prj_default"
 REPO = "owner/tiny-GGUF"
+
+
+def safetensors_bytes(tensors: dict[str, list[int]]) -> bytes:
+    """A file with tensors of these shapes, all zero, in F32."""
+    header, at = {}, 0
+    for name, shape in tensors.items():
+        size_bytes = 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size_bytes]}
+        at += size_bytes
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(at)
 
 
 def model_bytes(size_bytes: int, fill: int = 1) -> bytes:
@@ -96,11 +110,58 @@ def test_a_named_file_and_the_smallest(hub: Hub) -> None:
         huggingface.pick(repository, "big.gguf")
 
 
-def test_a_repository_without_weights_says_what_it_has(running: Path, hub: Hub, admin: Actor) -> None:
+def test_a_repository_without_weights_says_what_it_has(
+    running: Path, hub: Hub, admin: Actor
+) -> None:
     hub.files["owner/plain"] = {"model.h5": b"x", "config.json": b"{}"}
     view = _ended(admin, registry.add_from_hub(admin, PROJECT, "owner/plain")[1])
     assert view.error == "owner/plain holds no weights (.gguf, .safetensors or .bin)."
     assert "model.h5" in str(view.remedy)
+
+
+def test_a_safetensors_repository_comes_whole_and_again_as_a_second_version(
+    running: Path, hub: Hub, admin: Actor
+) -> None:
+    weights = safetensors_bytes({"model.embed_tokens.weight": [8, 4], "lm_head.weight": [8, 4]})
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+    config |= {"num_hidden_layers": 2, "hidden_size": 4, "num_attention_heads": 2}
+    card = "---\nlicense: mit\nbase_model: owner/base\n---\n# Whole\n"
+    hub.files["owner/whole"] = {
+        ".gitattributes": b"x",
+        "LICENSE": b"MIT",
+        "README.md": card.encode(),
+        "config.json": json.dumps(config).encode(),
+        "model.safetensors": weights,
+        "onnx/model.onnx": b"the same again",
+        "pytorch_model.bin": b"and again",
+    }
+    model, job_id = registry.add_from_hub(admin, PROJECT, "owner/whole")
+    view = _ended(admin, job_id)
+    assert view.state == "succeeded", view.error
+    model = registry.get_model(admin, model.id)
+    (version,) = versions.list_versions(admin, model.id)
+    names = ["LICENSE", "README.md", "config.json", "model.safetensors"]
+    assert sorted(file.name for file in version.files) == names
+    assert (model.parameters, model.architecture, model.path) == (
+        64,
+        "llama",
+        str(files.folder_of(version.id)),
+    )
+    assert (version.revision, version.scan_state, version.severity) == (
+        REVISION,
+        "scanned",
+        "safe",
+    )
+    before = len(hub.downloads())
+    _, job_id = registry.add_from_hub(admin, PROJECT, "owner/whole")
+    assert "already in the registry as 'whole', version 1" in str(_ended(admin, job_id).error)
+    config["num_hidden_layers"] = 3
+    hub.files["owner/whole"]["config.json"] = json.dumps(config).encode()
+    again, job_id = registry.add_from_hub(admin, PROJECT, "owner/whole", name="other")
+    assert _ended(admin, job_id).state == "succeeded"
+    assert (again.id, again.name, len(hub.downloads()) > before) == (model.id, "whole", True)
+    assert [each.number for each in versions.list_versions(admin, model.id)] == [2, 1]
+    assert (registry.get_model(admin, model.id).layers, version.layers) == (3, 2)
 
 
 def test_a_split_model_comes_with_all_its_parts(running: Path, hub: Hub, admin: Actor) -> None:
