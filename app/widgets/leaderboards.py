@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import charts, formats
+from app import charts
 from app.session import SessionContext
 from app.widgets import leaderboards_charts as own_charts
-from app.widgets.layout import Kpi, empty_state, errors_shown, escape, kpi_row, link_to
+from app.widgets.layout import empty_state, errors_shown, escape, link_to
 from app.widgets.leaderboards_model import model_card
 from app.widgets.tables import table_with_downloads
 from core.leaderboards import report
@@ -32,96 +32,125 @@ _CHARTS = ("Bands", "Price", "Size", "Trend")
 
 def task_view(context: SessionContext) -> None:
     """The models of a task."""
-    keys = {task.key: task.title for task in leaderboards.tasks()}
-    asked = st.query_params.get("task", "chat")
-    if asked not in keys:
-        st.warning(f"There is no task {escape(asked)}; this is Chat. Choose another above.")
-    key = st.pills(
+    titles = [task.title for task in leaderboards.tasks()]
+    chosen = st.pills(
         "Task",
-        list(keys),
-        format_func=keys.__getitem__,
-        default="chat",
-        key="task",
+        titles,
+        default=titles[0],
+        key=task_link(),
         bind="query-params",
         required=True,
         label_visibility="collapsed",
     )
-    _view(context, find(key or "chat"))
+    _view(context, find(chosen or titles[0]))
+
+
+def task_link() -> str:
+    """The key of the widget that chooses the task; a link may name it by its short key as well."""
+    asked = st.query_params.get("task")
+    if asked is not None:
+        with errors_shown():
+            title = find(asked).title
+            if asked != title:
+                # Before the widget is there, which drops a value that is none of its own.
+                st.query_params["task"] = title
+                st.rerun()
+    return "task"
 
 
 @st.fragment
 def _view(context: SessionContext, task: Task) -> None:
     """What is asked and what is found, run again alone when a slider moves."""
-    left, right = st.columns([1, 3], gap="medium")
-    with left:
-        query = _query(context, task)
-    with right, errors_shown():
-        found = leaderboards.combined(context.actor, context.project_id, query)
-        _found(context, task, found)
+    query = _query(context, task)
+    with errors_shown():
+        _found(context, task, leaderboards.combined(context.actor, context.project_id, query))
 
 
 def _query(context: SessionContext, task: Task) -> Query:
-    with st.container(border=True, key="leaderboard-filters"):
+    with st.container(
+        horizontal=True, vertical_alignment="bottom", gap="small", key="leaderboard-filters"
+    ):
         words = st.text_input(
-            "Search", key="q", bind="query-params", type="search", placeholder="Model or maker"
+            "Search",
+            key="q",
+            bind="query-params",
+            type="search",
+            placeholder="Model or maker",
+            width=190,
         )
         use = st.selectbox(
             "Licence allows",
             [_ANY, *leaderboards.uses()],
             key="use",
             bind="query-params",
+            width=250,
             help="Keeps models whose licence allows this, also those with conditions. "
             "No legal advice.",
         )
-        is_open = st.toggle("Open weights", key="open", bind="query-params")
-        low, high = st.columns(2)
-        size_from = low.number_input(
-            "Size from (B)", 0.0, value=None, key="min_b", bind="query-params", placeholder=_ANY
-        )
-        size_to = high.number_input(
-            "to (B)", 0.0, value=None, key="max_b", bind="query-params", placeholder=_ANY
-        )
-        usd_to = st.number_input(
-            "USD per M tokens, at most",
+        size_to = st.number_input(
+            "At most (B)",
             0.0,
             value=None,
-            key="max_usd",
+            key="max_b",
             bind="query-params",
-            placeholder=_ANY,
-            help="Three parts input, one part output, at the cheapest provider.",
+            placeholder="any size",
+            width=120,
         )
-        context_from = st.selectbox(
-            "Context, at least", list(_CONTEXTS), key="context", bind="query-params"
-        )
-        year = st.selectbox("Released since", _YEARS, key="since", bind="query-params")
-        makers = st.multiselect(
-            "Makers",
-            leaderboards.organisations(context.actor, context.project_id, task.key),
-            key="makers",
-            bind="query-params",
-            placeholder=_ANY,
-        )
+        is_open = st.toggle("Open weights", key="open", bind="query-params", width="content")
+        with st.popover("More", icon=":material/filter_list:"):
+            more = _more(context, task)
+        weights = _weights(context, task)
     return Query(
         task=task.key,
-        weights=_weights(context, task),
+        weights=weights,
         use="" if use in (None, _ANY) else str(use),
         words=words or "",
         open_weights=bool(is_open),
-        organisations=tuple(makers),
-        parameters_from=size_from * _BILLION if size_from else None,
         parameters_to=size_to * _BILLION if size_to else None,
-        usd_to=usd_to or None,
-        context_from=_CONTEXTS[str(context_from or _ANY)],
-        released_from=None if year in (None, _ANY) else date(int(str(year)), 1, 1),
+        **more,
     )
+
+
+def _more(context: SessionContext, task: Task) -> dict[str, Any]:
+    """The filters that are asked for less often."""
+    size_from = st.number_input(
+        "At least (B)", 0.0, value=None, key="min_b", bind="query-params", placeholder=_ANY
+    )
+    usd_to = st.number_input(
+        "USD per M tokens, at most",
+        0.0,
+        value=None,
+        key="max_usd",
+        bind="query-params",
+        placeholder=_ANY,
+        help="Three parts input, one part output, at the cheapest provider.",
+    )
+    context_from = st.selectbox(
+        "Context, at least", list(_CONTEXTS), key="context", bind="query-params"
+    )
+    year = st.selectbox("Released since", _YEARS, key="since", bind="query-params")
+    makers = st.multiselect(
+        "Makers",
+        leaderboards.organisations(context.actor, context.project_id, task.key),
+        key="makers",
+        bind="query-params",
+        placeholder=_ANY,
+    )
+    return {
+        "parameters_from": size_from * _BILLION if size_from else None,
+        "usd_to": usd_to or None,
+        "context_from": _CONTEXTS[str(context_from or _ANY)],
+        "released_from": None if year in (None, _ANY) else date(int(str(year)), 1, 1),
+        "organisations": tuple(makers),
+    }
 
 
 def _weights(context: SessionContext, task: Task) -> Mapping[str, float]:
     boards = leaderboards.boards_of(context.actor, context.project_id, task.key)
     if len(boards) == 1:
         return {}
-    with st.container(border=True, key="leaderboard-weights"):
-        st.markdown("**How much each board counts**")
+    with st.popover("Weights", icon=":material/tune:"):
+        st.caption("How much each board counts; 0 leaves it out.")
         found = {
             board.key: st.slider(
                 board.title,
@@ -131,7 +160,7 @@ def _weights(context: SessionContext, task: Task) -> Mapping[str, float]:
                 0.5,
                 key=f"w_{board.key}",
                 bind="query-params",
-                help=f"{board.publisher}: {board.what}. 0 leaves it out.",
+                help=f"{board.publisher}: {board.what}.",
             )
             for board in boards
         }
@@ -144,7 +173,7 @@ def _found(context: SessionContext, task: Task, found: Ranking) -> None:
     if found.table.empty:
         _nothing(found)
         return
-    _kpis(found)
+    _headline(found)
     chosen = table_with_downloads(
         _rows(found),
         name=f"leaderboard-{task.key}",
@@ -172,32 +201,27 @@ def _left_out(found: Ranking) -> str:
     return f"Left out: {', '.join(unknown)}." if unknown else ""
 
 
-def _kpis(found: Ranking) -> None:
-    best = found.table.iloc[0]
+def _headline(found: Ranking) -> None:
+    best, table = found.table.iloc[0], found.table
     used = [board for board in found.boards if board.weight > 0]
     publishers = len({board.publisher for board in used})
-    kpi_row(
-        [
-            Kpi(
-                "Best",
-                str(best["name"]),
-                "By combined score. Models whose bands overlap cannot be told apart.",
-                f"{best['score']:.0f}, between {best['low']:.0f} and {best['high']:.0f}",
-            ),
-            Kpi(
-                "Models",
-                formats.count(len(found.table)),
-                note=f"of {found.models:,} on the boards",
-            ),
-            Kpi(
-                "Boards",
-                str(len(used)),
-                note=f"of {publishers} publisher{'' if publishers == 1 else 's'}",
-            ),
-            Kpi("Newest data", str(found.dated or formats.NONE), note=f"version {found.version}"),
-        ],
-        key="leaderboard",
+    alike = int((table["best_rank"] == 1).sum()) - 1
+    st.markdown(
+        f"#### {escape(str(best['name']))}  \n"
+        f"is the best of {_models(len(table))}: **{best['score']:.0f}**, between "
+        f"{best['low']:.0f} and {best['high']:.0f}. "
+        + (f"{_models(alike)} below it may be as good." if alike else "None comes close.")
     )
+    st.caption(
+        f"{len(used)} board{'' if len(used) == 1 else 's'} of {publishers} "
+        f"publisher{'' if publishers == 1 else 's'} list {_models(found.models)}; the newest is "
+        f"of {found.dated or 'an unknown day'} (version {found.version}). 50 is the middle of "
+        "these models, 10 is one standard deviation."
+    )
+
+
+def _models(count: int) -> str:
+    return f"{count:,} model{'' if count == 1 else 's'}"
 
 
 _COLUMNS: dict[str, Any] = {

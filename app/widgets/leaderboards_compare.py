@@ -11,6 +11,7 @@ from app import charts, formats
 from app.session import SessionContext
 from app.widgets import leaderboards_charts as own_charts
 from app.widgets.layout import empty_state, escape
+from app.widgets.leaderboards import task_link
 from app.widgets.leaderboards_model import evidence_table, licence_verdict, model_links
 from app.widgets.tables import table_with_downloads
 from core.leaderboards import services as leaderboards
@@ -25,7 +26,6 @@ def compare_view(context: SessionContext) -> None:
     chosen = st.multiselect(
         "Models",
         list(names),
-        format_func=lambda key: f"{names[key]} · {key.partition('/')[0]}",
         key="models",
         bind="query-params",
         max_selections=_MOST,
@@ -94,23 +94,24 @@ def _by_board(context: SessionContext, chosen: Sequence[str], names: dict[str, s
     keys = list(dict.fromkeys(by_task["task"]))
     if not keys:
         return
-    task = st.pills(
+    titles = [find(key).title for key in keys]
+    title = st.pills(
         "Boards of",
-        keys,
-        format_func=lambda key: find(key).title,
-        default=keys[0],
-        key="task",
+        titles,
+        default=titles[0],
+        key=task_link(),
         bind="query-params",
         required=True,
     )
-    shown = leaderboards.on_boards(context.actor, context.project_id, task or keys[0], chosen)
+    task = find(title or titles[0]).key
+    shown = leaderboards.on_boards(context.actor, context.project_id, task, chosen)
     named = {key: names[key] for key in chosen}
     charts.show(own_charts.parallel(shown, named), "Board by board", key="compare-parallel")
     st.markdown("**Every figure, and where it is from**")
     for key in chosen:
         with st.expander(escape(names[key])):
             evidence_table(
-                leaderboards.evidence(context.actor, context.project_id, key, task or keys[0]),
+                leaderboards.evidence(context.actor, context.project_id, key, task),
                 name=f"compare-evidence-{key.replace('/', '-')}",
             )
 

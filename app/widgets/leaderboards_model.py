@@ -66,17 +66,11 @@ def _ways_on(context: SessionContext, key: str, name: str) -> None:
     if st.button("Compare", icon=":material/compare_arrows:", key="lb-compare"):
         open_page("compare", models=key)
     hub_id = leaderboards.facts_of([key])["hub_id"].iloc[0]
-    known = simulated(context, key, hub_id)
-    if st.button(
-        "What if",
-        icon=":material/tune:",
-        key="lb-what-if",
-        disabled=known is None,
-        help="Predict it on your hardware."
-        if known
-        else "The simulator does not know this model's architecture.",
-    ):
-        open_page("what_if", model=known or "")
+    if st.button("What if", icon=":material/tune:", key="lb-what-if"):
+        known = simulated(context, key, hub_id)
+        if known is not None:
+            open_page("what_if", model=known)
+        st.toast(f"The simulator does not know the architecture of {name}.")
     if st.button("Deploy", type="primary", icon=":material/rocket_launch:", key="lb-deploy"):
         deploy(context, key, hub_id)
     model_links(key)
