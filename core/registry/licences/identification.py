@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from functools import cache
 
+from core.kernel.errors import InvalidInput
 from core.registry.licences import index
 from core.registry.licences.answers import answers
 from core.registry.licences.fingerprints import Fingerprint, differences, words
 from core.registry.licences.schemas import Certainty, Identified
 from core.registry.licences.texts import archive
 
-_LEAST_WORDS = 12
+_LEAST_WORDS, _MOST_WORDS = 12, 20_000
 # What a text lacks of a licence speaks twice as much against it as what it has speaks for it;
 # what it has beyond the licence does not: additions are shown instead.
 _WEIGHT_OF_MISSING = 2
@@ -53,8 +54,17 @@ def identify(text: str) -> Identified | None:
 
     Copyright lines, layout, Markdown and case make no difference. See `Identified.certainty` for
     how sure it is: the answers for a licence hold only where `is_sure`.
+
+    Raises:
+        InvalidInput: The text is far longer than any licence.
     """
     asked = Fingerprint.of(text)
+    if len(asked.words) > _MOST_WORDS:
+        raise InvalidInput(
+            "This text is too long for a licence.",
+            value=f"{len(asked.words):,} words",
+            remedy=f"Give the licence alone; up to {_MOST_WORDS:,} words are compared.",
+        )
     if len(asked.words) < _LEAST_WORDS:
         return None
     shared = _shared(asked)

@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 
+from core.kernel.errors import InvalidInput
 from core.registry import licences
 
 _ACCEPTED = "exact", "same words"
@@ -93,6 +94,11 @@ def test_what_is_no_licence_is_none() -> None:
     assert licences.identify("") is None
     assert licences.identify("MIT") is None
     assert licences.identify("The quick brown fox jumps over the lazy dog. " * 40) is None
+
+
+def test_a_book_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="too long for a licence"):
+        licences.identify(licences.text("mit") * 200)
 
 
 @pytest.mark.parametrize(

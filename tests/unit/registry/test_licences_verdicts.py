@@ -85,6 +85,19 @@ def test_a_number_that_is_not_known_is_asked_for() -> None:
     assert (found.reasons[0].question, found.reasons[0].effect) == ("user_threshold", "unclear")
 
 
+@pytest.mark.parametrize("key", licences.curated_keys())
+def test_every_licence_can_be_judged_for_every_use(key: str) -> None:
+    everything = Use(
+        commercial=True, monthly_users=10**10, annual_revenue_usd=1e13, modifies=True,
+        distributes=True, hosts_api=True, trains_on_outputs=True, in_eu=True,
+    )  # fmt: skip
+    for use in (*licences.USES.values(), everything):
+        found = licences.verdict(key, use)
+        assert found.outcome in ("yes", "conditional", "no")
+        for reason in found.reasons:
+            assert reason.section or licences.answers(key)[reason.question].silent
+
+
 def test_an_unknown_key_is_refused() -> None:
     with pytest.raises(NotFound):
         licences.verdict("no-such-licence", CHAT)
