@@ -10,6 +10,7 @@ from app.retention import Pruner
 from core.deployments import workflows as _deployment_workflows  # noqa: F401 (registers kinds)
 from core.deployments.reconciler import Reconciler
 from core.jobs import engine
+from core.leaderboards.refreshes import Refresher
 from core.metrics.calibration import Calibrator
 from core.metrics.ingest import Ingester
 from core.registry import workflows as _registry_workflows  # noqa: F401 (registers kinds)
@@ -28,6 +29,7 @@ class _Running:
     keeper: Keeper
     pruner: Pruner
     calibrator: Calibrator
+    refresher: Refresher
 
 
 _running: _Running | None = None
@@ -41,7 +43,7 @@ def start() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     routing.subscribe()
     routing.publish()
-    _running = _Running(Reconciler(), Ingester(), Keeper(), Pruner(), Calibrator())
+    _running = _Running(Reconciler(), Ingester(), Keeper(), Pruner(), Calibrator(), Refresher())
     _running.ingester.start()
     _running.keeper.start()
     internal.start()
@@ -49,6 +51,7 @@ def start() -> None:
     engine.launch()
     _running.pruner.start()
     _running.calibrator.start()
+    _running.refresher.start()
 
 
 def stop() -> None:
@@ -57,6 +60,7 @@ def stop() -> None:
     if _running is None:
         return
     internal.stop()
+    _running.refresher.stop()
     _running.calibrator.stop()
     _running.pruner.stop()
     engine.shutdown()

@@ -20,6 +20,7 @@ from app.commands import (
     hardware,
     jobs,
     keys,
+    leaderboards,
     metrics,
     models,
     output,
@@ -52,6 +53,7 @@ app.add_typer(catalogue.group, name="catalogue")
 app.command()(deployments.deploy)
 app.add_typer(deployments.group, name="deployments")
 app.command()(chat.chat)
+app.add_typer(leaderboards.group, name="leaderboard")
 app.add_typer(keys.group, name="keys")
 app.add_typer(metrics.group, name="metrics")
 app.add_typer(hardware.group, name="hardware")

@@ -76,14 +76,14 @@ def _query(context: SessionContext, task: Task) -> Query:
             bind="query-params",
             type="search",
             placeholder="Model or maker",
-            width=190,
+            width=165,
         )
         use = st.selectbox(
             "Licence allows",
             [_ANY, *leaderboards.uses()],
             key="use",
             bind="query-params",
-            width=250,
+            width=220,
             help="Keeps models whose licence allows this, also those with conditions. "
             "No legal advice.",
         )
@@ -94,7 +94,7 @@ def _query(context: SessionContext, task: Task) -> Query:
             key="max_b",
             bind="query-params",
             placeholder="any size",
-            width=120,
+            width=110,
         )
         is_open = st.toggle("Open weights", key="open", bind="query-params", width="content")
         with st.popover("More", icon=":material/filter_list:"):
@@ -290,7 +290,7 @@ def _below(context: SessionContext, found: Ranking) -> None:
             help="One HTML file that needs nothing else.",
         )
         st.download_button(
-            "Report as CSV",
+            "Report CSV",
             data=lambda: report.csv_text(found).encode(),
             file_name=f"{name}-report.csv",
             mime="text/csv",

@@ -71,6 +71,13 @@ class Settings(BaseSettings):
     keep_audit_days: int = Field(
         3650, ge=1, le=36_500, description="Days that an entry of the audit log is kept."
     )
+    refresh_boards_days: int = Field(
+        0,
+        ge=0,
+        le=365,
+        description="Days after which the boards of the leaderboards are fetched anew; an admin "
+        "applies what differs. 0 fetches only on request.",
+    )
     model_server_module: str = Field(
         "core.deployments.model_server",
         description="Python module that serves one model as a process; the tests put a double "
