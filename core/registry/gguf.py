@@ -309,6 +309,11 @@ def _tensor(reader: _Reader) -> _Tensor:
 def _check_data(reader: _Reader, alignment: Value, tensors: list[_Tensor]) -> None:
     if not isinstance(alignment, int) or alignment < 1:
         alignment = _DEFAULT_ALIGNMENT
+    end = 0
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.end)):
+        if tensor.offset < end:
+            raise reader.fail("two of its tensors share their bytes")
+        end = tensor.end
     start = -(-reader.position // alignment) * alignment
     needed_bytes = max((start + tensor.end for tensor in tensors), default=0)
     if needed_bytes > reader.size_bytes:

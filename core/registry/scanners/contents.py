@@ -200,9 +200,10 @@ class Pickles:
         return gave_up or self._reader.is_done
 
     def _is_surely_pickle(self) -> bool:
-        if self._reader.pickles and self._reader.imports:
+        imports = self._reader.plausible_imports
+        if self._reader.pickles and imports:
             return True
-        severities = map(pickles.severity_of, self._reader.imports)
+        severities = map(pickles.severity_of, imports)
         return any(severity in ("critical", "high") for severity in severities)
 
     def failure(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import io
 import logging
+import pickle
 import pickletools
 import re
 import sys
@@ -115,6 +116,7 @@ class PickleReader:
     _memo_used: bytearray = field(default_factory=bytearray)
     _memo_count: int = 0
     _is_torch: bool = False
+    _is_marked: bool = False
     _is_open: bool = False
     _is_last: bool = False
 
@@ -124,6 +126,7 @@ class PickleReader:
             return
         if not self.opcodes and not self._buffer:
             self._is_torch = chunk[2:].startswith(_TORCH_MAGIC)
+            self._is_marked = chunk.startswith(pickle.PROTO)
         if self._skip_bytes:
             dropped = min(self._skip_bytes, len(chunk))
             self._skip_bytes -= dropped
@@ -151,7 +154,22 @@ class PickleReader:
     @property
     def is_pickle(self) -> bool:
         """Whether the beginning was one: it ended properly, or imported something."""
-        return self.pickles > 0 or bool(self.imports)
+        return (self.pickles > 0 and self._is_certain) or bool(self.plausible_imports)
+
+    @property
+    def _is_certain(self) -> bool:
+        return self._is_marked or (self.pickles > 0 and self.error is None)
+
+    @property
+    def plausible_imports(self) -> list[Import]:
+        """The imports, without those that chance makes of bytes that are no pickle.
+
+        One in fifty files of bare numbers begins with an import by chance. Names that are none
+        count only in a stream that begins with the mark of a protocol, or is a pickle to its end.
+        """
+        if self._is_certain:
+            return list(self.imports)
+        return [name for name in self.imports if all(map(_NAME.fullmatch, name))]
 
     @property
     def is_read(self) -> bool:
@@ -237,10 +255,13 @@ class PickleReader:
             self._push(_OTHER)
 
     def _pop(self, opcode: _Opcode) -> None:
+        # Where there is too little on the stack, an unpickler stops.
         stack = self._stack
         if opcode.pops_to_mark:
             while stack and stack.pop() is not _MARK:
                 pass
+        if opcode.pops > len(stack):
+            raise NotAPickle(f"{opcode.name} finds nothing on the stack")
         if opcode.pops:
             del stack[-opcode.pops :]
 
@@ -283,14 +304,14 @@ class PickleReader:
     def _stack_global(self, opcode: _Opcode, _argument: bytes | None) -> None:
         names = self._stack[-2:]
         self._pop(opcode)
-        if len(names) == 2 and all(isinstance(name, str) for name in names):
+        if all(isinstance(name, str) for name in names):
             self._found((str(names[0]), str(names[1])))
         else:
             self._found(_COMPUTED)
         self._push(_OTHER)
 
     def _extension(self, opcode: _Opcode, _argument: bytes | None) -> None:
-        self._found(("copyreg", opcode.name))
+        self._found(("(an extension)", opcode.name))
         self._push(_OTHER)
 
     def _memoize(self, _opcode: _Opcode, _argument: bytes | None) -> None:
@@ -317,7 +338,8 @@ class PickleReader:
     def _get(self, opcode: _Opcode, argument: bytes | None) -> None:
         self._push(self._memo.get(_index(opcode, argument), _OTHER))
 
-    def _stop(self, _opcode: _Opcode, _argument: bytes | None) -> None:
+    def _stop(self, opcode: _Opcode, _argument: bytes | None) -> None:
+        self._pop(opcode)
         self.pickles += 1
         self._is_open = False
         self._stack.clear()
@@ -478,7 +500,7 @@ _NAMED = 5
 def findings(reader: PickleReader, file: str) -> list[Finding]:
     """What the imports of a pickle mean: one finding a severity."""
     by_severity: dict[Severity, list[Import]] = {}
-    for name in reader.imports:
+    for name in reader.plausible_imports:
         by_severity.setdefault(severity_of(name), []).append(name)
     found = [
         Finding(

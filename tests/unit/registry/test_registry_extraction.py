@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_gguf import _entry, _text, gguf_bytes
+from test_gguf import TWO_BY_THREE_F32, _entry, _text, gguf_bytes
 from test_registry_safetensors import write_safetensors
 
 from core.kernel.errors import InvalidInput
@@ -212,6 +212,14 @@ def test_a_gguf_says_as_much_as_its_header(tmp_path: Path) -> None:
     assert (found.licence, found.pipeline_tag) == ("mit", "x")
     assert (found.languages, found.base_models) == (("en", "de"), ("Org/Base",))
     assert (found.reasoning, found.tools) == (True, False)
+
+
+def test_tensors_of_a_gguf_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    content = bytearray(gguf_bytes(tensor=TWO_BY_THREE_F32 + _text("b") + TWO_BY_THREE_F32))
+    content[8:16] = struct.pack("<Q", 2)
+    (tmp_path / "a.gguf").write_bytes(bytes(content))
+    with pytest.raises(InvalidInput, match="two of its tensors share their bytes"):
+        extraction.extract([tmp_path / "a.gguf"])
 
 
 # --- configurations --------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 import pickle
+import socket
 import socketserver
 import struct
 import tarfile
@@ -26,10 +27,12 @@ from hypothesis import strategies as st
 from test_gguf import _entry, _text, gguf_bytes
 from test_registry_safetensors import write_safetensors
 
-from core.kernel.errors import InvalidInput
+from core.kernel.errors import InvalidInput, Unavailable
 from core.registry import scanning
+from core.registry.adapters import clamav
 from core.registry.reading import Sha256
 from core.registry.scanners import pickles, secrets
+from core.registry.scanners.contents import Pickles
 from core.registry.scanners.report import ScanReport
 
 
@@ -200,6 +203,16 @@ def test_what_cannot_be_followed_to_its_end_reads_as_not_scanned(tmp_path: Path)
     reader = pickles.PickleReader(max_opcodes=10)
     reader.feed(b"N0" * 20)
     assert not reader.is_read
+
+
+def test_bare_numbers_are_no_pickle_by_chance(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(7).integers(0, 256, (4000, 200), dtype=np.uint8)
+    for row in numbers:
+        content = row.tobytes()
+        reader = Pickles(content, expected=True)
+        reader.feed(content)
+        reader.close()
+        assert reader.findings("openvino_model.bin") == [], content
 
 
 @settings(max_examples=200, deadline=None)
@@ -604,6 +617,15 @@ def test_clamav_that_does_not_finish_is_not_clean(tmp_path: Path, clamd: str) ->
     report = scan(tmp_path, clamd=clamd)
     assert report.state == "not scanned"
     assert "clamd" in report.reasons[0]
+
+
+def test_clamav_that_never_answers_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with clamav.Stream(address, timeout_s=0.05) as stream:
+            stream.feed(b"text")
+            with pytest.raises(Unavailable, match="it takes too long"):
+                stream.verdict()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "/nowhere/clamd.sock", "localhost"])
