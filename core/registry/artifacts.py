@@ -6,7 +6,7 @@ what this machine has of them is a copy that can be fetched again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from core.kernel.errors import InvalidInput, UpstreamFailed
 from core.kernel.settings import settings
@@ -57,8 +57,21 @@ def keep(version_id: str, kept: Sequence[FileView], rate: files.Rate) -> str | N
     return location.uri
 
 
-def fetch(version_id: str, uri: str, kept: Sequence[FileView], rate: files.Rate) -> None:
+def fetch(
+    version_id: str,
+    uri: str,
+    kept: Sequence[FileView],
+    rate: files.Rate,
+    wait: Callable[[float], None],
+) -> None:
     """Bring the files of a version to this machine that are not here yet, and check them.
+
+    Args:
+        version_id: The version.
+        uri: Where the store keeps it.
+        kept: Its files.
+        rate: Reports how many bytes are done.
+        wait: Waits so many seconds before the next try; may raise to stop.
 
     Raises:
         UpstreamFailed: What the store has is not what was put there.
@@ -73,7 +86,7 @@ def fetch(version_id: str, uri: str, kept: Sequence[FileView], rate: files.Rate)
         rate.already(target.stat().st_size if target.exists() else 0)
         found = there.get(file.name)
         with files.disk_errors():
-            sha256 = found and object_store.download(location, found, target, rate.add)
+            sha256 = found and object_store.download(location, found, target, rate.add, wait)
         if sha256 != file.sha256:
             target.unlink(missing_ok=True)
             raise UpstreamFailed(

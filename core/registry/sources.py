@@ -6,6 +6,7 @@ on after the bytes that are there, and hashed on the way.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -207,7 +208,8 @@ def _plan_s3(source: Source) -> Plan:
         PlannedFile(name, found[name].key, found[name].size_bytes, etag=found[name].etag)
         for name in names
     )
-    return Plan(tuple(planned))
+    states = "".join(f"{name} {found[name].etag}\n" for name in names)
+    return Plan(tuple(planned), revision=hashlib.sha256(states.encode()).hexdigest()[:16])
 
 
 def _fetch_s3(
@@ -216,11 +218,11 @@ def _fetch_s3(
     file: PlannedFile,
     target: Path,
     on_bytes: Callable[[int], None],
-    _progress: Progress,
+    progress: Progress,
 ) -> str:
     location = object_store.parse(source.at)
     listed = object_store.StoredObject(file.at, file.name, file.size_bytes or 0, file.etag or "")
-    return object_store.download(location, listed, target, on_bytes)
+    return object_store.download(location, listed, target, on_bytes, progress.sleep)
 
 
 _PLANNERS: dict[SourceKind, Callable[[Source], Plan]] = {

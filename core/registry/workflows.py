@@ -170,6 +170,7 @@ def _validate(progress: Progress, version_id: str, source: dict[str, Any]) -> di
     with files.disk_errors():
         plan = sources.plan(progress, asked)
     progress.update(1, plan.said)
+    _begin_anew_if_changed(version_id, plan)
     if asked.kind == "file" and plan.files[0].name.lower().endswith(".gguf"):
         # Before gigabytes are copied: a GGUF file says all in its header.
         parts = [Path(file.at) for file in plan.files]
@@ -177,6 +178,16 @@ def _validate(progress: Progress, version_id: str, source: dict[str, Any]) -> di
     files.check_disk(plan.size_bytes, files.folder_of(version_id))
     _refuse_known(progress, version_id, asked, plan)
     return plan.to_json()
+
+
+def _begin_anew_if_changed(version_id: str, plan: Plan) -> None:
+    """Throw away what an earlier try fetched of another state of the source."""
+    with database.transaction() as tx:
+        version = crud.version(tx, version_id)
+        if version is None or version.revision == plan.revision:
+            return
+        version.revision = plan.revision
+    files.remove(version_id)
 
 
 def _refuse_known(progress: Progress, version_id: str, source: Source, plan: Plan) -> None:
@@ -335,7 +346,7 @@ def ready_here(progress: Progress, version_id: str) -> ModelVersion:
     kept = [FileView(**file) for file in version.files]
     if version.artifact_uri is not None and not artifacts.is_here(version_id, kept):
         rate = files.Rate(progress, version.size_bytes)
-        artifacts.fetch(version_id, version.artifact_uri, kept, rate)
+        artifacts.fetch(version_id, version.artifact_uri, kept, rate, progress.sleep)
     return version
 
 

@@ -22,6 +22,7 @@ class Site:
     content_type: str = "application/octet-stream"
     etags: bool = True
     break_after_bytes: int | None = None
+    stop_after_requests: int | None = None
     claimed_bytes: int | None = None
     extra_bytes: int = 0
     bytes_a_second: int | None = None
@@ -62,7 +63,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         wanted = self.headers.get("Range")
         self.site.requests.append((path, wanted, self.headers.get("If-Range")))
-        if path in self.site.redirects:
+        if len(self.site.requests) > (self.site.stop_after_requests or len(self.site.requests)):
+            self.connection.close()
+        elif path in self.site.redirects:
             self._head(302, {"Location": self.site.redirects[path]})
         elif self.site.status is not None or path not in self.site.files:
             self._head(self.site.status or 404, {})

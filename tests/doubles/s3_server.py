@@ -1,7 +1,7 @@
 """A double of S3: the part of its wire format that Bud uses, over a dict, on loopback.
 
 Listing with prefixes, ranges with If-Match, single and multipart uploads with metadata; and on
-request it is slow, or refuses. The same tests pass against moto's server.
+request it is slow, breaks off, or refuses. The adapter was checked against moto's server, too.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Store:
     metadata: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     uploads: dict[str, tuple[str, str, dict[int, bytes]]] = field(default_factory=dict)
     bytes_a_second: int | None = None
+    break_after_bytes: int | None = None
     refuse: bool = False
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     url: str = ""
@@ -193,6 +194,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "HEAD":
+            return
+        limit = self.store.break_after_bytes
+        if limit is not None and limit < len(body):
+            self.wfile.write(body[:limit])
+            self.close_connection = True
             return
         if self.store.bytes_a_second is None or len(body) < 100_000:
             self.wfile.write(body)

@@ -96,12 +96,13 @@ def _progress() -> Progress:
 
 
 def test_a_file_at_a_url_comes_whole_though_the_connection_breaks(
-    site: file_server.Site, running: Path, admin: Actor
+    site: file_server.Site, running: Path, admin: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = model_bytes(2_500_000)
     site.files["/files/tiny.Q8_0.gguf"] = content
     site.redirects["/latest.gguf"] = "/files/tiny.Q8_0.gguf"
     site.break_after_bytes = 1_100_000
+    monkeypatch.setattr(Progress, "sleep", lambda _progress, _s: None)
     url = f"{site.url}/latest.gguf?download=1"
     digest = hashlib.sha256(content).hexdigest()
     model, job_id = registry.add_from_url(admin, PROJECT, url, sha256=digest.upper())
@@ -140,6 +141,25 @@ def test_a_file_that_changes_between_two_tries_is_refused(
         download.fetch(
             f"{site.url}/m.gguf", found, tmp_path / "m.gguf", lambda _n: None, lambda _s: None
         )
+
+
+def test_what_was_fetched_of_another_state_is_not_pieced_together(
+    site: file_server.Site, running: Path, admin: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "_MAX_STALLS", 0)
+    monkeypatch.setattr(Progress, "sleep", lambda _progress, _s: None)
+    site.files["/m.gguf"] = model_bytes(300_000)
+    site.break_after_bytes = 100_000
+    site.stop_after_requests = 2
+    model, job_id = registry.add_from_url(admin, PROJECT, f"{site.url}/m.gguf")
+    assert "cannot be reached" in str(_ended(admin, job_id).error)
+    assert (files.folder_of(str(model.version_id)) / "m.gguf").stat().st_size == 100_000
+    site.files["/m.gguf"] = content = model_bytes(300_000, 2)
+    site.break_after_bytes = site.stop_after_requests = None
+    again, job_id = registry.add_from_url(admin, PROJECT, f"{site.url}/m.gguf")
+    assert _ended(admin, job_id).state == "succeeded"
+    assert again.id == model.id
+    assert Path(str(registry.get_model(admin, model.id).path)).read_bytes() == content
 
 
 def test_a_size_that_lies_and_a_wrong_checksum_leave_nothing(
@@ -244,13 +264,16 @@ def test_a_download_from_a_bucket_goes_on_and_notices_a_change(
     (listed,) = object_store.list_objects(location)
     target = tmp_path / "m.gguf"
     target.write_bytes(content[:100_000])
-    sha256 = object_store.download(location, listed, target, lambda _count: None)
+    store.break_after_bytes = 120_000
+    waited: list[float] = []
+    sha256 = object_store.download(location, listed, target, lambda _n: None, waited.append)
     assert (target.read_bytes(), sha256) == (content, hashlib.sha256(content).hexdigest())
-    assert store.ranges() == ["bytes=100000-"]
+    assert store.ranges() == ["bytes=100000-", "bytes=220000-"]
+    assert waited == [1.0]
     store.buckets["bucket"]["m.gguf"] = model_bytes(300_000, 2)
     target.write_bytes(b"")
     with pytest.raises(InvalidInput, match="was changed while it was downloaded"):
-        object_store.download(location, listed, target, lambda _count: None)
+        object_store.download(location, listed, target, lambda _n: None, waited.append)
 
 
 def test_what_is_wrong_with_a_bucket_is_named(

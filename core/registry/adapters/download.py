@@ -34,6 +34,11 @@ _MODEL_SUFFIXES = (".gguf", ".safetensors")
 _FILE_NAME = re.compile(r"filename=\"?([^\";]+)", re.IGNORECASE)
 
 Open = Callable[[dict[str, str]], "AbstractContextManager[httpx.Response]"]
+Attempt = Callable[["Written"], None]
+
+
+class ConnectionBroke(Exception):
+    """A transfer ended before its end, and may be tried again; the cause is the client's error."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,9 @@ def fetch(
         InvalidInput: It changed since it was looked up.
         NotFound, PermissionDenied, UpstreamFailed, Unavailable: What the server answers.
     """
-    import httpx
 
     def opened(headers: dict[str, str]) -> AbstractContextManager[httpx.Response]:
-        if "Range" in headers and file.etag is None:
-            # Nothing says that the file is still the same: begin anew.
-            headers = {}
-        elif "Range" in headers and file.etag is not None:
+        if headers and file.etag is not None:
             headers = {**headers, "If-Range": file.etag}
         return guarded_http.stream("GET", url, headers=headers)
 
@@ -108,32 +109,41 @@ def fetch(
                 remedy="Add it again.",
             )
 
+    if file.etag is None:
+        # Nothing says that what is here is of the same file: begin anew.
+        on_bytes(-target.stat().st_size if target.exists() else 0)
+        target.unlink(missing_ok=True)
+    is_resumable = file.etag is not None
     try:
-        return transfer(opened, target, file.size_bytes, on_bytes, wait, accept)
-    except httpx.HTTPError as error:
+        return transfer(
+            over_http(opened, accept, is_resumable=is_resumable),
+            target,
+            file.size_bytes,
+            on_bytes,
+            wait,
+        )
+    except ConnectionBroke as error:
         raise _unreachable(url) from error
 
 
 def transfer(
-    open_at: Open,
+    attempt: Attempt,
     target: Path,
     size_bytes: int | None,
     on_bytes: Callable[[int], None],
     wait: Callable[[float], None],
-    accept: Callable[[httpx.Response], None],
 ) -> str:
     """Download to `target`, going on after what is there already, and hash it on the way.
 
     A connection that breaks is made again, as long as bytes come.
 
     Args:
-        open_at: Opens the request with headers, such as a Range.
+        attempt: Adds the bytes that are missing; ConnectionBroke where it may be tried again.
         target: Where the bytes go; its folder exists.
         size_bytes: How many there must be in the end; None when nobody said.
         on_bytes: Called with the number of bytes of each chunk; negative when what was there
             already is of no use. May raise to stop.
         wait: Waits so many seconds before the next try; may raise to stop.
-        accept: Raises when an answer is not the file.
 
     Returns:
         The SHA-256 of the file, as hex.
@@ -141,21 +151,19 @@ def transfer(
     Raises:
         InvalidInput: More bytes came than were announced.
         TooLarge: It is over BUD_MAX_MODEL_GB.
-        httpx.TransportError: It cannot be reached, or breaks off again and again.
+        ConnectionBroke: It cannot be reached, or breaks off again and again.
     """
-    import httpx
-
-    with _Written(target, size_bytes, on_bytes) as written:
+    with Written(target, size_bytes, on_bytes) as written:
         received, stalls = False, 0
         while not written.is_whole:
             before_bytes = written.count
             try:
-                _attempt(open_at, written, accept)
-                if size_bytes is None or written.is_whole:
+                attempt(written)
+                if size_bytes is None:
                     break
-                # It ended early without an error: as good as a connection that broke.
-                raise httpx.ReadError(f"{written.count} of {size_bytes} bytes came")
-            except httpx.TransportError:
+                if not written.is_whole:
+                    raise ConnectionBroke(f"{written.count} of {size_bytes} bytes came")
+            except ConnectionBroke:
                 grew = written.count > before_bytes
                 received, stalls = received or grew, 0 if grew else stalls + 1
                 # Out of reach from the beginning is not worth waiting for.
@@ -165,30 +173,48 @@ def transfer(
         return written.sha256()
 
 
-def _attempt(open_at: Open, written: _Written, accept: Callable[[httpx.Response], None]) -> None:
-    headers = {"Range": f"bytes={written.count}-"} if written.count else {}
-    with open_at(headers) as answer:
-        if not headers or answer.status_code != _RANGE_NOT_SATISFIABLE:
-            _take(answer, written, accept)
-            return
-    # There is more here than there: what is here is of another file.
-    with open_at({}) as answer:
-        _take(answer, written, accept)
+def over_http(
+    open_at: Open, accept: Callable[[httpx.Response], None], *, is_resumable: bool = True
+) -> Attempt:
+    """A transfer's attempt over HTTP.
+
+    Args:
+        open_at: Opens the request with headers, such as a Range.
+        accept: Raises when an answer is not the file.
+        is_resumable: Whether to ask for the missing bytes only.
+    """
+    import httpx
+
+    def attempt(written: Written) -> None:
+        resume = written.count and is_resumable
+        headers = {"Range": f"bytes={written.count}-"} if resume else {}
+        try:
+            with open_at(headers) as answer:
+                if not headers or answer.status_code != _RANGE_NOT_SATISFIABLE:
+                    take(written, answer)
+                    return
+            # There is more here than there: what is here is of another file.
+            with open_at({}) as answer:
+                take(written, answer)
+        except httpx.TransportError as error:
+            raise ConnectionBroke(type(error).__name__) from error
+
+    def take(written: Written, answer: httpx.Response) -> None:
+        accept(answer)
+        if answer.status_code != _PARTIAL_CONTENT:
+            written.begin_anew()
+        # As they come: a larger chunk would be lost when the connection breaks in it.
+        for chunk in answer.iter_raw():
+            written.add(chunk)
+
+    return attempt
 
 
-def _take(
-    answer: httpx.Response, written: _Written, accept: Callable[[httpx.Response], None]
-) -> None:
-    accept(answer)
-    if answer.status_code != _PARTIAL_CONTENT:
-        written.begin_anew()
-    # As they come: a larger chunk would be lost when the connection breaks in it.
-    for chunk in answer.iter_raw():
-        written.add(chunk)
+class Written:
+    """A file that is being written, and the hash of what it holds so far.
 
-
-class _Written:
-    """A file that is being written, and the hash of what it holds so far."""
+    Entered, it has read what is there already; `count` is the number of bytes it holds.
+    """
 
     def __init__(
         self, target: Path, size_bytes: int | None, on_bytes: Callable[[int], None]
@@ -199,7 +225,7 @@ class _Written:
         self._digest = hashlib.sha256()
         self.count = 0
 
-    def __enter__(self) -> _Written:
+    def __enter__(self) -> Written:
         while chunk := self._file.read(CHUNK_BYTES):
             self._digest.update(chunk)
             self.count += len(chunk)
@@ -213,9 +239,11 @@ class _Written:
 
     @property
     def is_whole(self) -> bool:
+        """Whether it has all bytes that were announced."""
         return self._size_bytes is not None and self.count == self._size_bytes
 
     def begin_anew(self) -> None:
+        """Throw away what is there."""
         if self.count:
             self._on_bytes(-self.count)
         self._file.seek(0)
@@ -223,6 +251,7 @@ class _Written:
         self._digest, self.count = hashlib.sha256(), 0
 
     def add(self, chunk: bytes) -> None:
+        """Append bytes. InvalidInput, or TooLarge, when there are more than there may be."""
         count = self.count + len(chunk)
         if self._size_bytes is not None and count > self._size_bytes:
             self.begin_anew()
@@ -238,6 +267,7 @@ class _Written:
         self._on_bytes(len(chunk))
 
     def sha256(self) -> str:
+        """The hash of all of it, which is on the disk then."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._digest.hexdigest()

@@ -18,7 +18,7 @@ from core.kernel.errors import (
 )
 from core.kernel.settings import settings
 from core.registry import files
-from core.registry.adapters.download import CHUNK_BYTES, transfer
+from core.registry.adapters.download import CHUNK_BYTES, ConnectionBroke, over_http, transfer
 
 if TYPE_CHECKING:
     import httpx
@@ -175,15 +175,12 @@ def download(
         sent["Authorization"] = f"Bearer {_token()}"
     try:
         with httpx.Client(timeout=_TIMEOUT_S, follow_redirects=True) as client:
-            sha256 = transfer(
+            attempt = over_http(
                 lambda headers: client.stream("GET", url, headers=sent | headers),
-                target,
-                file.size_bytes,
-                on_bytes,
-                wait,
                 _require_success,
             )
-    except httpx.HTTPError as error:
+            sha256 = transfer(attempt, target, file.size_bytes, on_bytes, wait)
+    except (httpx.HTTPError, ConnectionBroke) as error:
         raise _translated(error, repository_id) from error
     found, expected = sha256, file.sha256
     if expected is None and file.git_sha1 is not None:

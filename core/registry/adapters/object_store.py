@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +18,9 @@ from core.kernel.errors import (
     UpstreamFailed,
 )
 from core.kernel.settings import settings
+from core.registry.adapters.download import ConnectionBroke, Written, transfer
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 256 << 10
 # What S3 takes in one part is limited to 10,000 parts: 640 GB a file with this size.
 _PART_BYTES = 64 << 20
 _TIMEOUT_S = 15
@@ -47,13 +46,12 @@ class Location:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One object; `name` is its key without the prefix, `sha256` what Bud noted when it put it."""
+    """One object; `name` is its key without the prefix."""
 
     key: str
     name: str
     size_bytes: int
     etag: str
-    sha256: str | None = None
 
 
 def parse(uri: str) -> Location:
@@ -102,7 +100,11 @@ def _name_below(key: str, prefix: str) -> str:
 
 
 def download(
-    location: Location, found: StoredObject, target: Path, on_bytes: Callable[[int], None]
+    location: Location,
+    found: StoredObject,
+    target: Path,
+    on_bytes: Callable[[int], None],
+    wait: Callable[[float], None],
 ) -> str:
     """Download an object to `target`, going on after what is there already.
 
@@ -112,6 +114,7 @@ def download(
         target: Where it goes; its folder exists.
         on_bytes: Called with the number of bytes of each chunk; negative when what was there
             already is of no use. May raise to stop.
+        wait: Waits so many seconds before the next try; may raise to stop.
 
     Returns:
         The SHA-256 of the file, as hex.
@@ -120,34 +123,28 @@ def download(
         InvalidInput: The object changed since it was listed.
         NotFound, PermissionDenied, Unavailable, UpstreamFailed: What the store answers.
     """
-    digest = hashlib.sha256()
-    target.touch()
-    with target.open("r+b") as file:
-        have_bytes = 0
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            have_bytes += len(chunk)
-            on_bytes(0)
-        if have_bytes > found.size_bytes:
-            on_bytes(-have_bytes)
-            file.seek(0)
-            file.truncate()
-            digest, have_bytes = hashlib.sha256(), 0
-        if have_bytes < found.size_bytes:
-            with _translated(Location(location.bucket, found.key)):
+    from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+    where = Location(location.bucket, found.key)
+
+    def attempt(written: Written) -> None:
+        try:
+            with _translated(where, but_for=(HTTPClientError, IncompleteReadError)):
                 answer = _client().get_object(
                     Bucket=location.bucket,
                     Key=found.key,
-                    Range=f"bytes={have_bytes}-",
+                    Range=f"bytes={written.count}-",
                     IfMatch=found.etag,
                 )
                 for chunk in answer["Body"].iter_chunks(_CHUNK_BYTES):
-                    file.write(chunk)
-                    digest.update(chunk)
-                    on_bytes(len(chunk))
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest()
+                    written.add(chunk)
+        except (HTTPClientError, IncompleteReadError) as error:
+            raise ConnectionBroke(type(error).__name__) from error
+
+    try:
+        return transfer(attempt, target, found.size_bytes, on_bytes, wait)
+    except ConnectionBroke as error:
+        raise _broken(where) from error
 
 
 def upload(source: Path, location: Location, sha256: str, on_bytes: Callable[[int], None]) -> None:
@@ -253,12 +250,14 @@ def _made_client(endpoint: str, region: str, key_id: str, secret: str) -> Any:
 
 
 @contextmanager
-def _translated(location: Location) -> Iterator[None]:
+def _translated(location: Location, *, but_for: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     from boto3.exceptions import S3UploadFailedError
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         yield
+    except but_for:
+        raise
     except ClientError as error:
         raise _answered(error.response, location) from error
     except S3UploadFailedError as error:
