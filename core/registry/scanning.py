@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -40,6 +42,10 @@ _WEIGHTS = {
 }
 _MAX_NESTED_BYTES = 32 << 20
 _MAX_DEPTH = 3
+# Of one archive with all that is nested in it; about three minutes.
+_MAX_UNPACKED_BYTES = 32 << 30
+# Findings of one severity and kind; an archive may hold a hundred thousand scripts.
+_MAX_ALIKE = 50
 
 
 def scan(
@@ -83,8 +89,10 @@ class _Scan:
         self._sinks = sinks
         self._on_bytes = on_bytes
         self._findings: list[Finding] = []
+        self._counts: Counter[tuple[Severity, str]] = Counter()
         self._files: list[ScannedFile] = []
         self._failures: dict[str, str] = {}
+        self._unpacked_bytes = 0
 
     def report(self) -> ScanReport:
         names = (*_SCANNERS, *(("clamav",) if self._clamd else ()))
@@ -97,7 +105,8 @@ class _Scan:
             for name in names
         )
         found = sorted(
-            self._findings, key=lambda finding: (-SEVERITIES.index(finding.severity), finding.file)
+            [*self._findings, *self._left_out()],
+            key=lambda finding: (-SEVERITIES.index(finding.severity), finding.file),
         )
         state: ScanState = "not scanned" if self._failures else "scanned"
         severity: Severity | None = "safe" if state == "scanned" else None
@@ -109,14 +118,28 @@ class _Scan:
             files=tuple(self._files),
         )
 
+    def _left_out(self) -> list[Finding]:
+        return [
+            files.more(severity, kind, count - _MAX_ALIKE)
+            for (severity, kind), count in self._counts.items()
+            if count > _MAX_ALIKE
+        ]
+
+    def _add(self, found: Iterable[Finding]) -> None:
+        for finding in found:
+            alike = (finding.severity, finding.kind)
+            self._counts[alike] += 1
+            if self._counts[alike] <= _MAX_ALIKE:
+                self._findings.append(finding)
+
     def look_at(self, entry: Entry) -> None:
         """Scan one file."""
         if entry.problem:
-            self._findings.append(files.unreadable(entry, describe_problem(entry)))
+            self._add([files.unreadable(entry, describe_problem(entry))])
             return
         with entry.path.open("rb") as file:
             head = file.read(HEAD_BYTES)
-        self._findings.extend(files.suspicious(entry.name, head, entry.is_executable))
+        self._add(files.suspicious(entry.name, head, entry.is_executable))
         is_weights = self._check_weights(entry, head)
         if self._look_inside(entry, head):
             self._read(entry, readers_for(entry.name, head, is_weights=is_weights))
@@ -129,10 +152,10 @@ class _Scan:
         try:
             header = _WEIGHTS[suffix](entry.path)
         except InvalidInput as error:
-            self._findings.append(files.malformed(entry.name, error.what))
+            self._add([files.malformed(entry.name, error.what)])
             return False
         if isinstance(header, gguf.GgufHeader):
-            self._findings.extend(_template_findings(header, entry.name))
+            self._add(_template_findings(header, entry.name))
         return True
 
     # --- one read ------------------------------------------------------------------------------
@@ -162,7 +185,7 @@ class _Scan:
                 continue
             try:
                 reader.close()
-                self._findings.extend(reader.findings(name))
+                self._add(reader.findings(name))
                 why = reader.failure()
             except Exception as error:  # noqa: BLE001 (as in _Guarded)
                 why = _said(error)
@@ -185,7 +208,7 @@ class _Scan:
             self._fail("clamav", name, str(error))
             return
         if virus is not None:
-            self._findings.append(files.virus(name, virus))
+            self._add([files.virus(name, virus)])
 
     def _fail(self, scanner: str, name: str, why: str) -> None:
         self._failures.setdefault(scanner, f"{name}: {why}"[:400])
@@ -197,12 +220,12 @@ class _Scan:
         if not archives.is_archive(entry.name, head):
             return True
         if archives.is_hollow(entry.path):
-            self._findings.append(
-                archives.bomb(entry.name, "it is an archive that is mostly a hole in the disk")
-            )
+            why = "it is an archive that is mostly a hole in the disk"
+            self._add([archives.bomb(entry.name, why)])
             is_harmless = False
         else:
             with entry.path.open("rb") as file:
+                self._unpacked_bytes = 0
                 is_harmless = self._archive(file, head, entry.name, 1)
         if not is_harmless:
             self._fail("archives", entry.name, "it was not read to its end")
@@ -214,10 +237,10 @@ class _Scan:
             for member, pieces in self._members(file, head, name):
                 self._member(f"{name}!{member}", pieces, depth)
         except archives.Bomb as error:
-            self._findings.append(archives.bomb(name, str(error)))
+            self._add([archives.bomb(name, str(error))])
             return False
         except archives.Unreadable as error:
-            self._findings.append(files.malformed(name, f"It is a broken archive: {error}."))
+            self._add([files.malformed(name, f"It is a broken archive: {error}.")])
             self._fail("archives", name, str(error))
         except Exception as error:  # noqa: BLE001 (as in _Guarded)
             self._fail("archives", name, _said(error))
@@ -227,11 +250,11 @@ class _Scan:
         self, file: BinaryIO, head: bytes, name: str
     ) -> Iterator[tuple[str, Iterator[bytes]]]:
         if not archives.is_zip(name, head):
-            for member, pieces in archives.walk_tar(file, name, self._findings):
+            for member, pieces in archives.walk_tar(file, name, self._add):
                 yield member.name, pieces
             return
         members, found = archives.list_zip(file, name)
-        self._findings.extend(found)
+        self._add(found)
         for member in members:
             yield member.name, archives.read_zip_member(file, member)
 
@@ -240,13 +263,13 @@ class _Scan:
         while len(head) < HEAD_BYTES and (piece := next(pieces, None)) is not None:
             head += piece
         inner = name.rpartition("!")[2]
-        self._findings.extend(files.suspicious(name, head[:HEAD_BYTES], False))
+        self._add(files.suspicious(name, head[:HEAD_BYTES], False))
         if archives.is_archive(inner, head):
             self._nested(name, head, pieces, depth)
             return
         readers = readers_for(inner, head[:HEAD_BYTES])
         guarded = [self._guarded(reader, reader.scanner, name) for reader in readers]
-        for piece in _chain(head, pieces):
+        for piece in self._counted(head, pieces):
             for guard in guarded:
                 guard.feed(piece)
             # Most members are bare numbers: a few bytes of each are enough.
@@ -256,18 +279,21 @@ class _Scan:
 
     def _nested(self, name: str, head: bytes, pieces: Iterator[bytes], depth: int) -> None:
         content = io.BytesIO()
-        for piece in _chain(head, pieces):
+        for piece in self._counted(head, pieces):
             content.write(piece)
             if content.tell() > _MAX_NESTED_BYTES or depth >= _MAX_DEPTH:
                 self._fail("archives", name, "an archive in an archive, too large or too deep")
-                self._findings.append(files.nested(name))
+                self._add([files.nested(name)])
                 return
         self._archive(content, head, name, depth + 1)
 
-
-def _chain(head: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    yield head
-    yield from pieces
+    def _counted(self, head: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """The bytes of a member, until those of all members of a file are too many."""
+        for piece in itertools.chain((head,), pieces):
+            self._unpacked_bytes += len(piece)
+            if self._unpacked_bytes > _MAX_UNPACKED_BYTES:
+                raise archives.Bomb(f"it unpacks to over {_MAX_UNPACKED_BYTES >> 30} GB in all")
+            yield piece
 
 
 class _Guarded:

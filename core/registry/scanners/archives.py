@@ -357,9 +357,9 @@ class Unpacked:
 
 
 def walk_tar(
-    file: BinaryIO, archive: str, found: list[Finding]
+    file: BinaryIO, archive: str, report: Callable[[list[Finding]], None]
 ) -> Iterator[tuple[Member, Iterator[bytes]]]:
-    """Each file of a tar archive, packed or not, with its bytes; what is wrong goes to `found`.
+    """Each file of a tar archive, packed or not, with its bytes; what is wrong goes to `report`.
 
     Raises:
         Unreadable: It is cut off or broken.
@@ -376,7 +376,7 @@ def walk_tar(
                 count += 1
                 if count > MAX_MEMBERS:
                     raise Bomb(f"it has more than {MAX_MEMBERS:,} members")
-                found.extend(_tar_findings(entry, archive))
+                report(_tar_findings(entry, archive))
                 if entry.isreg():
                     member = Member(entry.name, entry.size, entry.size)
                     yield member, _tar_bytes(stream, entry.size)

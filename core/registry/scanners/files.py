@@ -89,6 +89,12 @@ def nested(name: str) -> Finding:
     )  # fmt: skip
 
 
+def more(severity: Severity, kind: str, count: int) -> Finding:
+    """Stands for further findings of one kind."""
+    what = f"There are {count:,} more findings of this kind."
+    return _finding(severity, kind, "(more files)", what, "Scan fewer files at once.")
+
+
 def virus(name: str, virus_name: str) -> Finding:
     """The finding for what ClamAV knows."""
     return _finding(

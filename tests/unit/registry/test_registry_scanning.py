@@ -365,6 +365,15 @@ def test_a_bomb_is_refused_without_memory(
     assert peak_bytes < 30 << 20
 
 
+def test_many_alike_are_counted_and_not_listed(tmp_path: Path) -> None:
+    _zip(tmp_path / "a.zip", *((f"../{number}.sh", b"x") for number in range(120)))
+    report = scan(tmp_path)
+    assert len(report.findings) == 102
+    assert kinds(report) == {("critical", "path-traversal"), ("medium", "script")}
+    more = [finding.what for finding in report.findings if finding.file == "(more files)"]
+    assert more == ["There are 70 more findings of this kind."] * 2
+
+
 def test_a_directory_of_gigabytes_is_not_read(tmp_path: Path) -> None:
     end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, 60_000, 60_000, 300 << 20, 0, 0)
     with (tmp_path / "a.zip").open("wb") as file:
