@@ -238,7 +238,6 @@ _EXPERT = re.compile(r"\.experts\.")
 # FP4 comes two in a byte: NVFP4, MXFP4, and bitsandbytes' NF4 and FP4.
 _TWO_IN_A_BYTE = frozenset({"nvfp4", "mxfp4", "bitsandbytes-4bit", "modelopt"})
 _PACKED_IN_WORDS = frozenset({"gptq", "awq", "compressed-tensors", "auto-round", "autoround"})
-_FULL_METHODS = frozenset({"fp8", "fbgemm_fp8", "bitsandbytes-8bit", "fp8_blockwise"})
 _INTEGERS = frozenset({"U8", "I8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL"})
 
 
