@@ -88,6 +88,7 @@ def remove(actor: Actor) -> DemoData:
     prices.forget_project(actor, project.id)
     simulation.forget_project(actor, project.id)
     removed = demo_deployments.forget_project(actor, project.id)
+    registry.forget_project(actor, project.id)
     keys, users = removal.forget_project(actor, project.id)
     projects.delete_demo_project(actor, project.id)
     return DemoData(

@@ -107,7 +107,7 @@ def is_here(version_id: str, kept: Sequence[FileView]) -> bool:
 
 def remove(version_id: str, uri: str | None) -> None:
     """Remove a version's files from the store and from this machine."""
+    files.remove(version_id)
     location = object_store.parse(uri) if uri else location_of(version_id)
     if location is not None:
         object_store.remove(location)
-    files.remove(version_id)

@@ -187,3 +187,9 @@ def forget_subject(tx: Session, subject: str) -> None:
     """Delete what was said of a subject that goes away."""
     for table in (Tag, Comment, Favourite):
         tx.execute(delete(table).where(table.subject == subject))
+
+
+def forget_project(tx: Session, project_id: str) -> None:
+    """Delete all that a project has in the registry."""
+    for table in (Model, StageChange, Policy, Provider, Tag, Comment, Favourite, SavedView):
+        tx.execute(delete(table).where(table.project_id == project_id))

@@ -611,6 +611,23 @@ def delete_version(actor: Actor, version_id: str) -> None:
     events.publish("models.changed")
 
 
+def forget_project(actor: Actor, project_id: str) -> None:
+    """Delete the models, accounts and annotations of a project that goes away.
+
+    Raises:
+        Conflict: Something uses one of its models, or a job is adding one.
+    """
+    actor.require("project:delete")
+    own = [model for model in list_models(actor, project_id) if model.project_id == project_id]
+    for model in own:
+        delete_model(actor, model.id)
+    with database.transaction() as tx:
+        crud.forget_project(tx, project_id)
+        subject = f"project:{project_id}"
+        audit.record(tx, actor, "registry.forgotten", subject, project_id=project_id)
+    events.publish("models.changed")
+
+
 def _require_unused(actor: Actor, model: ModelView, used_id: str) -> str:
     """The project of a model, which may be deleted as far as others are concerned."""
     if model.project_id is None:

@@ -26,9 +26,6 @@ from core.registry.sources import Plan, Source
 
 def _discard(model_id: str, version_id: str, **_arguments: Any) -> None:
     """Forget a version that was being added, with its files; and its model, if it was the first."""
-    with database.reading() as session:
-        version = crud.version(session, version_id)
-    artifacts.remove(version_id, version.artifact_uri if version else None)
     with database.transaction() as tx:
         model, version = crud.model(tx, model_id), crud.version(tx, version_id)
         if version is not None:
@@ -38,6 +35,8 @@ def _discard(model_id: str, version_id: str, **_arguments: Any) -> None:
             tx.delete(model)
         elif model is not None:
             versions.settle(tx, model)
+    # Last: where the store cannot be reached, at least nothing points to what it still has.
+    artifacts.remove(version_id, version.artifact_uri if version is not None else None)
 
 
 @workflow(

@@ -295,3 +295,16 @@ def test_saved_views_are_ones_own_or_shared(member: Actor, project_admin: Actor)
         annotations.delete_view(project_admin, mine.id)
     annotations.delete_view(member, mine.id)
     assert annotations.saved_views(member, PROJECT, "leaderboards") == []
+
+
+def test_a_project_that_goes_away_takes_its_registry_along(admin: Actor, member: Actor) -> None:
+    version = _added(admin)
+    subject = f"model:{version.model_id}"
+    annotations.set_tags(member, PROJECT, subject, ["code"])
+    annotations.save_view(member, PROJECT, "models", "Mine", {"q": "x"})
+    versions.set_policy(admin, PROJECT, approved_only=True)
+    registry.forget_project(admin, PROJECT)
+    assert [model.name for model in registry.list_models(admin, PROJECT)] == [registry.STARTER_NAME]
+    assert annotations.tags(member, PROJECT) == {}
+    assert annotations.saved_views(member, PROJECT, "models") == []
+    assert versions.policy(member, PROJECT).approved_only is False
