@@ -19,6 +19,7 @@ from core.leaderboards.schemas import Evidence, Ranking
 from core.registry import licences
 from core.registry import services as registry
 from core.simulation import services as simulation
+from core.simulation.schemas import WhatIf
 
 _LOOKS = {
     "yes": "green-badge[:material/check_circle: allowed]",
@@ -84,10 +85,12 @@ def model_links(key: str) -> None:
 
 def simulated(context: SessionContext, key: str, hub_id: object) -> str | None:
     """The simulator's id of a model, by its hub id or canonical id; None when it has none."""
-    wanted = {str(each).lower() for each in (key, hub_id) if isinstance(each, str)}
-    for each in simulation.models(context.actor):
-        if each.index is not None and each.id.lower() in wanted:
-            return each.id
+    known = {each.id for each in simulation.models(context.actor) if each.index is not None}
+    for name in (hub_id, key, key.partition("/")[2]):
+        if isinstance(name, str):
+            found = simulation.canonical(context.actor, WhatIf(model=name)).model
+            if found in known:
+                return found
     return None
 
 

@@ -6,16 +6,20 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
-from app import formats
+from app import charts, formats
 from app.session import SessionContext
 from app.widgets import simulation_results as results
 from app.widgets.layout import Kpi, errors_shown, escape, kpi_row
 from app.widgets.simulation_inputs import inputs, layout_label, load_button
 from app.widgets.simulation_saved import actions, saved_note
 from app.widgets.tables import table_with_downloads
+from core.leaderboards import services as leaderboards
+from core.leaderboards.schemas import Quality
+from core.leaderboards.tasks import Task, find
 from core.simulation import licences
 from core.simulation import services as simulation
 from core.simulation.schemas import Answer, Candidate, Outcome, Targets, WhatIf
+from core.simulation.what_if import pareto
 
 _USES: dict[str, frozenset[str] | None] = {
     "Any": None,
@@ -105,7 +109,7 @@ def choose_view(context: SessionContext) -> None:
     with left, st.container(border=True, key="what-if-inputs"):
         query = inputs(context.actor, ("device", "most gpus", "workload"))
     with right, errors_shown():
-        targets, precisions, use = _targets()
+        targets, precisions, use, task = _targets()
         found = simulation.choose_model(
             context.actor,
             context.project_id,
@@ -113,11 +117,12 @@ def choose_view(context: SessionContext) -> None:
             targets,
             precisions=precisions,
             uses=_USES[use],
+            task=task.key,
         )
-        _candidates(found)
+        _candidates(found, task)
 
 
-def _targets() -> tuple[Targets, list[str], str]:
+def _targets() -> tuple[Targets, list[str], str, Task]:
     with st.container(border=True, key="what-if-targets"):
         st.markdown("**Targets** :gray[empty asks for nothing]")
         columns = st.columns(4)
@@ -132,7 +137,7 @@ def _targets() -> tuple[Targets, list[str], str]:
                 strict=True,
             )
         ]
-        left, right = st.columns([2, 3])
+        left, right, last = st.columns([2, 3, 2])
         smaller = left.multiselect(
             "Weights beside the published",
             list(_SMALLER),
@@ -151,11 +156,18 @@ def _targets() -> tuple[Targets, list[str], str]:
             help="Any keeps models of an unknown licence too. Commercial use also keeps licences "
             "with conditions, such as Llama's: read them.",
         )
+        title = last.selectbox(
+            "Quality at",
+            [task.title for task in leaderboards.tasks()],
+            key="quality",
+            bind="query-params",
+            help="From the leaderboards; they say how sure it is.",
+        )
     given = [value or None for value in asked]
-    return Targets(*given), [_SMALLER[each] for each in smaller], use or "Any"
+    return Targets(*given), [_SMALLER[each] for each in smaller], use or "Any", find(str(title))
 
 
-def _candidates(found: Sequence[Candidate]) -> None:
+def _candidates(found: Sequence[Candidate], task: Task) -> None:
     meeting = [each for each in found if each.meets]
     cheapest = meeting[0] if meeting else None
     kpi_row(
@@ -191,16 +203,52 @@ def _candidates(found: Sequence[Candidate]) -> None:
             "TTFT (ms)": st.column_config.NumberColumn(format="%.0f"),
             "TPOT (ms)": st.column_config.NumberColumn(format="%.1f"),
             "Tokens/s": st.column_config.NumberColumn(format="%.0f"),
+            "Quality": st.column_config.NumberColumn(
+                format="%.0f",
+                help="Combined score of public boards; 50 is the middle of their models.",
+            ),
         },
         selectable=True,
         height=460,
     )
     st.caption(
-        "Each model in its best layout on at most so many GPUs. Choose a row to look closer. "
-        "Quality is not scored here: a small model is cheap and may not be good enough."
+        f"Each model in its best layout on at most so many GPUs. Choose a row to look closer. "
+        f"Quality at {task.title.lower()} is that of the leaderboards, of the instruction-tuned "
+        f"version; {sum(each.quality is None for each in found)} models stand on no such board."
     )
+    _quality_against_cost(found, task)
     if picked is not None and picked < len(found):
         load_button(found[picked].model_name, found[picked].query, key="load-candidate")
+
+
+def _quality_against_cost(found: Sequence[Candidate], task: Task) -> None:
+    """Quality against what a million tokens cost, of the models for which both are known."""
+    points = [
+        (each.outcome.usd_per_million_output_tokens.mean, each.quality.score, each)
+        for each in found
+        if each.quality is not None and each.outcome.usd_per_million_output_tokens is not None
+    ]
+    if not points:
+        return
+    groups: dict[str, list[tuple[float, float, str]]] = {}
+    for usd, score, each in sorted(points, key=lambda point: not point[2].meets):
+        name = "meets the targets" if each.meets else "misses some"
+        groups.setdefault(name, []).append((usd, score, f"{each.model_name}: {score:.0f}"))
+    best = pareto([point[0] for point in points], [point[1] for point in points])
+    front = sorted(point[:2] for point, is_best in zip(points, best, strict=True) if is_best)
+    figure = charts.trade_off(
+        groups,
+        x_title="USD per million output tokens",
+        y_title=f"quality at {task.title.lower()}",
+        front=front,
+        joined=False,
+    )
+    figure.update_yaxes(rangemode="normal")
+    charts.show(figure, "Quality against cost", key="quality-cost")
+
+
+def _band(quality: Quality) -> str:
+    return f"{quality.low:.0f} – {quality.high:.0f}"
 
 
 def _candidate_row(each: Candidate) -> dict[str, object]:
@@ -208,6 +256,8 @@ def _candidate_row(each: Candidate) -> dict[str, object]:
     usd = outcome.usd_per_million_output_tokens
     return {
         "Model": each.model_name,
+        "Quality": None if each.quality is None else each.quality.score,
+        "Quality band": formats.NONE if each.quality is None else _band(each.quality),
         "USD/M output": None if usd is None else usd.mean,
         "TTFT (ms)": outcome.ttft_ms.mean,
         "TPOT (ms)": outcome.tpot_ms.mean,

@@ -13,7 +13,7 @@ import pandas as pd
 from core.kernel.actor import Actor
 from core.kernel.errors import InvalidInput, NotFound
 from core.leaderboards import facts as model_facts
-from core.leaderboards import ranking, scores
+from core.leaderboards import ranking, refresh, scores
 from core.leaderboards.adapters import boards as board_adapters
 from core.leaderboards.own import OwnSource, own_rows, own_task
 from core.leaderboards.ranking import Subjects
@@ -33,6 +33,7 @@ from core.registry import licences
 
 _own_sources: list[OwnSource] = []
 _MOST_WEIGHT = 10.0
+_TUNED = ("", "-instruct", "-it", "-chat")
 
 
 def register_own_boards(source: OwnSource) -> None:
@@ -78,6 +79,26 @@ def quality(actor: Actor, project_id: str, task: str) -> Mapping[str, Quality]:
         row.id: Quality(row.score, row.low, row.high, row.boards, row.position, len(table))
         for row in known.itertuples()
     }
+
+
+def quality_by_name(
+    actor: Actor, project_id: str, task: str, names: Sequence[str]
+) -> list[Quality | None]:
+    """How good models are at a task, by names that may leave out what they were tuned for.
+
+    A name such as `gemma-3-27b`, which is that of an architecture, stands for the instruction-tuned
+    version when the boards list only that one. None where no board of the task lists the model.
+    """
+    known = quality(actor, project_id, task)
+    return [_of_versions(known, name) for name in names]
+
+
+def _of_versions(known: Mapping[str, Quality], name: str) -> Quality | None:
+    for suffix in _TUNED:
+        found = known.get(refresh.model_of(f"{name}{suffix}", "") or "")
+        if found is not None:
+            return found
+    return None
 
 
 def evidence(actor: Actor, project_id: str, model: str, task: str = "") -> list[Evidence]:

@@ -12,6 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from core.leaderboards.schemas import Quality
+
 Mode = Literal["agg", "disagg"]
 
 
@@ -272,7 +274,8 @@ class Targets:
 class Candidate:
     """A model in its best configuration on the given hardware.
 
-    `misses` names the targets that it does not meet.
+    `misses` names the targets that it does not meet; `quality` is the leaderboards' word on it,
+    None where no board lists it.
     """
 
     model: str
@@ -283,6 +286,7 @@ class Candidate:
     query: WhatIf
     outcome: Outcome
     misses: tuple[str, ...]
+    quality: Quality | None = None
 
     @property
     def meets(self) -> bool:

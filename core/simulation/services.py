@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
@@ -13,6 +14,7 @@ from core.hardware.schemas import Price
 from core.kernel import audit, clock, database, ids
 from core.kernel.actor import Actor
 from core.kernel.errors import BudError, Conflict, InvalidInput, NotFound
+from core.leaderboards import services as leaderboards
 from core.prices import services as machine_prices
 from core.registry import services as registry
 from core.simulation import crud, kept_traces, model_choice, questions, subjects, what_if
@@ -60,6 +62,7 @@ def choose_model(
     *,
     precisions: Sequence[str] = (),
     uses: frozenset[str] | None = None,
+    task: str = "",
 ) -> list[Candidate]:
     """Every model in its best configuration on at most `query.gpus` devices, the best first.
 
@@ -70,12 +73,13 @@ def choose_model(
         targets: What must be met.
         precisions: Precisions to try beside each checkpoint's own.
         uses: Licence classes of `licences` to keep; None keeps also unknown licences.
+        task: Task of the leaderboards whose quality is shown; empty shows none.
     """
     actor.require("simulation:read", project_id)
     known = subjects.for_actor(actor)
     # Any model that is known will do: choosing reads the device and the load only.
     asked = query.model_copy(update={"model": WhatIf().model, "tp": 1, "pp": 1, "mode": "agg"})
-    return model_choice.choose(
+    found = model_choice.choose(
         query,
         pairing(actor, asked, known),
         targets,
@@ -85,6 +89,11 @@ def choose_model(
             model.id: model.licence for model in registry.list_models(actor, project_id)
         },
     )
+    if not task:
+        return found
+    names = [each.model_name for each in found]
+    qualities = leaderboards.quality_by_name(actor, project_id, task, names)
+    return [replace(each, quality=it) for each, it in zip(found, qualities, strict=True)]
 
 
 def canonical(actor: Actor, query: WhatIf) -> WhatIf:
