@@ -44,6 +44,7 @@ _URLS = {"what_if": "what-if"}
 _HIDDEN = [
     ("deployment", "Deployment", ":material/rocket_launch:"),
     ("deploy", "Deploy", ":material/rocket_launch:"),
+    ("model", "Model", ":material/deployed_code:"),
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -43,11 +43,26 @@ def table_with_downloads(
         on_select="rerun" if selectable else "ignore",
         selection_mode="single-cell",
     )
+    downloads(lambda: frame, name=name, rows=f"{len(frame):,} row{'' if len(frame) == 1 else 's'}")
+    if not selectable:
+        return None
+    cells = chosen.selection.cells
+    return int(cells[0][0]) if cells else None
+
+
+def downloads(whole: Callable[[], pd.DataFrame], *, name: str, rows: str) -> None:
+    """Buttons that give a table as CSV and Parquet.
+
+    Args:
+        whole: Makes the table; called when a button is clicked.
+        name: The file name.
+        rows: What stands beside the buttons: how many rows there are.
+    """
     with st.container(horizontal=True, horizontal_alignment="right", gap="small"):
-        st.caption(f"{len(frame):,} row{'' if len(frame) == 1 else 's'}", width="stretch")
+        st.caption(rows, width="stretch")
         st.download_button(
             "CSV",
-            data=lambda: frame.to_csv(index=False).encode(),
+            data=lambda: whole().to_csv(index=False).encode(),
             file_name=f"{name}.csv",
             mime="text/csv",
             key=f"csv-{name}",
@@ -57,7 +72,7 @@ def table_with_downloads(
         )
         st.download_button(
             "Parquet",
-            data=lambda: _parquet(frame),
+            data=lambda: _parquet(whole()),
             file_name=f"{name}.parquet",
             mime="application/vnd.apache.parquet",
             key=f"parquet-{name}",
@@ -65,10 +80,6 @@ def table_with_downloads(
             icon=":material/download:",
             on_click="ignore",
         )
-    if not selectable:
-        return None
-    cells = chosen.selection.cells
-    return int(cells[0][0]) if cells else None
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:

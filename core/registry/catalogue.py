@@ -53,6 +53,11 @@ def entry(model_id: str) -> dict[str, Any]:
     return {name: _plain(value) for name, value in row.items()}
 
 
+def has(model_id: str) -> bool:
+    """Whether the catalogue has a model of this canonical id."""
+    return model_id.lower() in _positions()
+
+
 def id_on_hub(hub_id: str) -> str | None:
     """The model whose weights a repository of Hugging Face holds, in any case; None: not known."""
     return _by_hub_id().get(hub_id.strip().lower())

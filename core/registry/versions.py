@@ -104,6 +104,11 @@ def set_stage(actor: Actor, version_id: str, stage: Stage, comment: str = "") ->
     return VersionView.model_validate(row)
 
 
+def needs_comment(stage: Stage, to: Stage) -> bool:
+    """Whether going from one stage to another needs a comment."""
+    return (stage, to) in _NEEDS_COMMENT
+
+
 def _check_transition(row: ModelVersion, name: str, stage: Stage, comment: str) -> None:
     what = f"{name} version {row.number}"
     allowed = TRANSITIONS[row.stage]  # type: ignore[index]  # a Stage, by construction
@@ -116,7 +121,7 @@ def _check_transition(row: ModelVersion, name: str, stage: Stage, comment: str) 
         raise Conflict(
             f"{what} is not ready ({row.state}).", remedy="Wait until it was added, or retry it."
         )
-    if (row.stage, stage) in _NEEDS_COMMENT and not comment:
+    if needs_comment(row.stage, stage) and not comment:  # type: ignore[arg-type]  # a Stage
         raise InvalidInput(
             f"To bring {what} from {row.stage} to {stage} needs a comment.",
             remedy="Say why; it stands in the history.",
@@ -337,6 +342,11 @@ def blocked(actor: Actor, project_id: str, version: VersionView) -> tuple[str, s
     """Why a version may not be deployed in a project, and what to do; empty when it may."""
     rules = policy(actor, project_id)
     number = version.number
+    if version.stage == "retired":
+        return (
+            f"version {number} is retired.",
+            "Choose another version, or let an admin bring it back to draft.",
+        )
     if rules.approved_only and version.stage not in ("approved", "production"):
         return (
             f"version {number} is {version.stage}, and this project deploys approved ones only.",
@@ -367,7 +377,8 @@ def settle(tx: Session, model: Model) -> None:
     rows = crud.versions(tx, model.id)
     ready = [row for row in rows if row.state == "ready"]
     production = [row for row in ready if row.stage == "production"]
-    current = next(iter(production or ready), None)
+    in_use = [row for row in ready if row.stage != "retired"]
+    current = next(iter(production or in_use or ready), None)
     if current is not None:
         for name in _FACTS:
             setattr(model, name, getattr(current, name))
