@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,28 +27,51 @@ def find(name: str, project: str) -> ModelView:
     return registry.find_model(context.operator(), context.project_id(project), name)
 
 
-def versions_table(known: list[VersionView]) -> str:
-    """The versions of a model, one a line."""
+def deployed_as(known: list[VersionView], project: str) -> dict[str, list[str]]:
+    """The names under which each version is deployed in a project."""
+    from core.deployments import services as deployments
+
+    names: dict[str, list[str]] = {version.id: [] for version in known}
+    for view in deployments.list_deployments(context.operator(), context.project_id(project)):
+        if view.model_version_id in names:
+            names[view.model_version_id].append(view.name)
+    return names
+
+
+def versions_table(known: list[VersionView], deployed: Mapping[str, list[str]]) -> str:
+    """The versions of a model, one a line, with the names they are deployed under."""
     rows = [
         (
             *(version.number, version.stage, version.state, version.severity or version.scan_state),
             *(formats.size(version.size_bytes), (version.revision or formats.NONE)[:12]),
+            *(", ".join(deployed.get(version.id, [])) or formats.NONE,),
             *(formats.when(version.created_at), version.source),
         )
         for version in known
     ]
-    columns = ("version", "stage", "state", "scan", "size", "revision", "added", "from")
+    columns = (
+        "version",
+        "stage",
+        "state",
+        "scan",
+        "size",
+        "revision",
+        "deployed as",
+        "added",
+        "from",
+    )
     return output.table(columns, rows, empty="No versions: it has no files here.")
 
 
 def list_versions(
     model: ModelName, project: Project = DEFAULT_PROJECT, as_json: Json = False
 ) -> None:
-    """List a model's versions, and what was in production when."""
+    """List a model's versions, where each is deployed, and what was in production when."""
     from core.registry import versions
 
     actor, found = context.operator(), find(model, project)
     known = versions.list_versions(actor, found.id)
+    deployed = deployed_as(known, project)
     periods = versions.production_history(actor, found.id)
     rows = [
         (period.version_number, formats.when(period.start), formats.when(period.end))
@@ -56,8 +80,8 @@ def list_versions(
     columns = ("in production", "from", "until")
     history = output.table(columns, rows, empty="None was in production yet.")
     output.show(
-        {"versions": known, "production": periods},
-        f"{versions_table(known)}\n\n{history}",
+        {"versions": known, "production": periods, "deployed": deployed},
+        f"{versions_table(known, deployed)}\n\n{history}",
         as_json=as_json,
     )
 

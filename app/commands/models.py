@@ -10,7 +10,13 @@ import typer
 from app import formats
 from app.commands import context, follow, licences, model_versions, output
 from app.commands.context import DEFAULT_PROJECT, Project
-from app.commands.model_versions import ModelName, VersionNumber, find, versions_table
+from app.commands.model_versions import (
+    ModelName,
+    VersionNumber,
+    deployed_as,
+    find,
+    versions_table,
+)
 from app.commands.output import Json, Yes
 
 if TYPE_CHECKING:
@@ -157,7 +163,7 @@ def show_model(model: ModelName, project: Project = DEFAULT_PROJECT, as_json: Js
         (field.replace("_", " "), formats.NONE if value is None else value)
         for field, value in facts.items()
     ]
-    text = f"{output.details(pairs)}\n\n{versions_table(known)}"
+    text = f"{output.details(pairs)}\n\n{versions_table(known, deployed_as(known, project))}"
     whole = found.model_dump(mode="json") | {"tags": tags, "versions": output.plain(known)}
     output.show(whole, text, as_json=as_json)
 

@@ -39,7 +39,8 @@ class Facts:
 class Model(Facts, Base):
     """A model; `project_id` None is shared with every project (the starter model).
 
-    `version_id` is its current version: the one in production, else the newest that is ready.
+    `version_id` is its current version: the one in production, else the newest that is ready and
+    not retired.
     A model of `kind` hosted runs at its provider; it has no versions and no files.
     """
 

@@ -52,7 +52,7 @@ class ModelView(FactsView):
 
     `state` is "listed" for a model that is known by its facts only: one that is hosted, or an
     entry of the catalogue whose files nobody has added. `version_id` is the current version: the
-    one in production, else the newest that is ready.
+    one in production, else the newest that is ready and not retired.
     """
 
     id: str

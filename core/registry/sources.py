@@ -15,7 +15,7 @@ from typing import Any, Literal
 from core.jobs import Progress
 from core.kernel.errors import InvalidInput
 from core.registry import files
-from core.registry.adapters import download, huggingface, object_store
+from core.registry.adapters import download, guarded_http, huggingface, object_store
 from core.registry.gguf import read_header
 
 SourceKind = Literal["file", "huggingface", "url", "s3"]
@@ -35,8 +35,12 @@ class Source:
 
     @property
     def text(self) -> str:
-        """What is shown; two additions with the same text are versions of one model."""
-        return " ".join(part for part in (self.kind, self.at, self.file) if part)
+        """What is shown; two additions with the same text are versions of one model.
+
+        A URL's query is left out: it may be a signature or a token, and differ each time.
+        """
+        at = guarded_http.shown(self.at) if self.kind == "url" else self.at
+        return " ".join(part for part in (self.kind, at, self.file) if part)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ Hosts in `BUD_PRIVATE_HOSTS` are exempt, also from https. Proxies of the environ
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from core.kernel.settings import settings
 
 if TYPE_CHECKING:
     import httpx
+
+# httpx writes whole URLs to the log at INFO, with the signature that one may hold.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 TIMEOUT_S = 15.0
 _MAX_REDIRECTS = 5

@@ -85,8 +85,14 @@ def test_one_version_is_in_production_and_the_history_says_which_when(
     versions.set_stage(project_admin, first.id, "production", "Back: the new one is slower.")
     third = _added(admin, first.model_id, quantization="F16")
     assert _model(admin, third).quantization == "Q4_0"
+    versions.set_stage(project_admin, third.id, "retired")
+    with pytest.raises(Conflict, match=r"version 3 is retired.*Choose another version"):
+        _deploy(admin, third, model_version_id=third.id)()
+    versions.set_stage(project_admin, first.id, "approved", "Taken out for an hour.")
+    assert _model(admin, first).quantization == "Q8_0"
+    versions.set_stage(project_admin, first.id, "production")
     periods = versions.production_history(admin, first.model_id)
-    assert [period.version_number for period in periods] == [1, 2, 1]
+    assert [period.version_number for period in periods] == [1, 1, 2, 1]
     assert periods[0].end is None
     for newer, older in pairwise(periods):
         assert older.end is not None
