@@ -96,6 +96,10 @@ def _lines(found: Report) -> list[tuple[str, dict[str, Share]]]:
     halves = {"all": found.all, "development": found.development, "test": found.test}
     lines = [
         ("precision", {name: half.precision for name, half in halves.items()}),
+        (
+            "precision, all pairs",
+            {name: half.precision_everywhere for name, half in halves.items()},
+        ),
         ("hard pairs apart", {name: half.hard_kept_apart for name, half in halves.items()}),
         ("recall", {name: half.recall for name, half in halves.items()}),
     ]

@@ -86,6 +86,7 @@ _OWN_SERVICES = {
     "vertex_ai-language-models": "google",
 }
 _LARGEST_SPEECH = 100e9
+_NO_LIMIT = 50_000_000
 # What a quantisation has in common with its model.
 _SHARED = (
     *("modalities_in", "modalities_out", "parameters", "active_parameters", "vision"),
@@ -327,7 +328,7 @@ def _models_dev(folder: Path) -> Iterator[Entry]:
     file = "models_dev.csv"
     for row in read_csv(folder, file):
         official = _is_official(row["provider"], row["model_id"])
-        context, output = _whole(row["context"]), _whole(row["max_output"])
+        context, output = _tokens(row["context"]), _tokens(row["max_output"])
         facts = {
             "name": row["name"] if official else "",
             "modalities_in": tuple(sorted(row["input_modalities"].split("|"), key=_modality_rank)),
@@ -345,13 +346,14 @@ def _models_dev(folder: Path) -> Iterator[Entry]:
         source = f"{file}: {row['source']}, {row['provider']}"
         entry = _entry(
             row["model_id"],
-            _organisation(row["provider"], row["model_id"]),
+            "",
             f"{file}: {row['provider']}",
             2 if official else 6,
             facts,
             1 if official else 5,
             source,
             is_served=True,
+            maker=_maker(row["provider"], row["model_id"]),
         )
         cost_in, cost_out = _number(row["usd_per_1m_input"]), _number(row["usd_per_1m_output"])
         if cost_in is not None and cost_out is not None and not _is_plan(row, cost_in, cost_out):
@@ -377,7 +379,7 @@ def _litellm(folder: Path) -> Iterator[Entry]:
             continue
         official = _is_official(row["provider"], row["key"])
         vision = _truth(row["supports_vision"])
-        context = _whole(row["max_input_tokens"])
+        context = _tokens(row["max_input_tokens"])
         facts = {
             "modalities_in": (
                 *modes[0],
@@ -392,13 +394,14 @@ def _litellm(folder: Path) -> Iterator[Entry]:
         }
         entry = _entry(
             row["key"],
-            _organisation(row["provider"], row["key"]),
+            "",
             f"{file}: {row['provider']}",
             3 if official else 7,
             facts,
             3 if official else 6,
             f"{file}: {row['source']}, {row['provider']}",
             is_served=row["mode"] == "chat" and row["provider"] != "fireworks_ai",
+            maker=_maker(row["provider"], row["key"]),
         )
         entry.price = _litellm_price(row, context, file)
         yield entry
@@ -471,6 +474,7 @@ def _entry(
     *,
     is_hub: bool = False,
     is_served: bool = False,
+    maker: str = "",
 ) -> Entry:
     known = {
         key: Fact(value, trust, source)
@@ -478,7 +482,7 @@ def _entry(
         if value is not None and value not in ("", ())
     }
     known["source"] = Fact(source, trust, source)
-    published = Published(name, organisation, group, preference, is_hub, is_served)
+    published = Published(name, organisation, group, preference, is_hub, is_served, maker)
     return Entry(published, known)
 
 
@@ -488,7 +492,7 @@ def _is_official(provider: str, name: str) -> bool:
     return makers.is_maker(maker) and parse(name).maker in ("", maker)
 
 
-def _organisation(provider: str, name: str) -> str:
+def _maker(provider: str, name: str) -> str:
     """A maker's own service names the maker of what no other maker is known for."""
     return _OWN_SERVICES.get(provider, provider) if _is_official(provider, name) else ""
 
@@ -642,6 +646,12 @@ def _modality_rank(modality: str) -> int:
 def _whole(text: str) -> int | None:
     number = _number(text)
     return int(number) if number and math.isfinite(number) else None
+
+
+def _tokens(text: str) -> int | None:
+    """A number of tokens; 99,999,999 and its like stand for no limit."""
+    tokens = _whole(text)
+    return tokens if tokens and tokens < _NO_LIMIT else None
 
 
 def _number(text: str) -> float | None:

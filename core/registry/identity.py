@@ -74,6 +74,7 @@ _SETTING_WORDS = frozenset(
 _EFFORTS = frozenset(("minimal", "low", "medium", "high", "xhigh", "none"))
 _EFFORT_FAMILY = re.compile(r"^(gpt[5-9]|gptoss|o[134]$|grok3$|grok4)")
 _THINKING = frozenset(("thinking", "think", "extended"))
+_DENIALS = frozenset(("no", "non"))
 _THINKING_FAMILY = re.compile(
     r"^(claude|gemini2\.5|gemini[3-9]|glm4\.[5-9]|glm[5-9]|deepseek3\.[1-9]|deepseek[4-9]"
     r"|k2\.[5-9]|k[3-9]|qwen3\.[5-9]|grok4)"
@@ -88,7 +89,9 @@ _RUN_NOTE = re.compile(
 )
 _RUN_NOTES = re.compile(r"^(.+?)(?:,| with | on | via )(.*)$")
 _DIMENSIONS = re.compile(r"(?:embed-dim|output-dtype)=[a-z0-9]+")
-_HOST_PREFIXES = frozenset(("databricks", "ollama", "azure", "fw", "venice", "c4ai", "tee", "groq"))
+_HOST_PREFIXES = frozenset(
+    ("databricks", "ollama", "azure", "fw", "venice", "amazon", "c4ai", "tee", "groq")
+)
 _HOST_SUFFIX = re.compile(r"-(?:free|tee|maas|default|exacto|nitro|fc|original)$")
 _ENDPOINTS = re.compile(r"^(?:edit|(?:text|image|reference|video)-to-(?:image|video)|.*-frame.*)$")
 _ENDPOINT_HOSTS = frozenset(("fal_ai", "fal-ai", "aiml"))
@@ -97,6 +100,11 @@ _COMPOUNDS = (
     (re.compile(r"\bgrok-4-20\b"), "grok-4.20"),
     (re.compile(r"\bgrok-([34])([1-9])\b"), r"grok-\1.\2"),
     (re.compile(r"\bl31-"), "l3.1-"),
+    (re.compile(r"\bgemini-([1-9])(5)-"), r"gemini-\1.\2-"),
+    (re.compile(r"\bflux[.-]1-kontext\b"), "flux-kontext"),
+    (re.compile(r"\b(ernie-4\.5[\w.-]*?)-(?:pt|paddle)$"), r"\1"),
+    (re.compile(r"(20\d\d-\d\d-\d\d)-v\d$"), r"\1"),
+    (re.compile(r"-dspy-[a-z0-9-]+$"), ""),
     (re.compile(r"\b(nova-(?:2-)?[a-z]+)-v?1(?:\.0)?$"), r"\1"),
     (re.compile(r"\b(claude-(?:opus|sonnet|haiku)-[\d.-]+)-v1$"), r"\1"),
     (re.compile(r"\bgpt-([45])([1-9])(?=-|$)"), r"gpt-\1.\2"),
@@ -122,6 +130,7 @@ _TIERS = {
     "claude": frozenset(["opus", "sonnet", "haiku", "instant"]),
     "gemini": frozenset(["pro", "flash", "ultra", "nano"]),
     "mistral": frozenset(["large", "medium", "small", "tiny"]),
+    "embed": frozenset(["english", "multilingual", "light"]),
 }
 
 
@@ -361,13 +370,15 @@ def _without_setting(chunks: list[str]) -> tuple[list[str], list[str]]:
     """Take out effort, thinking and prompt format where the family has them as a setting."""
     lead = _hoist(_glue([chunk for chunk in chunks if chunk not in _TUNING]))
     efforts = any(_EFFORT_FAMILY.match(word) for word in lead)
-    thinks = any(_THINKING_FAMILY.match(word) for word in lead) and "live" not in chunks
+    thinks = any(_THINKING_FAMILY.match(word) for word in lead)
+    thinks = thinks and not {"live", "extended"} <= set(chunks)
     kept: list[str] = []
     setting: list[str] = []
-    for chunk, following in zip(chunks, [*chunks[1:], ""], strict=True):
+    for before, chunk, after in zip(["", *chunks], chunks, [*chunks[1:], ""], strict=False):
         is_effort = efforts and (chunk in _EFFORTS or (chunk == "reasoning" and "effort" in chunks))
-        is_denied = chunk in ("no", "non") and following in _THINKING
-        is_thinking = thinks and chunk in _THINKING
+        is_effort = is_effort or (thinks and chunk in _EFFORTS and before in _THINKING)
+        is_denied = chunk in _DENIALS and after in _THINKING
+        is_thinking = chunk in _THINKING and (thinks or before in _DENIALS)
         if chunk in _SETTING_WORDS or is_effort or is_denied or is_thinking or chunk == "effort":
             setting.append(chunk)
         else:

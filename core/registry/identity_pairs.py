@@ -22,6 +22,7 @@ from core.registry.identity import Identity, parse
 MERGES = 600
 HARD_PAIRS = 600
 NAMES_PER_STRATUM = 150
+_TRIES = 40  # draws a wanted pair, before giving up
 _PAIR_COLUMNS = ("id", "kind", "name_a", "org_a", "source_a", "name_b", "org_b", "source_b")
 _STRATA = {
     "open_models.csv": "hub catalogues",
@@ -81,21 +82,30 @@ def stratum(source: str) -> str:
     return _STRATA[group if file == "benchmark_results.csv" else file]
 
 
-def sample(rows: Sequence[Mapping[str, Any]], seed: int) -> list[Pair]:
+def sample(
+    rows: Sequence[Mapping[str, Any]],
+    seed: int,
+    merges: int = MERGES,
+    hard_pairs: int = HARD_PAIRS,
+    names_per_stratum: int = NAMES_PER_STRATUM,
+) -> list[Pair]:
     """Pairs to label: merges of the resolver, hard pairs, and for recall a near name of a name.
 
     Args:
         rows: Of `names.parquet`.
         seed: Of the random choice.
+        merges: How many merges.
+        hard_pairs: How many pairs that differ in one respect.
+        names_per_stratum: How many names of each group of sources, each with one near name.
     """
     chance = random.Random(seed)  # noqa: S311 - a sample, not a secret
     names = sorted(
         {Name(row["name"], row["organisation"], row["source"]) for row in rows}, key=_cells
     )
     pairs = [
-        *_merges(rows, chance),
-        *_hard_pairs(names, chance),
-        *_recall_pairs(names, chance),
+        *_merges(rows, chance, merges),
+        *_hard_pairs(names, chance, hard_pairs),
+        *_recall_pairs(names, chance, names_per_stratum),
     ]
     unique = {pair.id: pair for pair in pairs}
     return [unique[key] for key in sorted(unique)]
@@ -105,7 +115,9 @@ def _differ(first: Name, second: Name) -> bool:
     return first.name.lower() != second.name.lower()
 
 
-def _merges(rows: Sequence[Mapping[str, Any]], chance: random.Random) -> Iterator[Pair]:
+def _merges(
+    rows: Sequence[Mapping[str, Any]], chance: random.Random, wanted: int
+) -> Iterator[Pair]:
     """Each merge of a name into its model is as likely as any other."""
     members: dict[str, list[Name]] = defaultdict(list)
     for row in rows:
@@ -115,7 +127,9 @@ def _merges(rows: Sequence[Mapping[str, Any]], chance: random.Random) -> Iterato
     groups = [group for group in groups if len({name.name.lower() for name in group}) > 1]
     weights = [len({name.name.lower() for name in group}) - 1 for group in groups]
     seen: set[frozenset[str]] = set()
-    while len(seen) < MERGES:
+    for _ in range(wanted * _TRIES):
+        if len(seen) == wanted:
+            return
         first, second = chance.sample(chance.choices(groups, weights)[0], 2)
         both = frozenset((first.name.lower(), second.name.lower()))
         if _differ(first, second) and both not in seen:
@@ -123,7 +137,7 @@ def _merges(rows: Sequence[Mapping[str, Any]], chance: random.Random) -> Iterato
             yield Pair("merge", "", first, second)
 
 
-def _hard_pairs(names: Sequence[Name], chance: random.Random) -> Iterator[Pair]:
+def _hard_pairs(names: Sequence[Name], chance: random.Random, wanted: int) -> Iterator[Pair]:
     """Names of one maker and family that differ in one respect, each respect as often."""
     respects: dict[str, Callable[[Identity], object]] = {
         "size": lambda found: found.size,
@@ -138,8 +152,8 @@ def _hard_pairs(names: Sequence[Name], chance: random.Random) -> Iterator[Pair]:
     for respect in respects:
         seen: set[frozenset[str]] = set()
         groups = _alike_but(read, respect, respects)
-        for _ in range(HARD_PAIRS * 40):
-            if len(seen) == HARD_PAIRS // len(respects) or not groups:
+        for _ in range(wanted * _TRIES):
+            if len(seen) == wanted // len(respects) or not groups:
                 break
             (first, mine), (second, theirs) = chance.sample(chance.choice(groups), 2)
             both = frozenset((first.name, second.name))
@@ -162,7 +176,9 @@ def _alike_but(
     return [group for group in groups.values() if len({str(value(each)) for _, each in group}) > 1]
 
 
-def _recall_pairs(names: Sequence[Name], chance: random.Random) -> Iterator[Pair]:
+def _recall_pairs(
+    names: Sequence[Name], chance: random.Random, names_per_stratum: int
+) -> Iterator[Pair]:
     """For names drawn from each stratum one of the three names of other sources spelled nearest.
 
     Nearness is of letter triples, so that the resolver has no say in what is asked.
@@ -173,7 +189,7 @@ def _recall_pairs(names: Sequence[Name], chance: random.Random) -> Iterator[Pair
     near = _Near(names)
     for group, members in sorted(by_stratum.items()):
         drawn = {name.name.lower(): name for name in chance.sample(members, len(members))}
-        for name in list(drawn.values())[:NAMES_PER_STRATUM]:
+        for name in list(drawn.values())[:names_per_stratum]:
             candidates = near.names(name)
             if candidates:
                 yield Pair("recall", group, name, chance.choice(candidates))

@@ -24,7 +24,7 @@ class Family:
 def maker_id(text: str) -> str:
     """The maker's id of any spelling of it; one that is not known keeps its own spelling."""
     plain = re.sub(r"\s+", " ", text.strip().lower())
-    return _makers().get(plain, plain.replace(" ", "-").replace("_", "-"))
+    return _makers().get(plain, re.sub(r"[^a-z0-9.]+", "-", plain).strip("-"))
 
 
 def maker_id_in_path(folder: str) -> str:

@@ -16,7 +16,9 @@ from core.registry import makers
 from core.registry.identity import Identity, Snapshot, parse
 
 # Makers whose undated name is a pointer to the newest snapshot; of the others it is a model itself.
-_POINTER_MAKERS = frozenset(("openai", "anthropic", "xai", "mistralai"))
+_POINTER_MAKERS = frozenset(("openai", "anthropic", "xai", "mistralai", "cohere", "ai21"))
+# The same, of what they serve only: those names have no size.
+_POINTER_SERVICES = frozenset(("qwen", "reka"))
 # Makers that also serve others' models under their own name.
 _HOSTING_MAKERS = frozenset(
     (
@@ -94,6 +96,7 @@ class Published:
         preference: How well the source spells names; the lowest gives a model its id.
         is_hub: The maker's own entry on a hub: its organisation is the maker.
         is_served: Of a list of served chat models, where a bare name need not be the base.
+        maker: Who made it, where the source knows without writing it.
     """
 
     name: str
@@ -102,6 +105,7 @@ class Published:
     preference: int = 9
     is_hub: bool = False
     is_served: bool = False
+    maker: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,24 +149,20 @@ def resolve(published: Sequence[Published]) -> list[Resolution]:
 
 def _read(published: Published) -> _Read:
     name = published.name
-    identity = parse(name, published.organisation)
+    identity = parse(name, published.organisation or published.maker)
     refusal = _refusal(name, identity)
     if refusal:
         return _Read(published, identity, refusal, refused=True)
-    alias = _named_aliases().get(_plain(name), _keyed_aliases().get(identity.key[1:-1]))
+    named = _named_aliases().get(_plain(name))
+    alias = _keyed_aliases().get(identity.key[1:-1]) if named is None else named
     if alias is None:
         return _Read(published, identity)
     if not alias:
         return _Read(published, identity, "ambiguous name", refused=True)
-    meant = parse(alias, published.organisation)
-    meant = replace(
-        meant,
-        setting=identity.setting,
-        quantisation=identity.quantisation,
-        snapshot=meant.snapshot or identity.snapshot,
-        slug=identity.slug,
-    )
-    return _Read(published, meant, "alias")
+    meant = parse(alias, published.organisation or published.maker)
+    kept = meant.snapshot or (identity.snapshot if named is None else None)
+    meant = replace(meant, setting=identity.setting, snapshot=kept, slug=identity.slug)
+    return _Read(published, replace(meant, quantisation=identity.quantisation), "alias")
 
 
 def _refusal(name: str, identity: Identity) -> str:
@@ -231,6 +231,8 @@ def _with_maker(
     if identity.stated_maker:
         return _with_family_maker(read, own)
     candidates = stated[identity.key[1:]]
+    if identity.maker:  # its family's; a host that states itself does not outweigh that
+        candidates = candidates - (_HOSTING_MAKERS - {identity.maker})
     if len(candidates) == 1 and identity.maker not in candidates:
         return replace(read, identity=identity.made_by(*candidates), rule="only maker known")
     strange = _stems(identity) - lexicon[identity.maker] - _COMMON_WORDS
@@ -334,7 +336,11 @@ def _distinct(snapshots: set[Snapshot | None]) -> list[Snapshot]:
 def _settled(identity: Identity, full: list[Snapshot]) -> tuple[Snapshot | None, str]:
     snapshot = identity.snapshot
     if snapshot is None:
-        is_pointer = identity.maker in _POINTER_MAKERS or all(other.revision for other in full)
+        is_pointer = (
+            identity.maker in _POINTER_MAKERS
+            or (identity.maker in _POINTER_SERVICES and not identity.size)
+            or all(other.revision for other in full)
+        )
         if len(full) == 1 and is_pointer:
             return full[0], "only snapshot"
         return None, "undated" if full else "same name"
