@@ -101,7 +101,7 @@ def deploy(context: SessionContext, key: str, hub_id: object) -> None:
     for model in registry.list_models(context.actor, context.project_id):
         if wanted in model.source.lower() or last in model.name.lower():
             begin(context.actor, context.project_id, model.id)
-    open_page("models", add=wanted if isinstance(hub_id, str) else "")
+    open_page("models", **({"add": hub_id} if isinstance(hub_id, str) else {}))
 
 
 def licence_verdict(licence: object, use: str) -> None:

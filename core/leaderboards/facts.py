@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import numpy as np
 import pandas as pd
 
 from core.leaderboards.ranking import FACTS
@@ -13,7 +12,6 @@ from core.registry import catalogue
 # Input tokens for each output token in the one price that models are compared by; the ratio that
 # Artificial Analysis uses. Cached input is not counted.
 BLEND = 3.0
-_NUMBERS = ("parameters", "active_parameters", "context_tokens", "usd_per_million_tokens")
 
 
 @lru_cache(maxsize=1)
@@ -21,8 +19,6 @@ def facts() -> pd.DataFrame:
     """`ranking.FACTS` by model id; the price is that of the cheapest provider."""
     table = catalogue.models().set_index("id")
     table["usd_per_million_tokens"] = cheapest(catalogue.prices()).reindex(table.index)
-    for name in _NUMBERS:
-        table[name] = pd.to_numeric(table[name]).astype("Float64").to_numpy(float, na_value=np.nan)
     return table[[*FACTS, "hub_id"]]
 
 
