@@ -44,6 +44,13 @@ def remove(version_id: str) -> None:
     shutil.rmtree(folder_of(version_id), ignore_errors=True)
 
 
+def keep_only(names: Sequence[str], folder: Path) -> None:
+    """Remove what an earlier try left in `folder` that is not among `names`."""
+    for file in folder.rglob("*"):
+        if file.is_file() and file.relative_to(folder).as_posix() not in names:
+            file.unlink()
+
+
 def checked_name(name: str) -> str:
     """A file's name inside a model's folder. InvalidInput when it leads out of it."""
     parts = PurePosixPath(name).parts

@@ -107,6 +107,7 @@ def fetch(progress: Progress, source: Source, plan: Plan, folder: Path) -> list[
         BudError: The source cannot be reached, or refuses.
     """
     files.check_disk(plan.size_bytes, folder)
+    files.keep_only([file.name for file in plan.files], folder)
     rate = files.Rate(progress, plan.size_bytes or None)
     fetched = []
     for file in plan.files:

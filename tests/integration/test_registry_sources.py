@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from core import jobs
 from core.jobs import Progress, engine
@@ -156,6 +162,7 @@ def test_what_was_fetched_of_another_state_is_not_pieced_together(
     model, job_id = registry.add_from_url(admin, PROJECT, f"{site.url}/m.gguf")
     assert "cannot be reached" in str(_ended(admin, job_id).error)
     assert (files.folder_of(str(model.version_id)) / "m.gguf").stat().st_size == 100_000
+    (files.folder_of(str(model.version_id)) / "other.gguf").write_bytes(b"of an earlier name")
     site.files["/m.gguf"] = content = model_bytes(300_000, 2)
     site.break_after_bytes = site.stop_after_requests = None
     again, job_id = registry.add_from_url(admin, PROJECT, f"{site.url}/m.gguf")
@@ -222,6 +229,7 @@ def test_addresses_that_are_refused_at_once(data_dir: Path, admin: Actor) -> Non
         ("http://example.org/m.gguf", "not https"),
         ("https://[fd00::1]/m.gguf", "private network"),
         ("https://127.0.0.1/m.gguf", "private network"),
+        ("https://localhost/m.gguf", "private network"),
         ("https://me:secret@example.org/m.gguf", "user name or password"),
         ("example.org/m.gguf", "not an https:// URL"),
     ):
@@ -231,6 +239,51 @@ def test_addresses_that_are_refused_at_once(data_dir: Path, admin: Actor) -> Non
     with pytest.raises(InvalidInput, match="own artifact|no address in an object store"):
         registry.add_from_object_store(admin, PROJECT, "bucket/models")
     assert registry.list_models(admin, PROJECT) == []
+
+
+def _certificate(folder: Path, name: str) -> Path:
+    """A certificate for `name` that signs itself, with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "certificate.pem"
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(certificate.public_bytes(pem) + secret)
+    return path
+
+
+def test_the_certificate_is_that_of_the_name_though_the_address_is_fixed(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _certificate(tmp_path, "models.test")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    monkeypatch.setenv("BUD_PRIVATE_HOSTS", "models.test,other.test")
+    settings.cache_clear()
+    here = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+    real = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *rest, **more: (
+            here if str(host).endswith(".test") else real(host, *rest, **more)
+        ),
+    )
+    with file_server.serving(file_server.Site({"/m.gguf": model_bytes(1000)}), tls) as site:
+        port = site.url.rpartition(":")[2]
+        assert download.look_up(f"https://models.test:{port}/m.gguf").size_bytes == 1000
+        with pytest.raises(Unavailable, match="other.test"):
+            download.look_up(f"https://other.test:{port}/m.gguf")
 
 
 # --- object stores -------------------------------------------------------------------------------
