@@ -52,8 +52,8 @@ def build(
 
 @group.command()
 def pairs(
-    seed: Annotated[int, typer.Option(help="Of the random choice.")] = 1,
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("tests/data/identity"),
+    seed: Annotated[int, typer.Option(help="Of the random choice.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
     as_json: Json = False,
 ) -> None:
     """Sample pairs of published names for two people to label."""

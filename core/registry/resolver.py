@@ -17,8 +17,8 @@ from core.registry.identity import Identity, Snapshot, parse
 
 # Makers whose undated name is a pointer to the newest snapshot; of the others it is a model itself.
 _POINTER_MAKERS = frozenset(("openai", "anthropic", "xai", "mistralai", "cohere", "ai21"))
-# The same, of what they serve only: those names have no size.
-_POINTER_SERVICES = frozenset(("qwen", "reka"))
+# The same, of what they serve only: those names have no size and a whole date.
+_POINTER_SERVICES = frozenset(("qwen",))
 # Makers that also serve others' models under their own name.
 _HOSTING_MAKERS = frozenset(
     (
@@ -82,6 +82,7 @@ _NOT_A_MODEL = re.compile(
 _SEVERAL = re.compile(
     r"^aligner-|^pairrm-|\w ?\+ ?(?!thinking|prompt|tool)[a-z][\w. -]{3,}|_gpt-4o-", re.IGNORECASE
 )
+_ROUTER = re.compile(r"^(?:kilo-auto|openrouter/auto)/")
 _FINE_TUNED_BY_A_CUSTOMER = re.compile(r"^ft:")
 _TEST = re.compile(r"^(?:simple/model1|neurips/local|test-\d+b|.*internal-testing/.*)$")
 
@@ -169,7 +170,7 @@ def _refusal(name: str, identity: Identity) -> str:
     last = name.rpartition("/")[2]
     if _TEST.match(name):
         return "a test entry"
-    if _NOT_A_MODEL.match(last):
+    if _NOT_A_MODEL.match(last) or _ROUTER.match(name):
         return "not a model"
     if _FINE_TUNED_BY_A_CUSTOMER.match(name):
         return "a customer's fine-tune"
@@ -336,18 +337,20 @@ def _distinct(snapshots: set[Snapshot | None]) -> list[Snapshot]:
 def _settled(identity: Identity, full: list[Snapshot]) -> tuple[Snapshot | None, str]:
     snapshot = identity.snapshot
     if snapshot is None:
-        is_pointer = (
-            identity.maker in _POINTER_MAKERS
-            or (identity.maker in _POINTER_SERVICES and not identity.size)
-            or all(other.revision for other in full)
-        )
-        if len(full) == 1 and is_pointer:
+        if len(full) == 1 and _is_pointer(identity, full[0]):
             return full[0], "only snapshot"
         return None, "undated" if full else "same name"
     fitting = [other for other in full if other.fits(snapshot)]
     if len(fitting) != 1:
         return None, "several snapshots fit"
     return fitting[0], "same name" if fitting[0] == snapshot else "date completed"
+
+
+def _is_pointer(identity: Identity, only: Snapshot) -> bool:
+    """Whether an undated name means the only snapshot there is."""
+    if identity.maker in _POINTER_SERVICES:
+        return not identity.size and only.day is not None
+    return identity.maker in _POINTER_MAKERS or bool(only.revision)
 
 
 def _model_id(members: list[_Read], snapshot: Snapshot | None, taken: set[str]) -> str:
