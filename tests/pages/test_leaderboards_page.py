@@ -1,0 +1,105 @@
+"""Leaderboards and Compare in a browser: the key question, its links, its downloads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.browsing import PAGE_TIMEOUT_MS, Bud, looks, select_row, settle
+
+expect.set_options(timeout=PAGE_TIMEOUT_MS)
+
+Window = Callable[..., BrowserContext]
+
+USE = "Commercial chat product, 10 M users"
+QUESTION = f"leaderboards?task=tools&open=true&max_b=10&use={USE.replace(' ', '+')}"
+
+
+def test_the_best_small_model_for_tools_that_a_business_may_use(
+    bud: Bud, member_page: Page
+) -> None:
+    page = member_page
+    bud.open(page, "leaderboards")
+    page.get_by_role("radio", name="Tools and agents").click()
+    expect(page).to_have_url(re.compile(r"task=Tools"))
+    page.get_by_role("combobox", name="Licence allows").click()
+    page.get_by_role("option", name=USE).click()
+    page.get_by_label("At most (B)").fill("10")
+    page.get_by_label("At most (B)").press("Enter")
+    page.get_by_text("Open weights", exact=True).first.click()
+    expect(page.get_by_role("heading", name="Qwen3-8B", exact=True)).to_be_visible()
+    expect(page).to_have_url(re.compile(r"max_b=10.*"))
+    # Why: its figure with the source, and its licence.
+    card = page.locator(".st-key-leaderboard-model")
+    expect(card.get_by_text("The licence allows this use")).to_be_visible()
+    with page.expect_download() as started:
+        card.get_by_role("button", name="CSV").click()
+    text = Path(started.value.path()).read_text()
+    assert "ShishirPatil/gorilla@" in text
+    # The link is the view.
+    page.reload()
+    settle(page)
+    expect(page.get_by_role("heading", name="Qwen3-8B", exact=True)).to_be_visible()
+    # Its licence answers, and back.
+    page.get_by_role("link", name="All answers for apache-2.0").click()
+    expect(page).to_have_url(re.compile(r"/licences\?.*id=apache-2.0"))
+    settle(page)
+    page.go_back()
+    settle(page)
+    page.get_by_role("button", name="What if", exact=True).click()
+    expect(page).to_have_url(re.compile(r"/what-if\?.*model=qwen3-8b"))
+
+
+def test_from_a_row_to_compare_and_to_deploy(bud: Bud, member_page: Page) -> None:
+    page = member_page
+    bud.open(page, QUESTION)
+    card = page.locator(".st-key-leaderboard-model")
+    select_row(page, 1, card.get_by_role("heading", name=re.compile("^2. ")))
+    card.get_by_role("button", name="Compare").click()
+    expect(page).to_have_url(re.compile(r"/compare\?models="))
+    expect(page.get_by_text("Choose two to six models")).to_be_visible()
+    bud.open(page, "compare?models=qwen/qwen3-8b&models=meta/llama-3.1-8b-instruct")
+    expect(page.get_by_text("Scores by task").first).to_be_visible()
+    expect(page.get_by_text("allowed with conditions").or_(page.get_by_text("allowed")).first)
+    expect(page.get_by_text("Board by board")).to_be_visible()
+    bud.open(page, QUESTION)
+    page.get_by_role("button", name="Deploy", exact=True).click()
+    expect(page).to_have_url(re.compile(r"/models"))
+
+
+def test_weights_and_reports(bud: Bud, member_page: Page) -> None:
+    page = member_page
+    bud.open(page, "leaderboards?task=code&w_aider-polyglot=0.0")
+    expect(page.get_by_role("heading", name=re.compile("GPT-5"))).to_have_count(0)
+    with page.expect_download() as started:
+        page.get_by_role("button", name="Report", exact=True).click()
+    html = Path(started.value.path()).read_text()
+    assert "<script" not in html
+    assert '"aider-polyglot":0.0' in html.replace("&quot;", '"')
+    page.get_by_role("radio", name="Price").click()
+    expect(page.get_by_text("Quality against price")).to_be_visible()
+
+
+def test_boards_stand_as_published_and_wrong_links_say_so(bud: Bud, member_page: Page) -> None:
+    page = member_page
+    bud.open(page, "leaderboards?view=Boards&board=llm-stats")
+    expect(page.get_by_text("never combined").first).to_be_visible()
+    page.get_by_role("radio", name="Refresh").click()
+    expect(page.get_by_text("For admins")).to_be_visible()
+    bud.open(page, "leaderboards?task=cooking")
+    expect(page.get_by_text("There is no task 'cooking'.")).to_be_visible()
+    bud.open(page, "leaderboards?max_b=0.001&task=tools")
+    expect(page.get_by_text("No model fits")).to_be_visible()
+
+
+def test_it_fits_wide_and_narrow_screens(bud: Bud, window: Window) -> None:
+    for width in (1440, 390):
+        page = window(width).new_page()
+        bud.log_in_as_admin(page)
+        bud.open(page, QUESTION)
+        looks(page, "leaderboards")
+        bud.open(page, "compare?models=qwen/qwen3-8b&models=meta/llama-3.1-8b-instruct")
+        looks(page, "compare")
