@@ -23,7 +23,7 @@ from core.kernel import database
 from core.kernel.actor import Actor
 from core.kernel.settings import ROOT, settings
 from core.registry import services as registry
-from core.registry.models import Model
+from core.registry.models import ModelVersion
 
 PROJECT = "prj_default"
 
@@ -251,15 +251,15 @@ def test_a_model_that_is_gone_is_the_reason_and_the_others_go_on(
     deployment_id = _run(admin)
     _ready(admin, deployment_id)
     with database.transaction() as tx:
-        for model in tx.query(Model).all():
-            model.path, model.error = None, "its file is gone"
+        for version in tx.query(ModelVersion).all():
+            version.path, version.error = None, "its file is gone"
     (server,) = _servers(folder)
     server.kill()
     _until("failed", lambda: _view(admin, deployment_id).state == "failed")
     assert "its file is gone" in str(_view(admin, deployment_id).reason)
     with database.transaction() as tx:
-        for model in tx.query(Model).all():
-            model.path = __file__
+        for version in tx.query(ModelVersion).all():
+            version.path = __file__
     _ready(admin, deployment_id)
 
 
