@@ -12,7 +12,7 @@ from app.widgets import empty_state, errors_shown, job_steps, show_error
 from app.widgets.model_facts import overview, prices
 from app.widgets.model_family import family_view
 from app.widgets.model_files import files_view
-from app.widgets.model_header import header, problem
+from app.widgets.model_header import header, other_ways, problem
 from app.widgets.model_licence import licence_view
 from app.widgets.model_notes import notes_view
 from app.widgets.model_scores import scores
@@ -81,7 +81,7 @@ def main() -> None:
     subject = _subject()
     if subject is None:
         return
-    header(context, subject, _use())
+    ways = header(context, subject, _use())
     problem(context, subject)
     _work(subject)
     view = st.segmented_control(
@@ -95,6 +95,7 @@ def main() -> None:
     )
     with errors_shown():
         _VIEWS[view or "Overview"](context, subject)
+    other_ways(context, subject, ways)
 
 
 with errors_shown():

@@ -39,7 +39,8 @@ def _count(value: Any) -> str | None:
 def _parameters(value: Any) -> str | None:
     if value is None:
         return None
-    return f"{formats.short_count(value)} ({formats.count(value)})"
+    short, exact = formats.short_count(value), formats.count(value)
+    return exact if short == exact else f"{short} ({exact})"
 
 
 def _text(value: Any) -> str | None:
@@ -124,10 +125,10 @@ def overview(_context: SessionContext, subject: Subject) -> None:
         rows,
         name="model-facts",
         columns={
-            "Fact": st.column_config.TextColumn(width=190, pinned=True),
-            "Value": st.column_config.TextColumn(width=260),
-            "Source": st.column_config.TextColumn(width=420),
-            "Others say": st.column_config.TextColumn(width=260),
+            "Fact": st.column_config.TextColumn(width=175),
+            "Value": st.column_config.TextColumn(width=230),
+            "Source": st.column_config.TextColumn(width=400),
+            "Others say": st.column_config.TextColumn(width=175),
         },
         height=38 + 35 * min(len(rows), 22),
     )
@@ -137,14 +138,14 @@ def overview(_context: SessionContext, subject: Subject) -> None:
 
 
 def _kpis(subject: Subject) -> list[Kpi]:
-    parameters, said = _first(subject, "parameters")
+    size, said = _first(subject, "parameters")
     context, context_said = _first(subject, "context_tokens")
     entry = subject.entry or {}
     paid = _paid(subject)
     cheapest = paid.iloc[0] if len(paid) else None
     kpis = [
-        Kpi("Parameters", formats.short_count(parameters), said),
-        Kpi("Context", formats.short_count(context, "tokens"), context_said),
+        Kpi("Parameters", formats.short_count(size), said),
+        Kpi("Context, tokens", formats.short_count(context), context_said),
     ]
     if subject.model is not None and subject.model.kind == "local":
         kpis.append(Kpi("Files", formats.size(subject.model.size_bytes), "Of the current version"))
@@ -166,7 +167,7 @@ def _first(subject: Subject, name: str) -> tuple[float | None, str | None]:
     """A number that the files say, else the catalogue; and who says it."""
     own = getattr(subject.model, name) if subject.model is not None else None
     if own is not None:
-        return own, f"Says: {_files_of(subject.model)}" if subject.model is not None else None
+        return own, f"From {_files_of(subject.model)}."
     said = (subject.entry or {}).get(name)
     return said, subject.fact_sources.get(name)
 
@@ -296,13 +297,15 @@ def _price_kpis(found: pd.DataFrame, paid: pd.DataFrame) -> list[Kpi]:
     return [
         Kpi("Hosts", formats.count(found["provider"].nunique())),
         Kpi(
-            "Cheapest input, USD per M tokens",
+            "Cheapest input",
             _usd(cheapest, "usd_per_million_input"),
+            "USD per million tokens.",
             note=None if cheapest is None else str(cheapest["provider_name"]),
         ),
         Kpi(
-            "Cheapest output, USD per M tokens",
+            "Cheapest output",
             formats.usd(float(outward.iloc[0])).replace("$", "\\$") if len(outward) else None,
+            "USD per million tokens; maybe of another host.",
         ),
         Kpi("Newest date", _newest(found["date"])),
     ]
@@ -332,7 +335,7 @@ _PRICES: Mapping[str, str] = {
     "published_name": "Called",
 }
 _PRICE_COLUMNS: dict[str, Any] = {
-    "Host": st.column_config.TextColumn(width=170, pinned=True),
+    "Host": st.column_config.TextColumn(width=170),
     "Input": st.column_config.NumberColumn(format="dollar", help="USD per million tokens."),
     "Output": st.column_config.NumberColumn(format="dollar", help="USD per million tokens."),
     "Cached input": st.column_config.NumberColumn(format="dollar", help="USD per million tokens."),

@@ -29,6 +29,8 @@ _CSS = """<style>
 .bud-family i { font-style: normal; font-size: .78rem; opacity: .75; border: 1px solid #8886;
   border-radius: 9px; padding: 0 .45rem; margin-left: .4rem; white-space: nowrap; }
 .bud-family .here { font-weight: 650; }
+.bud-family a { color: light-dark(#0b7a55, #3ecf9a) !important; text-decoration: none; }
+.bud-family a:hover { text-decoration: underline; }
 </style>"""
 
 
@@ -73,12 +75,19 @@ def _names(context: SessionContext) -> dict[str, tuple[str, str]]:
     }
 
 
-def _item(node: Node, here: str, names: dict[str, tuple[str, str]], budget: list[int]) -> str:
+def _item(
+    node: Node,
+    here: str,
+    names: dict[str, tuple[str, str]],
+    budget: list[int],
+    *,
+    is_root: bool = False,
+) -> str:
     if budget[0] <= 0:
         return ""
     budget[0] -= 1
     children = "".join(_item(child, here, names, budget) for child in node.children)
-    relation = _RELATIONS.get(node.relation or "", "")
+    relation = "" if is_root else _RELATIONS.get(node.relation or "", "made from it")
     mark = f"<i>{relation}</i>" if relation else ""
     if not node.is_known:
         mark += "<i>not in the catalogue</i>"

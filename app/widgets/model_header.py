@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from app.session import SessionContext
 from app.widgets.dialogs import confirm_by_name, dialog
@@ -24,15 +25,15 @@ _SCAN = ":material/shield: Scan again"
 _DELETE = ":material/delete: Delete …"
 
 
-def header(context: SessionContext, subject: Subject, use: str) -> None:
-    """Title, marks, and the actions."""
+def header(context: SessionContext, subject: Subject, use: str) -> DeltaGenerator:
+    """Title, marks, and the actions; gives where `other_ways` belongs."""
     with page_header(subject.name, _purpose(subject), _badges(subject, use)):
         _favourite(context, subject)
         if subject.model is None:
             _add(context, subject)
         else:
             _own_actions(context, subject, subject.model)
-    _other_ways(context, subject)
+    return st.container(horizontal=True, gap="small", key="model-ways")
 
 
 def _purpose(subject: Subject) -> str:
@@ -158,8 +159,11 @@ def _rename(context: SessionContext, model: ModelView) -> None:
             st.rerun()
 
 
-def _other_ways(context: SessionContext, subject: Subject) -> None:
-    """Links to what else shows this model: What if, Compare, Playground, its other entry."""
+def other_ways(context: SessionContext, subject: Subject, at: DeltaGenerator) -> None:
+    """Links to what else shows this model: What if, Compare, Playground, its other entry.
+
+    After the page's content: what the simulator knows takes seconds to be read the first time.
+    """
     entry = subject.entry or {}
     names = [subject.id, subject.catalogue_id or subject.id]
     simulation = next(
@@ -170,7 +174,7 @@ def _other_ways(context: SessionContext, subject: Subject) -> None:
         ),
         None,
     )
-    with st.container(horizontal=True, gap="small", key="model-ways"):
+    with at:
         if simulation is not None:
             link_to("what_if", "What if", icon="tune", query={"model": simulation})
         if subject.catalogue_id is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app import formats
+from app.widgets.layout import escape
 from app.widgets.models_query import outcome
 from core.registry import licences
 from core.registry.schemas import ModelView, VersionView
@@ -21,9 +22,9 @@ _SEVERITIES = {
     "critical": ("red", "gpp_bad"),
 }
 _OUTCOMES = {
-    "yes": ("green", "check_circle", "licence allows it"),
-    "conditional": ("orange", "rule", "licence has conditions"),
-    "no": ("red", "block", "licence does not allow it"),
+    "yes": ("green", "check_circle", "allowed"),
+    "conditional": ("orange", "rule", "allowed with conditions"),
+    "no": ("red", "block", "not allowed"),
     "needs review": ("gray", "help", "licence needs review"),
 }
 
@@ -62,8 +63,10 @@ def scan_words(version: VersionView | None) -> str:
 
 def verdict_badge(key: str | None, use: str) -> str:
     """Whether a licence allows a use, as a badge in Markdown."""
-    color, icon, words = _OUTCOMES[outcome(key, use)]
-    return f":{color}-badge[:material/{icon}: {words}]"
+    found = outcome(key, use)
+    color, icon, words = _OUTCOMES[found]
+    asked = "" if found == "needs review" else f"{escape(use)}: "
+    return f":{color}-badge[:material/{icon}: {asked}{words}]"
 
 
 def licence_key(model: ModelView) -> str | None:

@@ -74,7 +74,7 @@ class Subject:
         """The licence that its files state, else the one that the catalogue knows of."""
         if self.model is not None and self.model.licence:
             stated = self.model.licence
-            return LicenceFact(stated, licences.by_id(stated), f"its files: {self.model.source}")
+            return LicenceFact(stated, licences.by_id(stated), f"its files ({self.model.source})")
         if self.entry is not None and self.entry["licence_note"]:
             source = self.fact_sources.get("licence_note", "")
             return LicenceFact(self.entry["licence_note"], self.entry["licence"], source)

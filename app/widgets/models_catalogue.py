@@ -41,6 +41,8 @@ def _view(context: SessionContext) -> None:
     words, sort, use = _search_row(context)
     tags = _tags(context)
     favourites = _favourites(context)
+    number = query.count_chosen()
+    st.toggle(f"Filters ({number})" if number else "Filters", key="facets-shown")
     left, right = st.columns([1, 3.3], gap="medium")
     with left:
         is_shown = bool(st.session_state.get("facets-shown"))
@@ -166,12 +168,14 @@ def _found(
     if chosen.selection.cells:
         st.session_state[_TABLE] = st.session_state.get(_TABLE, 0) + 1
         row, column = chosen.selection.cells[0]
-        _act(context, str(rows["id"].iloc[int(row)]), str(column), favourites)
+        _act(context, str(rows["id"].iloc[int(row)]), str(column), favourites, use)
 
 
-def _act(context: SessionContext, model_id: str, column: str, favourites: set[str]) -> None:
+def _act(
+    context: SessionContext, model_id: str, column: str, favourites: set[str], use: str
+) -> None:
     if column != _STAR:
-        open_page("model", catalogue=model_id)
+        open_page("model", catalogue=model_id, use=use)
     notes.set_favourite(
         context.actor,
         context.project_id,
@@ -189,7 +193,7 @@ def _kpis(found: Found, use: str) -> None:
             Kpi("Models", formats.count(found.total), note=f"of {len(catalogue.models()):,}"),
             Kpi("Open weights", formats.count(_left(counts, "weights", ("yes",)))),
             Kpi(
-                "Licence allows the use",
+                "Licence allows it",
                 formats.count(allowed),
                 f"{use}: allowed, or allowed with conditions. Unknown licences do not count.",
             ),
@@ -210,10 +214,11 @@ def _left(counts: Mapping[str, Mapping[str, int]], name: str, values: tuple[str,
 
 
 def _chosen_row(found: Found) -> None:
-    """What is chosen, on phones where the facets are, and words that were read as others."""
+    """What is chosen, and words that were read as others."""
     number = query.count_chosen()
+    if not number and not found.corrected:
+        return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.toggle(f"Filters ({number})" if number else "Filters", key="facets-shown")
         if number:
             st.button(
                 f"Clear {number} filter{'' if number == 1 else 's'}",
@@ -227,8 +232,8 @@ def _chosen_row(found: Found) -> None:
 
 _COLUMNS: dict[str, Any] = {
     _STAR: st.column_config.TextColumn(width=36, help="Click to mark a favourite of yours."),
-    "Model": st.column_config.TextColumn(width=220, pinned=True),
-    "Maker": st.column_config.TextColumn(width=120),
+    "Model": st.column_config.TextColumn(width=190),
+    "Maker": st.column_config.TextColumn(width=115),
     "Licence says": st.column_config.TextColumn(
         width=115, help="For the use that is chosen above. No legal advice."
     ),
@@ -237,7 +242,10 @@ _COLUMNS: dict[str, Any] = {
         format="compact", width=75, help="Tokens of the longest conversation."
     ),
     "Input": st.column_config.NumberColumn(
-        format="dollar", width=75, help="USD per million input tokens at the cheapest host."
+        format="dollar",
+        width=75,
+        help="USD per million input tokens at the host that is cheapest for three parts "
+        "input and one part output.",
     ),
     "Output": st.column_config.NumberColumn(
         format="dollar", width=75, help="USD per million output tokens at the same host."
@@ -260,8 +268,8 @@ def _rows(
         {
             _STAR: ["★" if key in favourites else "☆" for key in models["id"]],
             "Model": models["name"],
-            "Maker": models["organisation"],
             "Licence says": [VERDICT_MARKS[query.outcome(key, use)] for key in keys],
+            "Maker": models["organisation"],
             "Parameters": models["parameters"],
             "Context": models["context_tokens"],
             "Input": models["usd_per_million_input"],
@@ -304,8 +312,12 @@ def _below(found: Found, whole: Any) -> None:
                 args=(to,),
                 key=f"page-{label}",
             )
-        st.caption(f"Page {page:,} of {pages:,}: rows {first:,} to {last:,}", width="content")
-    rows = f"{found.total:,} row{'' if found.total == 1 else 's'}; click one to open it"
+        st.caption(
+            f"Rows {first:,} to {last:,} of {found.total:,}. Click a row to open it, its star to "
+            "mark it.",
+            width="content",
+        )
+    rows = f"{found.total:,} row{'' if found.total == 1 else 's'}"
     downloads(whole, name="catalogue", rows=rows)
 
 

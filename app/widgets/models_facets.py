@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import streamlit as st
@@ -14,6 +15,7 @@ from core.registry.catalogue_index import NO_HOST, UNKNOWN
 
 _MOST = 6
 _MOST_IN_POPOVER = 400
+_NUMBER = re.compile(r"\d+")
 _ANY = "Any"
 _CONTEXTS = {"8K": 8_000, "32K": 32_000, "128K": 128_000, "1M": 1_000_000}
 _ORDER = (
@@ -33,6 +35,7 @@ _ORDER = (
 )
 _OPEN = frozenset({query.VERDICT, "out", query.ABILITY, "size", "maker", "weights"})
 _LABELS = {
+    query.VERDICT: {"yes": "allowed", "conditional": "with conditions", "no": "not allowed"},
     "weights": {"yes": "open", "no": "closed"},
     "hosted": {"hosted": "a host is known", NO_HOST: "no host known"},
 }
@@ -41,6 +44,7 @@ CSS = """<style>
 .st-key-catalogue-facets [data-testid="stCheckbox"] { min-height: 1.6rem; }
 .st-key-catalogue-facets [data-testid="stCheckbox"] p { font-size: .88rem; }
 .st-key-catalogue-facets [data-testid="stVerticalBlock"] { gap: .15rem; }
+.st-key-catalogue-facets [data-testid="stExpanderDetails"] { padding: .45rem .8rem .6rem; }
 @media (min-width: 641px) { .st-key-facets-shown { display: none; } }
 @media (max-width: 640px) {
   [data-testid="stColumn"]:has(.st-key-catalogue-facets-shut) { display: none; } }
@@ -111,10 +115,10 @@ def facets(
 
 def _facet(name: str, counts: Mapping[str, int]) -> None:
     chosen = query.chosen(name)
-    others = [value for value in counts if value not in chosen]
-    # What is not known stands last, however common it is.
-    others.sort(key=lambda value: value in (UNKNOWN, "unknown"))
-    first = others[: max(_MOST - len(chosen), 2)]
+    others = _ordered(name, [value for value in counts if value not in chosen])
+    most = max(_MOST - len(chosen), 2)
+    # A list of two more is not worth a click.
+    first = others[:most] if len(others) > most + 2 else others
     for value in (*chosen, *first):
         _checkbox(name, value, escape(_label(name, value)), counts.get(value, 0))
     rest = others[len(first) :]
@@ -130,6 +134,21 @@ def _facet(name: str, counts: Mapping[str, int]) -> None:
             on_change=_take_more,
             args=(name, f"more-{name}-{len(chosen)}"),
         )
+
+
+def _ordered(name: str, values: list[str]) -> list[str]:
+    """Bands by their size, years from the newest, others as they are: the commonest first."""
+    if name in ("size", "context"):
+        values = sorted(values, key=_lower_end)
+    elif name == "year":
+        values = sorted(values, reverse=True)
+    # What is not known stands last, however common it is.
+    return sorted(values, key=lambda value: value == UNKNOWN)
+
+
+def _lower_end(band: str) -> float:
+    number = _NUMBER.match(band)
+    return float(number[0]) if number else 0.0
 
 
 def _take_more(name: str, key: str) -> None:

@@ -59,7 +59,7 @@ def project_view(context: SessionContext) -> None:
             )
             for model in shown
         ]
-        _table(context, shown, rows)
+        _table(context, shown, rows, use)
     else:
         empty_state(
             "Nothing matches",
@@ -219,7 +219,7 @@ def _row(
 
 _COLUMNS: dict[str, Any] = {
     _STAR: st.column_config.TextColumn(width=36, help="Click to mark a favourite of yours."),
-    "Name": st.column_config.TextColumn(width=210, pinned=True),
+    "Name": st.column_config.TextColumn(width=210),
     "Version": st.column_config.NumberColumn(width=65),
     "Scan": st.column_config.TextColumn(help="The severity of the worst finding."),
     "Licence says": st.column_config.TextColumn(
@@ -229,7 +229,9 @@ _COLUMNS: dict[str, Any] = {
 }
 
 
-def _table(context: SessionContext, models: list[ModelView], rows: list[dict[str, object]]) -> None:
+def _table(
+    context: SessionContext, models: list[ModelView], rows: list[dict[str, object]], use: str
+) -> None:
     frame = pd.DataFrame(rows)
     chosen: Any = st.dataframe(
         frame,
@@ -240,7 +242,8 @@ def _table(context: SessionContext, models: list[ModelView], rows: list[dict[str
         on_select="rerun",
         selection_mode="single-cell",
     )
-    rows_label = f"{len(frame):,} row{'' if len(frame) == 1 else 's'}; click one to open it"
+    st.caption("Click a row to open the model, its star to mark it.")
+    rows_label = f"{len(frame):,} row{'' if len(frame) == 1 else 's'}"
     downloads(lambda: frame, name="models", rows=rows_label)
     if not chosen.selection.cells:
         return
@@ -249,7 +252,7 @@ def _table(context: SessionContext, models: list[ModelView], rows: list[dict[str
     row, column = chosen.selection.cells[0]
     model, is_marked = models[int(row)], rows[int(row)][_STAR] == "★"
     if column != _STAR:
-        open_page("model", id=model.id)
+        open_page("model", id=model.id, use=use)
     notes.set_favourite(
         context.actor, context.project_id, f"model:{model.id}", marked=not is_marked
     )
