@@ -11,8 +11,7 @@ context = session.current()
 
 def main() -> None:
     """Show the page."""
-    with page_header("Compare", "Two to six models: facts, licence, prices and scores."):
-        pass
+    page_header("Compare", "Two to six models: facts, licence, prices and scores.")
     compare_view(context)
 
 

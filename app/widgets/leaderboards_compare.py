@@ -45,6 +45,7 @@ def compare_view(context: SessionContext) -> None:
         return
     use = st.selectbox("Licence allows", leaderboards.uses(), key="use", bind="query-params")
     _facts(chosen, str(use), names)
+    _prices(chosen, names)
     _scores(context, chosen, names)
     _by_board(context, chosen, names)
 
@@ -66,6 +67,36 @@ def _facts(chosen: Sequence[str], use: str, names: dict[str, str]) -> None:
             st.markdown(f"**{escape(names[key])}**")
             licence_verdict(facts.at[key, "licence"], use)
             model_links(key)
+
+
+def _prices(chosen: Sequence[str], names: dict[str, str]) -> None:
+    prices = leaderboards.prices_of(chosen)
+    if prices.empty:
+        return
+    with st.expander(f"Prices of {len(prices):,} offers"):
+        table_with_downloads(
+            [
+                {
+                    "Model": _head(row.model_id, names),
+                    "Host": row.provider_name,
+                    "USD/M tokens": row.usd_per_million_tokens,
+                    "USD/M input": row.usd_per_million_input,
+                    "USD/M output": row.usd_per_million_output,
+                    "Context": row.context_tokens,
+                    "Date": row.date,
+                    "Read from": row.source,
+                }
+                for row in prices.itertuples()
+            ],
+            name="compare-prices",
+            columns={
+                "USD/M tokens": st.column_config.NumberColumn(
+                    format="%.4g", help="Three parts input, one part output."
+                ),
+                "Context": st.column_config.NumberColumn(format="compact"),
+            },
+            height=min(300, 38 + 35 * len(prices)),
+        )
 
 
 def _scores(context: SessionContext, chosen: Sequence[str], names: dict[str, str]) -> None:

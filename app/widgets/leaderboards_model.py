@@ -11,7 +11,7 @@ import streamlit as st
 from app import formats
 from app.session import SessionContext
 from app.widgets import leaderboards_charts as own_charts
-from app.widgets.layout import escape, link_to, open_page, page_path
+from app.widgets.layout import escape, link_to, open_page
 from app.widgets.tables import table_with_downloads
 from app.widgets.wizard import begin
 from core.leaderboards import services as leaderboards
@@ -79,8 +79,7 @@ def _ways_on(context: SessionContext, key: str, name: str) -> None:
 
 def model_links(key: str) -> None:
     """To the model's own page."""
-    if page_path("model").exists():
-        link_to("model", "Open model", icon="deployed_code", query={"id": key})
+    link_to("model", "Open model", icon="deployed_code", query={"id": key})
 
 
 def simulated(context: SessionContext, key: str, hub_id: object) -> str | None:

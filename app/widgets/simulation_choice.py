@@ -137,7 +137,7 @@ def _targets() -> tuple[Targets, list[str], str, Task]:
                 strict=True,
             )
         ]
-        left, right, last = st.columns([2, 3, 2])
+        left, right = st.columns([2, 3])
         smaller = left.multiselect(
             "Weights beside the published",
             list(_SMALLER),
@@ -156,11 +156,12 @@ def _targets() -> tuple[Targets, list[str], str, Task]:
             help="Any keeps models of an unknown licence too. Commercial use also keeps licences "
             "with conditions, such as Llama's: read them.",
         )
-        title = last.selectbox(
+        title = st.selectbox(
             "Quality at",
             [task.title for task in leaderboards.tasks()],
             key="quality",
             bind="query-params",
+            width=260,
             help="From the leaderboards; they say how sure it is.",
         )
     given = [value or None for value in asked]

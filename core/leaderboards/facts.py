@@ -27,6 +27,14 @@ def cheapest(prices: pd.DataFrame) -> pd.Series:
 
     A price of zero is an offer on terms (a trial, a rate limit), not what a million tokens cost.
     """
-    blended = BLEND * prices["usd_per_million_input"] + prices["usd_per_million_output"]
-    paid = (blended / (BLEND + 1)).where(blended > 0)
-    return paid.groupby(prices["model_id"]).min()
+    paid = blended(prices)
+    return (
+        paid[paid["usd_per_million_tokens"] > 0].groupby("model_id")["usd_per_million_tokens"].min()
+    )
+
+
+def blended(prices: pd.DataFrame) -> pd.DataFrame:
+    """Prices with `usd_per_million_tokens`, of `BLEND` input tokens for each output token."""
+    each = BLEND * prices["usd_per_million_input"] + prices["usd_per_million_output"]
+    priced = prices.assign(usd_per_million_tokens=each / (BLEND + 1))
+    return priced.sort_values("usd_per_million_tokens", kind="stable")

@@ -29,7 +29,7 @@ from core.leaderboards.schemas import (
 from core.leaderboards.scores import UNRESOLVED, Scores
 from core.leaderboards.standings import Standings, standings
 from core.leaderboards.tasks import TASKS, Task, TaskBoard, find
-from core.registry import licences
+from core.registry import catalogue, licences
 
 _own_sources: list[OwnSource] = []
 _MOST_WEIGHT = 10.0
@@ -254,6 +254,12 @@ def find_models(actor: Actor, project_id: str, names: Sequence[str]) -> list[str
 def facts_of(models: Sequence[str]) -> pd.DataFrame:
     """`ranking.FACTS` of models, by id, in the order asked."""
     return _facts().reindex(list(models))
+
+
+def prices_of(models: Sequence[str]) -> pd.DataFrame:
+    """What hosts ask for models, the cheapest first, see `catalogue.prices`."""
+    prices = catalogue.prices()
+    return model_facts.blended(prices[prices["model_id"].isin(models)])
 
 
 def by_task(actor: Actor, project_id: str, models: Sequence[str]) -> pd.DataFrame:
