@@ -57,7 +57,8 @@ def main() -> None:
     if context is None:
         _logged_out()
         return
-    page = st.navigation(_pages())
+    # All of it: a page behind "View more" is a page nobody finds.
+    page = st.navigation(_pages(), expanded=True)
     st.set_page_config(page_title=f"{page.title} · Bud")
     with st.sidebar:
         _account(context)
