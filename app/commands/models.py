@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app import formats
-from app.commands import context, follow, licences, model_versions, output
+from app.commands import context, follow, licences, model_catalogue, model_versions, output
 from app.commands.context import DEFAULT_PROJECT, Project
 from app.commands.model_versions import (
     ModelName,
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from core.registry.schemas import ModelView, VersionView
 
 group = typer.Typer(
-    help="Models: list, search, add, show, scan, delete; their versions and licences.",
+    help="Models: list, search, compare, add, show, scan, delete; versions and licences.",
     no_args_is_help=True,
 )
 group.command("license")(licences.show_licence)
+group.command("search")(model_catalogue.search)
+group.command("compare")(model_catalogue.compare)
 group.command("versions")(model_versions.list_versions)
 group.command("stage")(model_versions.set_stage)
 group.command("override")(model_versions.override)
@@ -43,32 +45,6 @@ def list_models(project: Project = DEFAULT_PROJECT, as_json: Json = False) -> No
     output.show(
         found, _table(found, "No models yet. Add one: bud models add FILE"), as_json=as_json
     )
-
-
-@group.command()
-def search(
-    words: Annotated[list[str], typer.Argument(help="Words that must all occur.")],
-    project: Project = DEFAULT_PROJECT,
-    as_json: Json = False,
-) -> None:
-    """Search the project's models by name, architecture, licence, source or tag."""
-    from core.registry import annotations
-    from core.registry import services as registry
-
-    actor, project_id = context.operator(), context.project_id(project)
-    tags = annotations.tags(actor, project_id)
-    found = [
-        model
-        for model in registry.list_models(actor, project_id)
-        if _matches(model, tags.get(f"model:{model.id}", []), words)
-    ]
-    output.show(found, _table(found, "Nothing matches. See: bud models list"), as_json=as_json)
-
-
-def _matches(model: ModelView, tags: list[str], words: list[str]) -> bool:
-    facts = (model.name, model.architecture, model.quantization, model.licence, model.source)
-    text = " ".join([*(fact for fact in facts if fact), *tags]).lower()
-    return all(word.lower() in text for word in words)
 
 
 def _table(found: list[ModelView], empty: str) -> str:
@@ -151,8 +127,12 @@ def _is_hub_id(source: str) -> bool:
 
 @group.command("show")
 def show_model(model: ModelName, project: Project = DEFAULT_PROJECT, as_json: Json = False) -> None:
-    """Show what is known of a model."""
+    """Show what is known of a model of the project, or of the catalogue (owner/name)."""
     from core.registry import annotations, versions
+
+    if "/" in model:
+        model_catalogue.show_entry(model, as_json=as_json)
+        return
 
     actor, found = context.operator(), find(model, project)
     subject = f"model:{found.id}"

@@ -58,8 +58,9 @@ def test_each_source_is_recognised_by_its_form(bud: Callable[..., Any], tmp_path
 def test_versions_stages_and_the_policy(bud: Callable[..., Any]) -> None:
     starter = registry.add_starter(context.operator())
     annotations.set_tags(context.operator(), "prj_default", f"model:{starter.id}", ["tiny"])
-    assert [model["id"] for model in bud("models", "search", "TINY", "smollm2")] == [starter.id]
-    assert bud("models", "search", "tiny", "huge") == []
+    found = bud("models", "search", "TINY", "smollm2")["models"]
+    assert [model["id"] for model in found] == [starter.id]
+    assert bud("models", "search", "tiny", "huge")["models"] == []
     shown = bud("models", "show", starter.name)
     assert (shown["tags"], shown["versions"][0]["stage"]) == (["tiny"], "approved")
     assert bud("models", "stage", starter.name, "production")["stage"] == "production"
@@ -113,3 +114,20 @@ def test_an_account_is_added_tested_and_deleted_without_its_key_on_the_command_l
     bud("models", "delete", "gpt-4o", "--yes")
     bud("providers", "delete", "Ours", "--yes")
     assert bud("providers", "list") == []
+
+
+def test_the_catalogue_is_searched_shown_and_compared(bud: Callable[..., Any]) -> None:
+    chat = "Commercial chat product, 10 M users"
+    wanted = ("--use", chat, "--can", "tools", "--open", "--max-b", "10", "--limit", "5")
+    found = bud("models", "search", "qwen3", *wanted)
+    rows = found["catalogue"]
+    assert (len(rows), found["total"] >= 5) == (5, True)
+    assert all(row["tools"] and row["open_weights"] and row["parameters"] <= 10e9 for row in rows)
+    assert {row["licence"] for row in rows} == {"apache-2.0"}
+    shown = bud("models", "show", "qwen/qwen3-8b")
+    assert shown["fact_sources"]["parameters"]
+    assert shown["prices"][0]["source"]
+    compared = bud("models", "compare", "qwen/qwen3-8b", "qwen/qwen3-14b", "--use", chat)
+    assert compared["qwen/qwen3-8b"][chat] == "yes"
+    refused = bud("models", "search", "x", "--use", "Anything", status=2)["error"]
+    assert (refused["what"], chat in refused["remedy"]) == ("There is no use 'Anything'.", True)
