@@ -56,9 +56,8 @@ def family_view(context: SessionContext, subject: Subject) -> None:
         st.caption(f"It was merged from further models too: {escape(others)}.")
     names = _names(context)
     budget = [_MOST]
-    st.html(
-        f'{_CSS}<div class="bud-family"><ul>{_item(family.root, node, names, budget)}</ul></div>'
-    )
+    tree = _item(family.root, node, names, budget, is_root=True)
+    st.html(f'{_CSS}<div class="bud-family"><ul>{tree}</ul></div>')
     if budget[0] <= 0:
         st.caption(f"The first {_MOST} are shown.")
     st.caption(

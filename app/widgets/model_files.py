@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from app import formats
@@ -12,7 +13,7 @@ from app.widgets.dialogs import dialog
 from app.widgets.layout import empty_state, errors_shown, escape
 from app.widgets.model_marks import scan_badge, severity_badge
 from app.widgets.model_subject import Subject
-from app.widgets.tables import table_with_downloads
+from app.widgets.tables import downloads, table_with_downloads
 from core.registry import services as registry
 from core.registry import versions
 from core.registry.schemas import VersionView
@@ -65,14 +66,13 @@ def _report(context: SessionContext, version: VersionView) -> None:
                 f":gray[{escape(finding.kind)}]  \n{escape(finding.what)}{remedy}"
             )
         if len(version.findings) > _MOST_FINDINGS:
-            st.caption(f"{len(version.findings) - _MOST_FINDINGS} more are in the download below.")
+            st.caption(f"{len(version.findings) - _MOST_FINDINGS} more are in the report below.")
         _override(context, version)
     if version.findings:
-        table_with_downloads(
-            [finding.model_dump() for finding in version.findings],
+        downloads(
+            lambda: pd.DataFrame([finding.model_dump() for finding in version.findings]),
             name="scan-findings",
-            columns={"severity": st.column_config.TextColumn(width=90)},
-            height=38 + 35 * min(len(version.findings), 6),
+            rows="The whole report",
         )
 
 

@@ -65,7 +65,7 @@ def _disagreement(subject: Subject) -> None:
     if others:
         said = ", ".join(escape(str(each)) for each in others)
         st.warning(
-            f"Other sources say: {said}. What came with the files counts; read it.",
+            f"Other sources say: {said}. The text that comes with the model's files decides.",
             icon=":material/rule:",
         )
     if subject.version is not None and (file := _licence_file(subject)) != formats.NONE:

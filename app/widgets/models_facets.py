@@ -34,6 +34,7 @@ _ORDER = (
     "family",
 )
 _OPEN = frozenset({query.VERDICT, "out", query.ABILITY, "size", "maker", "weights"})
+_VERDICTS = ("yes", "conditional", "no", "needs review")
 _LABELS = {
     query.VERDICT: {"yes": "allowed", "conditional": "with conditions", "no": "not allowed"},
     "weights": {"yes": "open", "no": "closed"},
@@ -137,9 +138,11 @@ def _facet(name: str, counts: Mapping[str, int]) -> None:
 
 
 def _ordered(name: str, values: list[str]) -> list[str]:
-    """Bands by their size, years from the newest, others as they are: the commonest first."""
+    """Bands by their size, verdicts from the best, years from the newest, else the commonest."""
     if name in ("size", "context"):
         values = sorted(values, key=_lower_end)
+    elif name == query.VERDICT:
+        values = [value for value in _VERDICTS if value in values]
     elif name == "year":
         values = sorted(values, reverse=True)
     # What is not known stands last, however common it is.
