@@ -521,7 +521,7 @@ def _model(model_id: str, entries: Sequence[Entry]) -> dict[str, Any]:
     row |= {column: fact.value for column, fact in chosen.items()}
     row |= {
         "id": model_id,
-        "name": _display_name(row["name"], row["hub_id"], entries),
+        "name": _display_name(row["name"], row["hub_id"], maker, entries),
         "organisation": makers.display_name(maker),
         "maker": maker,
         "family": identity.family or None,
@@ -557,16 +557,22 @@ def _add_from_name(identity: Identity, chosen: dict[str, Fact]) -> None:
         chosen["release_date"] = Fact(str(snapshot), 7, "the name")
 
 
-def _display_name(name: str | None, hub_id: str | None, entries: Sequence[Entry]) -> str:
+def _display_name(
+    name: str | None, hub_id: str | None, maker: str, entries: Sequence[Entry]
+) -> str:
     """The hub's spelling, the maker's own name, or the best published one without a setting."""
     if hub_id or name:
         return hub_id.rpartition("/")[2] if hub_id else str(name)
     spelled = [entry.published for entry in entries]
     plain = [each for each in spelled if not parse(each.name).setting] or spelled
     best = min(plain, key=lambda each: (each.preference in _HOSTS, each.preference, each.name))
-    if best.preference in _HOSTS or parse(best.name).setting:
+    bare = best.name.rpartition("/")[2]
+    # A host that also makes models puts its own name before those of others.
+    first = bare.partition("-")[0].lower()
+    is_of_host = makers.is_maker(first) and makers.maker_id(first) != maker
+    if is_of_host or best.preference in _HOSTS or parse(best.name).setting:
         return parse(best.name).slug
-    return best.name.rpartition("/")[2]
+    return bare
 
 
 def _families(catalogue: list[dict[str, Any]]) -> None:
