@@ -16,7 +16,7 @@ from app.widgets.model_header import header, other_ways, problem
 from app.widgets.model_licence import licence_view
 from app.widgets.model_notes import notes_view
 from app.widgets.model_scores import scores
-from app.widgets.model_subject import Subject, find
+from app.widgets.model_subject import USE, Subject, find
 from app.widgets.model_versions import versions_view
 from core import jobs
 from core.kernel.errors import BudError
@@ -72,8 +72,8 @@ def _work(subject: Subject) -> None:
 
 def _use() -> str:
     """The use that verdicts are for: that of the address, else the first."""
-    asked = st.query_params.get("use", "")
-    return asked if asked in licences.USES else next(iter(licences.USES))
+    asked = [st.query_params.get(name, "") for name in ("use", USE)]
+    return next((use for use in asked if use in licences.USES), next(iter(licences.USES)))
 
 
 def main() -> None:

@@ -14,6 +14,9 @@ from core.registry import catalogue, licences, relatives, versions
 from core.registry import services as registry
 from core.registry.schemas import ModelView, VersionView
 
+# The address's name of the use that verdicts are for; `use` is bound to inputs of several pages.
+USE = "for"
+
 
 @dataclass(frozen=True)
 class LicenceFact:

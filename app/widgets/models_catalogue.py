@@ -12,6 +12,7 @@ from app import formats
 from app.session import SessionContext
 from app.widgets import models_query as query
 from app.widgets.layout import Kpi, empty_state, errors_shown, escape, kpi_row, open_page
+from app.widgets.model_subject import USE
 from app.widgets.models_facets import CSS, facets, ranges_in_address
 from app.widgets.tables import downloads
 from core.registry import annotations as notes
@@ -175,7 +176,7 @@ def _act(
     context: SessionContext, model_id: str, column: str, favourites: set[str], use: str
 ) -> None:
     if column != _STAR:
-        open_page("model", catalogue=model_id, use=use)
+        open_page("model", catalogue=model_id, **{USE: use})
     notes.set_favourite(
         context.actor,
         context.project_id,

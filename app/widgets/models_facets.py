@@ -157,7 +157,7 @@ def _lower_end(band: str) -> float:
 def _take_more(name: str, key: str) -> None:
     value = st.session_state[key]
     if value is not None:
-        query.toggle(name, value)
+        query.choose(name, value, is_chosen=True)
 
 
 def _checkbox(name: str, value: str, label: str, count: int) -> None:
@@ -167,9 +167,15 @@ def _checkbox(name: str, value: str, label: str, count: int) -> None:
     st.checkbox(
         f"{label} :gray[{formats.count(count)}]",
         key=key,
-        on_change=query.toggle,
-        args=(name, value),
+        on_change=_take,
+        args=(name, value, key),
     )
+
+
+def _take(name: str, value: str, key: str) -> None:
+    # What the box says, not the other of what the address says: Streamlit also calls this for a
+    # box whose last run was cut short.
+    query.choose(name, value, is_chosen=bool(st.session_state[key]))
 
 
 def _label(name: str, value: str) -> str:

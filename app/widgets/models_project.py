@@ -14,6 +14,7 @@ from app.session import SessionContext
 from app.widgets.jobs import job_steps
 from app.widgets.layout import Kpi, empty_state, errors_shown, kpi_row, open_page
 from app.widgets.model_marks import licence_key, scan_words
+from app.widgets.model_subject import USE
 from app.widgets.models_catalogue import VERDICT_MARKS
 from app.widgets.models_providers import accounts_view
 from app.widgets.models_query import outcome
@@ -252,7 +253,7 @@ def _table(
     row, column = chosen.selection.cells[0]
     model, is_marked = models[int(row)], rows[int(row)][_STAR] == "★"
     if column != _STAR:
-        open_page("model", id=model.id, use=use)
+        open_page("model", id=model.id, **{USE: use})
     notes.set_favourite(
         context.actor, context.project_id, f"model:{model.id}", marked=not is_marked
     )

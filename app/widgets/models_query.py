@@ -95,10 +95,12 @@ def count_chosen() -> int:
     return sum(len(chosen(name)) for name in (*TITLES, TAG, MARKED))
 
 
-def toggle(name: str, value: str) -> None:
+def choose(name: str, value: str, *, is_chosen: bool) -> None:
     """Choose a value of a facet, or take the choice back; from the first page on."""
     had = chosen(name)
-    wanted = [each for each in had if each != value] + [value] * (value not in had)
+    if is_chosen == (value in had):
+        return
+    wanted = [*had, value] if is_chosen else [each for each in had if each != value]
     st.query_params.pop(name, None)
     if wanted:
         st.query_params[name] = wanted

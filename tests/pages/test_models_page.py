@@ -1,42 +1,99 @@
-"""The Models page says what the starter model's file says."""
+"""The Models page: the project's models, the catalogue with its facets, how models are added."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
 
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.browsing import PAGE_TIMEOUT_MS, Bud, shot
+from core.registry import catalogue, versions
+from core.registry import services as registry
+from tests.browsing import PAGE_TIMEOUT_MS, Bud, looks, select_row, settle, wait_for
 
 # Other tests keep the machine busy as well.
 expect.set_options(timeout=PAGE_TIMEOUT_MS)
+CHAT = "Commercial chat product, 10 M users"
 
 
-def test_the_starter_model_and_its_facts(admin_page: Page, bud: Bud) -> None:
+def test_the_catalogue_is_searched_and_the_address_carries_it(member_page: Page, bud: Bud) -> None:
+    page = member_page
+    bud.open(page, f"models?view=Catalogue&use={quote(CHAT)}")
+    models = page.get_by_test_id("stMetric").filter(has_text="Models")
+    expect(models).to_contain_text(f"{len(catalogue.models()):,}")
+    page.get_by_role("searchbox", name="Search").fill("qwen3")
+    # Found while typing, without Enter.
+    everything = catalogue.index().search("qwen3")
+    expect(models).to_contain_text(f"{everything.total:,}")
+    tools = page.locator(".st-key-facet-can").get_by_text("tools", exact=False)
+    expect(tools).to_contain_text(str(everything.facets["tools"]["yes"]))
+    tools.click()
+    verdict = page.locator(".st-key-facet-verdict")
+    verdict.get_by_text("allowed", exact=False).first.click()
+    page.wait_for_url(re.compile("verdict=yes"))
+    assert re.search(r"q=qwen3.*can=tools|can=tools.*q=qwen3", page.url)
+    wanted = {"tools": ["yes"], "licence": ["apache-2.0", "mit"]}
+    found = catalogue.index().search("qwen3", wanted)
+    expect(models).to_contain_text(f"{found.total:,}")
+    # The address alone brings the same view, in another tab.
+    other = page.context.new_page()
+    other.goto(page.url)
+    settle(other)
+    expect(other.get_by_test_id("stMetric").filter(has_text="Models")).to_contain_text(
+        f"{found.total:,}"
+    )
+    expect(other.get_by_role("button", name="Clear 2 filters")).to_be_visible()
+    heading = other.get_by_role("heading", name=str(found.models["name"].iloc[0]))
+    select_row(other, 0, heading, column_px=90)
+    expect(other.get_by_text(f"{CHAT}: allowed")).to_be_visible()
+
+
+def test_a_favourite_a_view_and_the_rules_are_kept(
+    admin_page: Page, bud: Bud, project_id: str
+) -> None:
     page = admin_page
-    bud.open(page, "models")
-    facts = page.locator(".st-key-model-facts")
-    for value in ("llama", "8,192 tokens", "93.8 MiB", "apache-2.0"):
-        expect(facts.get_by_text(value, exact=True).first).to_be_visible()
-    shot(page, "models-1440-light")
-    page.get_by_label("Search", exact=True).first.fill("no such model")
-    expect(page.get_by_text("Nothing matches")).to_be_visible()
+    project = f"project={Path(__file__).stem}"
+    bud.open(page, f"models?{project}&view=Catalogue&q=qwen3-8b")
+    favourites = page.locator(".st-key-facet-marked-yes")
+    select_row(page, 0, favourites.get_by_text("My favourites 1"), column_px=18)
+    page.get_by_role("button", name="Views (0)").click()
+    page.get_by_label("Name of this view").fill("Eights")
+    page.get_by_role("button", name="Save", exact=True).click()
+    bud.open(page, f"models?{project}&view=Catalogue")
+    page.get_by_role("button", name="Views (1)").click()
+    page.get_by_role("button", name="Eights").click()
+    expect(page.get_by_role("searchbox", name="Search")).to_have_value("qwen3-8b")
+    bud.open(page, f"models?{project}")
+    page.get_by_role("button", name="Rules").click()
+    page.get_by_text("Approved versions only").click()
+    wait_for("kept", lambda: versions.policy(bud.actor, project_id).approved_only)
 
 
-def test_a_path_that_is_not_there_is_refused_with_a_remedy(admin_page: Page, bud: Bud) -> None:
-    page = admin_page
+def test_a_path_that_is_not_there_is_refused_with_a_remedy(member_page: Page, bud: Bud) -> None:
+    page = member_page
     bud.open(page, "models")
     page.get_by_role("button", name="Add model").click()
     dialog = page.get_by_test_id("stDialog")
+    dialog.get_by_text("This machine").click()
     dialog.get_by_role("textbox", name="Path").fill("/nowhere/model.gguf")
     dialog.get_by_role("button", name="Add", exact=True).click()
     expect(dialog.get_by_text("There is nothing at /nowhere/model.gguf")).to_be_visible()
     expect(dialog.get_by_text("What to do:")).to_be_visible()
+    # A member may use accounts at providers, and adds none.
+    dialog.get_by_text("Hosted provider").click()
+    expect(dialog.get_by_text("This project has no account at a provider yet")).to_be_visible()
 
 
-def test_it_fits_a_phone(window: Callable[..., BrowserContext], bud: Bud) -> None:
-    page = window(390, dark=True).new_page()
-    bud.log_in_as_admin(page)
-    bud.open(page, "models")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    shot(page, "models-390-dark")
+def test_how_it_looks(window: Callable[..., BrowserContext], bud: Bud) -> None:
+    starter = registry.add_starter(bud.actor)
+    for width in (1440, 390):
+        page = window(width).new_page()
+        bud.log_in_as_admin(page)
+        bud.open(page, "models?view=Catalogue&q=llama")
+        expect(page.get_by_text("Click a row to open it")).to_be_visible()
+        looks(page, "models-catalogue")
+        bud.open(page, f"model?id={starter.id}")
+        expect(page.get_by_test_id("stMetric").filter(has_text="135M")).to_be_visible()
+        looks(page, "model")
