@@ -73,6 +73,9 @@ def add(
     file: Annotated[
         str | None, typer.Option(help="Which file of the Hugging Face repository.")
     ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of the Hugging Face repository.")
+    ] = None,
     sha256: Annotated[
         str | None, typer.Option("--sha256", help="What the file at the URL must have.")
     ] = None,
@@ -100,7 +103,9 @@ def add(
     if source.startswith("s3://"):
         added = registry.add_from_object_store(actor, project_id, source, name, model_id=model_id)
     elif _is_hub_id(source) and not Path(source).expanduser().exists():
-        added = registry.add_from_hub(actor, project_id, source, file, name, model_id=model_id)
+        added = registry.add_from_hub(
+            actor, project_id, source, file, name, revision=revision, model_id=model_id
+        )
     elif "://" in source:
         added = registry.add_from_url(
             actor, project_id, source, name, sha256=sha256, model_id=model_id

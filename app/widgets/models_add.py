@@ -94,12 +94,16 @@ def _hub(context: SessionContext, given: Prefilled) -> Start:
         help="The name of one GGUF or safetensors file. Without it, a repository with GGUF files "
         "gives one of them, and any other all files of the model's safetensors form.",
     )
+    revision = st.text_input(
+        "Revision", placeholder="the newest", help="A branch, a tag, or a whole commit."
+    )
     return lambda name: registry.add_from_hub(
         context.actor,
         context.project_id,
         repository or "",
         file or None,
         name,
+        revision=revision or None,
         model_id=given.model_id or None,
         catalogue_id=given.catalogue_id,
     )

@@ -169,6 +169,7 @@ def add_from_hub(
     file: str | None = None,
     name: str | None = None,
     *,
+    revision: str | None = None,
     model_id: str | None = None,
     catalogue_id: str | None = None,
 ) -> tuple[ModelView, str]:
@@ -181,6 +182,7 @@ def add_from_hub(
         file: Which GGUF or safetensors file; None takes Q4_K_M, else the smallest GGUF, else
             every file of the model's safetensors form.
         name: What to call a new model; None takes the repository's name.
+        revision: A branch, tag or commit; None takes the newest.
         model_id: The model that this is a new version of; None: a new model, or a new version of
             the one that was added from the same repository and file before.
         catalogue_id: The entry of the catalogue that it is.
@@ -198,7 +200,8 @@ def add_from_hub(
         raise InvalidInput(
             "This is not a Hugging Face id.", value=repo_id, remedy="Use owner/name."
         )
-    source = Source("huggingface", repo_id, (file or "").strip() or None)
+    wanted = (revision or "").strip() or None
+    source = Source("huggingface", repo_id, (file or "").strip() or None, revision=wanted)
     suggested = repo_id.split("/")[1]
     return _add(actor, project_id, source, name, suggested, model_id, catalogue_id)
 

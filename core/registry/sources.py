@@ -25,13 +25,15 @@ SourceKind = Literal["file", "huggingface", "url", "s3"]
 class Source:
     """Where a model comes from: a path, an `owner/name`, a URL, or an `s3://` address.
 
-    `file` names one file of a repository; `sha256` is what somebody says the file must have.
+    `file` names one file of a repository and `revision` its branch, tag or commit (None: the
+    newest); `sha256` is what somebody says the file must have.
     """
 
     kind: SourceKind
     at: str
     file: str | None = None
     sha256: str | None = None
+    revision: str | None = None
 
     @property
     def text(self) -> str:
@@ -134,7 +136,7 @@ def _check_stated(source: Source, file: PlannedFile, target: Path, sha256: str) 
 
 
 def _plan_hub(source: Source) -> Plan:
-    repository = huggingface.look_up(source.at)
+    repository = huggingface.look_up(source.at, source.revision)
     chosen = huggingface.pick(repository, source.file)
     by_name = {file.name: file for file in repository.files}
     wanted = files.with_documents([part.name for part in chosen], list(by_name))

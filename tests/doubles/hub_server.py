@@ -71,18 +71,21 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.status is not None:
             self._answer(self.hub.status, {"error": "on request"})
         elif path.startswith("/api/models/"):
-            self._info(path.removeprefix("/api/models/").split("/revision/")[0])
+            repo_id, _, revision = path.removeprefix("/api/models/").partition("/revision/")
+            self._info(repo_id, revision or "main")
         elif "/resolve/" in path:
             repo_id, _, rest = path.removeprefix("/").partition("/resolve/")
             self._resolve(repo_id, rest.partition("/")[2])
         else:
             self._store(path.removeprefix("/storage/"))
 
-    def _info(self, repo_id: str) -> None:
+    def _info(self, repo_id: str, revision: str) -> None:
         if repo_id in self.hub.gated and not self.headers.get("Authorization"):
             self._answer(403, {"error": "gated"}, {"X-Error-Code": "GatedRepo"})
         elif repo_id not in self.hub.files:
             self._answer(401, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+        elif revision not in ("main", "v1", REVISION):
+            self._answer(404, {"error": "no revision"}, {"X-Error-Code": "RevisionNotFound"})
         else:
             self._answer(200, self._described(repo_id))
 

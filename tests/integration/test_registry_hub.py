@@ -16,7 +16,7 @@ from core import jobs
 from core.jobs import engine
 from core.jobs.schemas import JobView
 from core.kernel.actor import Actor
-from core.kernel.errors import InvalidInput
+from core.kernel.errors import InvalidInput, NotFound
 from core.kernel.settings import ROOT, settings
 from core.registry import files, versions
 from core.registry import services as registry
@@ -108,6 +108,13 @@ def test_a_named_file_and_the_smallest(hub: Hub) -> None:
     assert [part.name for part in huggingface.pick(repository, None)] == ["tiny.Q2_K.gguf"]
     with pytest.raises(InvalidInput, match=r"no GGUF file big\.gguf.*tiny\.Q8_0\.gguf"):
         huggingface.pick(repository, "big.gguf")
+
+
+def test_a_revision_is_asked_for_by_name(hub: Hub) -> None:
+    assert huggingface.look_up(REPO, "v1").revision == REVISION
+    assert hub.requests[-1][0] == f"/api/models/{REPO}/revision/v1"
+    with pytest.raises(NotFound, match=f"{REPO} has no such revision"):
+        huggingface.look_up(REPO, "v9")
 
 
 def test_a_repository_without_weights_says_what_it_has(

@@ -48,12 +48,12 @@ class HubRepository:
     files: list[HubFile]
 
 
-def look_up(repo_id: str) -> HubRepository:
-    """What a repository holds.
+def look_up(repo_id: str, revision: str | None = None) -> HubRepository:
+    """What a repository holds at a branch, tag or commit; None is the newest of `main`.
 
     Raises:
         Unavailable: The hub cannot be reached.
-        NotFound: There is no such repository.
+        NotFound: There is no such repository, or no such revision of it.
         PermissionDenied: It is gated, and the token does not open it.
     """
     from huggingface_hub import HfApi
@@ -61,7 +61,7 @@ def look_up(repo_id: str) -> HubRepository:
     try:
         # `False` keeps a token of the account that happens to run Bud out of it.
         info = HfApi(token=_token() or False).model_info(
-            repo_id, files_metadata=True, timeout=_TIMEOUT_S
+            repo_id, revision=revision, files_metadata=True, timeout=_TIMEOUT_S
         )
     except Exception as error:
         raise _translated(error, repo_id) from error
@@ -76,8 +76,8 @@ def look_up(repo_id: str) -> HubRepository:
         )
         for file in info.siblings or []
     ]
-    revision = info.sha or "main"
-    return HubRepository(repo_id, revision, licence if isinstance(licence, str) else None, found)
+    commit = info.sha or revision or "main"
+    return HubRepository(repo_id, commit, licence if isinstance(licence, str) else None, found)
 
 
 def _is_sha1(blob_id: str | None) -> bool:
@@ -224,6 +224,11 @@ def _translated(error: Exception, repo_id: str) -> BudError:
         return PermissionDenied(
             f"{repo_id} is gated on Hugging Face.",
             remedy="Accept its terms there, then set BUD_HUGGINGFACE_TOKEN.",
+        )
+    if name == "RevisionNotFoundError":
+        return NotFound(
+            f"{repo_id} has no such revision on Hugging Face.",
+            remedy="Name a branch, a tag or a whole commit of it, or none for the newest.",
         )
     if status in (401, 404):
         return NotFound(
