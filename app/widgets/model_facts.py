@@ -12,7 +12,7 @@ import streamlit as st
 from app import formats
 from app.session import SessionContext
 from app.widgets.layout import Kpi, empty_state, escape, kpi_row
-from app.widgets.model_subject import Subject
+from app.widgets.model_subject import Subject, licence_source
 from app.widgets.tables import table_with_downloads
 from core.registry import catalogue
 from core.registry.schemas import ModelView
@@ -145,7 +145,7 @@ def _kpis(subject: Subject) -> list[Kpi]:
     cheapest = paid.iloc[0] if len(paid) else None
     kpis = [
         Kpi("Parameters", formats.short_count(size), said),
-        Kpi("Context, tokens", formats.short_count(context), context_said),
+        Kpi("Context, tokens", formats.count(context), context_said),
     ]
     if subject.model is not None and subject.model.kind == "local":
         kpis.append(Kpi("Files", formats.size(subject.model.size_bytes), "Of the current version"))
@@ -184,8 +184,9 @@ def _own_rows(subject: Subject) -> list[dict[str, object]]:
         return [] if model is None else _listed_rows(model)
     said = {**model.extracted, **_columns(model)}
     source = _files_of(model)
+    sources = {"licence": licence_source(model), "size_bytes": "the files", "sha256": "the files"}
     return [
-        {"Fact": title, "Value": text, "Source": source, "Others say": None}
+        {"Fact": title, "Value": text, "Source": sources.get(name, source), "Others say": None}
         for name, (title, words) in _OF_FILES.items()
         if (text := words(said.get(name))) not in (None, formats.NONE)
     ]

@@ -77,11 +77,18 @@ class Subject:
         """The licence that its files state, else the one that the catalogue knows of."""
         if self.model is not None and self.model.licence:
             stated = self.model.licence
-            return LicenceFact(stated, licences.by_id(stated), f"its files ({self.model.source})")
+            return LicenceFact(stated, licences.by_id(stated), licence_source(self.model))
         if self.entry is not None and self.entry["licence_note"]:
             source = self.fact_sources.get("licence_note", "")
             return LicenceFact(self.entry["licence_note"], self.entry["licence"], source)
         return None
+
+
+def licence_source(model: ModelView) -> str:
+    """Who states a model's licence: its files, or where they are silent its source."""
+    if model.extracted.get("licence"):
+        return f"its files ({model.source})"
+    return f"its source ({model.source})"
 
 
 def find(actor: Actor, project_id: str, name: str) -> Subject:
