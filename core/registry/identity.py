@@ -388,10 +388,8 @@ def _without_setting(chunks: list[str]) -> tuple[list[str], list[str]]:
 
 def _without_latest(chunks: list[str]) -> list[str]:
     """`latest` says nothing beside a version; alone it points at whatever is newest."""
-    versioned = any(character.isdigit() for chunk in chunks for character in chunk)
-    if versioned or {"mistral", "codestral", "devstral", "magistral", "ministral"} & set(chunks):
-        return [chunk for chunk in chunks if chunk != "latest"]
-    return chunks
+    is_versioned = any(character.isdigit() for chunk in chunks for character in chunk)
+    return [chunk for chunk in chunks if chunk != "latest"] if is_versioned else chunks
 
 
 def _without_leading_maker(chunks: list[str], stated: str) -> tuple[list[str], str, str]:
