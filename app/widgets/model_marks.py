@@ -5,7 +5,7 @@ from __future__ import annotations
 from app import formats
 from app.widgets.layout import escape
 from app.widgets.models_query import outcome
-from core.registry import licences
+from core.registry import catalogue, licences, relatives
 from core.registry.schemas import ModelView, VersionView
 
 _STAGES = {
@@ -70,5 +70,8 @@ def verdict_badge(key: str | None, use: str) -> str:
 
 
 def licence_key(model: ModelView) -> str | None:
-    """The licence that a model's files state; None where they are silent or the name is unknown."""
-    return licences.by_id(model.licence) if model.licence else None
+    """The licence that a model's files state, else its entry of the catalogue; None: not known."""
+    if model.licence:
+        return licences.by_id(model.licence)
+    known = relatives.catalogue_id(model)
+    return catalogue.entry(known)["licence"] if known is not None else None

@@ -221,8 +221,10 @@ def _row(
 _COLUMNS: dict[str, Any] = {
     _STAR: st.column_config.TextColumn(width=36, help="Click to mark a favourite of yours."),
     "Name": st.column_config.TextColumn(width=210),
+    "State": st.column_config.TextColumn(width=75),
+    "Stage": st.column_config.TextColumn(width=85),
     "Version": st.column_config.NumberColumn(width=65),
-    "Scan": st.column_config.TextColumn(help="The severity of the worst finding."),
+    "Scan": st.column_config.TextColumn(width=95, help="The severity of the worst finding."),
     "Licence says": st.column_config.TextColumn(
         width=115, help="For the use that is chosen above. No legal advice."
     ),

@@ -63,6 +63,11 @@ def id_on_hub(hub_id: str) -> str | None:
     return _by_hub_id().get(hub_id.strip().lower())
 
 
+def id_of_name(name: str) -> str | None:
+    """The model that a published name means wherever it stands, in any case; None: not known."""
+    return _by_name().get(name.strip().lower())
+
+
 def names_of(model_id: str) -> pd.DataFrame:
     """The names that a model goes by, each with its source and the rule that decided."""
     return names()[names()["model_id"] == model_id]
@@ -83,6 +88,18 @@ def _positions() -> dict[str, int]:
 def _by_hub_id() -> dict[str, str]:
     known = models()[["hub_id", "id"]].dropna()
     return {hub_id.lower(): model_id for hub_id, model_id in known.itertuples(index=False)}
+
+
+@cache
+def _by_name() -> dict[str, str]:
+    found: dict[str, set[str | None]] = {}
+    for name, model_id in names()[["name", "model_id"]].itertuples(index=False):
+        found.setdefault(name.lower(), set()).add(model_id)
+    return {
+        name: model_id
+        for name, ids in found.items()
+        if len(ids) == 1 and (model_id := next(iter(ids))) is not None
+    }
 
 
 def _plain(value: Any) -> Any:

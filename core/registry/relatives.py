@@ -36,11 +36,20 @@ def node_id(model: ModelView) -> str:
     return known if known is not None else f"model:{model.id}"
 
 
+# Providers whose own names of models are published; elsewhere people choose the names.
+_NAMED_BY_PROVIDER = frozenset(
+    {"openai", "anthropic", "bedrock", "vertex", "mistral", "groq", "together", "deepseek"}
+)
+
+
 def catalogue_id(model: ModelView) -> str | None:
     """The catalogue's entry that a project's model is; None where nothing says so."""
     if model.catalogue_id is not None:
         return model.catalogue_id
     kind, _, at = model.source.partition(" ")
+    if model.kind == "hosted":
+        name = model.provider_model or ""
+        return catalogue.id_of_name(name) if kind in _NAMED_BY_PROVIDER else None
     return catalogue.id_on_hub(at.partition(" ")[0]) if kind == "huggingface" else None
 
 

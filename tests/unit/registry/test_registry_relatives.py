@@ -23,6 +23,8 @@ def test_an_entry_is_plain_and_a_wrong_id_names_the_nearest() -> None:
     )
     assert entry["active_parameters"] is None
     assert catalogue.id_on_hub("qwen/qwen3-8b") == "qwen/qwen3-8b"
+    assert catalogue.id_of_name("Qwen3-8B") == "qwen/qwen3-8b"
+    assert catalogue.id_of_name("no such name") is None
     assert set(catalogue.prices_of("qwen/qwen3-8b")["model_id"]) == {"qwen/qwen3-8b"}
     with pytest.raises(NotFound, match="qwen/qwen3-8b"):
         catalogue.entry("qwen/qwen3-8bb")
