@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import least_squares
+from threadpoolctl import threadpool_limits
 
 from core.simulation.dataset import Measured
 from core.simulation.roofline import COEFFICIENTS, PRIOR, SIGMA, Roofline
@@ -38,6 +39,12 @@ def calibrate(measured: Measured, start: Floats = PRIOR) -> Floats:
     Runs of a service come first. Static batches are of another kind: they only set the
     coefficients of engines and devices that no service was measured on.
     """
+    # A thread of BLAS that waits for a busy core keeps the other core busy with waiting.
+    with threadpool_limits(1, user_api="blas"):
+        return _calibrated(measured, start)
+
+
+def _calibrated(measured: Measured, start: Floats) -> Floats:
     is_static = measured.rows.lengths == _STATIC
     if is_static.all():
         return _fit(measured, PRIOR, np.ones(len(PRIOR), dtype=bool), start)
