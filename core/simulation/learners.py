@@ -64,21 +64,18 @@ LEAN = "lean"
 
 @dataclass(frozen=True)
 class Combination:
-    """How learners' logarithms become one: their mean or their minimum, less `shift`."""
+    """How learners' logarithms become one: their mean or their minimum."""
 
     learners: tuple[str, ...]
     lowest: bool = False
-    shift: float = 0.0
 
     def of(self, logarithms: Mapping[str, Floats]) -> Floats:
         """Combine predictions of the same rows."""
         stacked = np.stack([logarithms[name] for name in self.learners])
-        combined = stacked.min(axis=0) if self.lowest else stacked.mean(axis=0)
-        return np.asarray(combined - self.shift)
+        return np.asarray(stacked.min(axis=0) if self.lowest else stacked.mean(axis=0))
 
 
-_SHIFTS = (0.0, 0.05, 0.1, 0.15)
-_SETS = (
+COMBINATIONS = (
     Combination((ROOFLINE,)),
     Combination(("seen",)),
     Combination(("seen", "free")),
@@ -89,9 +86,6 @@ _SETS = (
     Combination(("lean", "seen"), lowest=True),
     Combination(("lean", "general")),
     Combination(("lean", "general"), lowest=True),
-)
-COMBINATIONS = tuple(
-    Combination(each.learners, each.lowest, shift) for each in _SETS for shift in _SHIFTS
 )
 
 

@@ -36,7 +36,7 @@ NEARBY_STEPS = (4, 12)
 _FEWEST_ROWS = 30
 
 # Changes when the same data give another model: with the physics, the features or the recipes.
-VERSION = "1"
+VERSION = "2"
 
 Booleans = npt.NDArray[np.bool_]
 
@@ -284,7 +284,6 @@ def write(trained: Trained, path: Path = PATH) -> None:
                 name: {
                     "learners": each.combination.learners,
                     "lowest": each.combination.lowest,
-                    "shift": each.combination.shift,
                     "low": each.low,
                     "high": each.high,
                 }
@@ -319,7 +318,7 @@ def read(path: Path = PATH) -> Trained:
         {
             head: {
                 name: Choice(
-                    Combination(tuple(each["learners"]), each["lowest"], each["shift"]),
+                    Combination(tuple(each["learners"]), each["lowest"]),
                     tuple(each["low"]),
                     tuple(each["high"]),
                 )
