@@ -23,7 +23,7 @@ FAILED_VARIABLE = "BUD_FAILED_CHECKS"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _BROWSER_WAIT_S = 300
 _PYTEST = (
-    *("-n", "2", "--dist", "loadfile", "--durations", "20", "-ra"),
+    *("-n", "3", "--dist", "loadfile", "--durations", "20", "-ra"),
     *("--cov", "--cov-branch", "--cov-report", "term:skip-covered"),
 )
 
