@@ -52,7 +52,7 @@ def validate(
     from app import accuracy_report
     from core.simulation import dataset, training, validation
 
-    output.note("Each line trains five times on other rows: about 15 minutes on 2 cores.")
+    output.note("Each line trains five times on other rows: about 10 minutes on 2 quiet cores.")
     measured = dataset.load()
     scores = validation.validate(measured, workers=workers)
     static = validation.static_error(measured)
