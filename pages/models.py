@@ -35,6 +35,8 @@ def main() -> None:
     if "add" in st.query_params:
         # A link of another page: this repository is to be added.
         add_dialog(context, Prefilled(HUB, hub_id=st.query_params.pop("add")))
+    elif "add_named" in st.query_params:
+        add_dialog(context, Prefilled(HUB, name=st.query_params.pop("add_named")))
     if view == _CATALOGUE:
         catalogue_view(context)
     else:

@@ -139,9 +139,13 @@ def page_path(page: str) -> Path:
     return ROOT / "pages" / f"{page}.py"
 
 
-def open_page(page: str, **query: str) -> NoReturn:
-    """Go to another page: `open_page("deployment", id=deployment_id)`."""
-    st.switch_page(page_path(page), query_params=query or None)
+def open_page(page: str, **query: str | Sequence[str]) -> NoReturn:
+    """Go to another page: `open_page("deployment", id=deployment_id)`.
+
+    A name that an input of this page binds cannot be given on; see `model_subject.USE`.
+    """
+    # Never None: that is refused where an input of this page is bound to the address.
+    st.switch_page(page_path(page), query_params=query)
 
 
 def link_to(

@@ -13,6 +13,7 @@ from app.widgets import leaderboards_charts as own_charts
 from app.widgets.layout import empty_state, escape
 from app.widgets.leaderboards import task_link
 from app.widgets.leaderboards_model import evidence_table, licence_verdict, model_links
+from app.widgets.model_subject import USE
 from app.widgets.tables import table_with_downloads
 from core.leaderboards import services as leaderboards
 from core.leaderboards.tasks import find
@@ -43,11 +44,19 @@ def compare_view(context: SessionContext) -> None:
             page="leaderboards",
         )
         return
-    use = st.selectbox("Licence allows", leaderboards.uses(), key="use", bind="query-params")
+    use = st.selectbox(
+        "Licence allows", leaderboards.uses(), index=_asked_use(), key="use", bind="query-params"
+    )
     _facts(chosen, str(use), names)
     _prices(chosen, names)
     _scores(context, chosen, names)
     _by_board(context, chosen, names)
+
+
+def _asked_use() -> int:
+    """The place of the use that the page before was left with, else the first."""
+    uses, asked = leaderboards.uses(), st.query_params.get(USE, "")
+    return uses.index(asked) if asked in uses else 0
 
 
 def _facts(chosen: Sequence[str], use: str, names: dict[str, str]) -> None:
@@ -66,7 +75,7 @@ def _facts(chosen: Sequence[str], use: str, names: dict[str, str]) -> None:
         with column, st.container(border=True, key=f"compare-{key.replace('/', '-')}"):
             st.markdown(f"**{escape(names[key])}**")
             licence_verdict(facts.at[key, "licence"], use)
-            model_links(key)
+            model_links(key, use)
 
 
 def _prices(chosen: Sequence[str], names: dict[str, str]) -> None:

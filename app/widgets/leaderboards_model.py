@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 import streamlit as st
@@ -12,11 +12,12 @@ from app import formats
 from app.session import SessionContext
 from app.widgets import leaderboards_charts as own_charts
 from app.widgets.layout import escape, link_to, open_page
+from app.widgets.model_subject import USE
 from app.widgets.tables import table_with_downloads
 from app.widgets.wizard import begin
 from core.leaderboards import services as leaderboards
 from core.leaderboards.schemas import Evidence, Ranking
-from core.registry import licences
+from core.registry import licences, relatives
 from core.registry import services as registry
 from core.simulation import services as simulation
 from core.simulation.schemas import WhatIf
@@ -37,7 +38,7 @@ def model_card(context: SessionContext, found: Ranking, model: pd.Series) -> Non
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown(f"#### {model['position']}. {escape(name)}", width="stretch")
             if key is not None:
-                _ways_on(context, key, name)
+                _ways_on(context, found, model)
         st.markdown(_summary(found, model))
         if found.query.use:
             licence_verdict(model["licence"], found.query.use)
@@ -63,23 +64,44 @@ def _summary(found: Ranking, model: pd.Series) -> str:
     return " · ".join(parts)
 
 
-def _ways_on(context: SessionContext, key: str, name: str) -> None:
+def _ways_on(context: SessionContext, found: Ranking, model: pd.Series) -> None:
+    key, name = str(model["id"]), str(model["name"])
+    use = {USE: found.query.use} if found.query.use else {}
     if st.button("Compare", icon=":material/compare_arrows:", key="lb-compare"):
-        open_page("compare", models=key)
+        open_page("compare", models=[key, *_neighbour(found.table, key)], **use)
     hub_id = leaderboards.facts_of([key])["hub_id"].iloc[0]
     if st.button("What if", icon=":material/tune:", key="lb-what-if"):
         known = simulated(context, key, hub_id)
         if known is not None:
             open_page("what_if", model=known)
         st.toast(f"The simulator does not know the architecture of {name}.")
-    if st.button("Deploy", type="primary", icon=":material/rocket_launch:", key="lb-deploy"):
-        deploy(context, key, hub_id)
-    model_links(key)
+    is_open = model["open_weights"]
+    is_closed = is_open is not None and not is_open and not isinstance(hub_id, str)
+    if st.button(
+        "Deploy",
+        type="primary",
+        icon=":material/rocket_launch:",
+        key="lb-deploy",
+        disabled=is_closed,
+        help="Its weights are not published: it can only be used where it is hosted."
+        if is_closed
+        else None,
+    ):
+        deploy(context, key, name, hub_id)
+    model_links(key, found.query.use)
 
 
-def model_links(key: str) -> None:
-    """To the model's own page."""
-    link_to("model", "Open model", icon="deployed_code", query={"id": key})
+def _neighbour(table: pd.DataFrame, key: str) -> list[str]:
+    """The model to compare one with: the next in rank, for the last the one before; or none."""
+    keys = table["id"].dropna().tolist()
+    at = keys.index(key)
+    return keys[at + 1 : at + 2] or keys[max(at - 1, 0) : at]
+
+
+def model_links(key: str, use: str = "") -> None:
+    """To the model's own page, which judges its licence for the same use."""
+    query = {"id": key, USE: use} if use else {"id": key}
+    link_to("model", "Open model", icon="deployed_code", query=query)
 
 
 def simulated(context: SessionContext, key: str, hub_id: object) -> str | None:
@@ -93,14 +115,14 @@ def simulated(context: SessionContext, key: str, hub_id: object) -> str | None:
     return None
 
 
-def deploy(context: SessionContext, key: str, hub_id: object) -> None:
+def deploy(context: SessionContext, key: str, name: str, hub_id: object) -> NoReturn:
     """To the wizard when the project has the model's files, else to where they are added."""
-    wanted = str(hub_id if isinstance(hub_id, str) else key).lower()
-    last = wanted.rpartition("/")[2]
     for model in registry.list_models(context.actor, context.project_id):
-        if wanted in model.source.lower() or last in model.name.lower():
+        if model.state == "ready" and relatives.catalogue_id(model) == key:
             begin(context.actor, context.project_id, model.id)
-    open_page("models", **({"add": hub_id} if isinstance(hub_id, str) else {}))
+    if isinstance(hub_id, str):
+        open_page("models", add=hub_id)
+    open_page("models", add_named=name)
 
 
 def licence_verdict(licence: object, use: str) -> None:

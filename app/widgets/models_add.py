@@ -30,12 +30,14 @@ class Prefilled:
         hub_id: The repository of Hugging Face.
         catalogue_id: The entry of the catalogue that the model is.
         model_id: The model that gets a new version; "" for a new model.
+        name: What the model is called, where nobody knows a repository of it.
     """
 
     source: str = HUB
     hub_id: str = ""
     catalogue_id: str | None = None
     model_id: str = ""
+    name: str = ""
 
 
 def add_dialog(context: SessionContext, given: Prefilled | None = None) -> None:
@@ -51,6 +53,11 @@ def add_dialog(context: SessionContext, given: Prefilled | None = None) -> None:
 
 
 def _body(context: SessionContext, given: Prefilled) -> None:
+    if given.name:
+        st.info(
+            f"The catalogue knows no repository of {escape(given.name)}. Say where its files are.",
+            icon=":material/help:",
+        )
     source = st.pills(
         "From",
         _FILES if given.model_id else _SOURCES,
@@ -71,7 +78,7 @@ def _from_files(context: SessionContext, given: Prefilled, source: str) -> None:
         start = _FORMS[source](context, given)
         name = None
         if not given.model_id:
-            name = st.text_input("Name", placeholder="automatic", max_chars=120)
+            name = st.text_input("Name", given.name, placeholder="automatic", max_chars=120)
         st.caption(
             "The job checks the source, fetches the files, reads what they say, scans them for "
             "danger and saves them. You see each step, and can cancel at any time."
