@@ -67,7 +67,10 @@ def combine(
     weight: Annotated[
         list[str] | None, typer.Option(help="BOARD=WEIGHT, 0 to 10; may be given several times.")
     ] = None,
-    use: Annotated[str, typer.Option(help="Only models whose licence allows this.")] = "",
+    use: Annotated[
+        str,
+        typer.Option(help="Only models whose licence allows this, such as commercial_chat."),
+    ] = "",
     open_weights: Annotated[bool, typer.Option("--open", help="Only open weights.")] = False,
     max_b: Annotated[float | None, typer.Option(help="At most so many billion parameters.")] = None,
     min_b: Annotated[float | None, typer.Option(help="At least so many.")] = None,
@@ -84,12 +87,13 @@ def combine(
     as_json: Json = False,
 ) -> None:
     """Combine the boards of a task as you weigh them, and keep the models that fit."""
+    from core.leaderboards import services as leaderboards
     from core.leaderboards.schemas import Query
 
     query = Query(
         task=_task(task),
         weights=dict(_weight(each) for each in weight or ()),
-        use=use,
+        use=leaderboards.find_use(use) if use else "",
         words=words,
         open_weights=open_weights,
         parameters_from=min_b and min_b * _BILLION,
@@ -156,7 +160,8 @@ def _text(found: Ranking, limit: int) -> str:
     if found.left_out:
         unknown = ", ".join(f"{count} of unknown {name}" for name, count in found.left_out.items())
         notes.append(f"Left out: {unknown}.")
-    notes.append(f"Data of {found.dated or 'an unknown day'}, version {found.version}.")
+    dated = f"Data of {found.dated}" if found.dated else "Data"
+    notes.append(f"{dated}, version {found.version}.")
     return "\n".join([text, "", *notes])
 
 
@@ -231,7 +236,7 @@ def evidence(
     rows = [
         (
             *(each.board, each.variant, each.metric, f"{each.score:g} {each.unit}"),
-            *(f"{each.rank} of {each.of}", "yes" if each.counts else "no", each.date),
+            *(f"{each.rank} of {each.of}", each.standing, each.date),
             each.source,
         )
         for each in found

@@ -203,7 +203,7 @@ def _left_out(found: Ranking) -> str:
 
 def _headline(found: Ranking) -> None:
     best, table = found.table.iloc[0], found.table
-    used = [board for board in found.boards if board.weight > 0]
+    used = found.used
     publishers = len({board.publisher for board in used})
     alike = int((table["best_rank"] == 1).sum()) - 1
     st.markdown(
@@ -214,9 +214,10 @@ def _headline(found: Ranking) -> None:
     )
     st.caption(
         f"{len(used)} board{'' if len(used) == 1 else 's'} of {publishers} "
-        f"publisher{'' if publishers == 1 else 's'} list {_models(found.models)}; the newest is "
-        f"of {found.dated or 'an unknown day'} (version {found.version}). 50 is the middle of "
-        "these models, 10 is one standard deviation."
+        f"publisher{'' if publishers == 1 else 's'} {'lists' if len(used) == 1 else 'list'} these "
+        f"models; the newest is of {found.dated or 'an unknown day'} (version {found.version}). "
+        f"50 is the middle of all {_models(found.models)} of this task, 10 is one standard "
+        "deviation."
     )
 
 
@@ -357,9 +358,11 @@ def _boards(found: Ranking) -> None:
                 "Asks": board.what,
                 "Weight": board.weight,
                 "Models": board.models,
+                "Shown here": board.shown,
                 "Agreement": round(board.agreement, 2),
                 "As of": since(board.dated),
                 "Age": "over a year" if board.is_stale else "current",
+                "Source": board.source_url or None,
                 "Read from": board.source,
             }
             for board in found.boards
@@ -368,7 +371,11 @@ def _boards(found: Ranking) -> None:
         columns={
             "Agreement": st.column_config.NumberColumn(
                 help="How well its order follows the combined one, 0 to 1.", format="%.2f"
-            )
+            ),
+            "Shown here": st.column_config.NumberColumn(
+                help="How many of the models that your filters leave it lists."
+            ),
+            "Source": st.column_config.LinkColumn(display_text="open"),
         },
     )
     with st.container(horizontal=True, gap="small"):

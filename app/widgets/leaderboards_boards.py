@@ -18,6 +18,7 @@ from core import jobs
 from core.leaderboards import refreshes
 from core.leaderboards import services as leaderboards
 from core.leaderboards.schemas import BoardTable, BoardView, RefreshView
+from core.leaderboards.scores import source_url
 
 _TABLE_PX = 480
 _MOST_CHANGES = 500
@@ -42,7 +43,7 @@ def _about(view: BoardView) -> None:
     st.markdown(
         f"#### {escape(view.title)} {stale} {fresh}  \n"
         f"{escape(view.what)}. By {escape(view.maintainer)}, {escape(view.licence)}; "
-        f"[the board]({view.url}). Read from {escape(view.sources[0])}."
+        f"[the board]({view.url}). Read from {_source(view.sources[0])}."
     )
     kpi_row(
         [
@@ -67,6 +68,11 @@ def _about(view: BoardView) -> None:
             "They are shown and marked, and never combined.",
             icon=":material/info:",
         )
+
+
+def _source(source: str) -> str:
+    url = source_url(source)
+    return f"[{escape(source)}]({url})" if url else escape(source)
 
 
 def _table(context: SessionContext, view: BoardView) -> None:
@@ -101,19 +107,22 @@ def _published(found: BoardTable) -> Any:
             "published_name": "Published as",
             "model_id": "Model",
             "date": "Date",
-            "link": "Link",
+            "link": "Model page",
             "source": "Read from",
         }
     )
     if marked.any():
         shown.insert(1, "Marked", marked)
-    shown["Link"] = shown["Link"].where(shown["Link"] != "", None)
+    shown["Model page"] = shown["Model page"].where(shown["Model page"] != "", None)
+    urls = [source_url(source) or None for source in shown["Read from"]]
+    shown.insert(shown.columns.get_loc("Model page"), "Source", urls)
     return shown
 
 
 _PUBLISHED: dict[str, Any] = {
     "Published as": st.column_config.TextColumn(pinned=True, width=230),
-    "Link": st.column_config.LinkColumn(display_text="open"),
+    "Source": st.column_config.LinkColumn(display_text="open"),
+    "Model page": st.column_config.LinkColumn(display_text="open"),
 }
 _COLUMNS: dict[str, Any] = {"Site": st.column_config.LinkColumn(display_text="open")}
 

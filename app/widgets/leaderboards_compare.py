@@ -16,6 +16,7 @@ from app.widgets.leaderboards_model import evidence_table, licence_verdict, mode
 from app.widgets.model_subject import USE
 from app.widgets.tables import table_with_downloads
 from core.leaderboards import services as leaderboards
+from core.leaderboards.scores import source_url
 from core.leaderboards.tasks import find
 
 _MOST, _LEAST = 6, 2
@@ -93,6 +94,7 @@ def _prices(chosen: Sequence[str], names: dict[str, str]) -> None:
                     "USD/M output": row.usd_per_million_output,
                     "Context": row.context_tokens,
                     "Date": row.date,
+                    "Source": source_url(row.source) or None,
                     "Read from": row.source,
                 }
                 for row in prices.itertuples()
@@ -103,6 +105,7 @@ def _prices(chosen: Sequence[str], names: dict[str, str]) -> None:
                     format="%.4g", help="Three parts input, one part output."
                 ),
                 "Context": st.column_config.NumberColumn(format="compact"),
+                "Source": st.column_config.LinkColumn(display_text="open"),
             },
             height=min(300, 38 + 35 * len(prices)),
         )

@@ -148,10 +148,11 @@ def evidence_table(rows: Sequence[Evidence], *, name: str) -> None:
                 "Value": each.score,
                 "Unit": each.unit,
                 "Rank": f"{each.rank} of {each.of}",
-                "Counts": _standing(each),
+                "Counts": each.standing,
                 "Published as": each.published_name,
                 "Date": each.date,
-                "Link": each.link or None,
+                "Source": each.source_url or None,
+                "Model page": each.link or None,
                 "Read from": each.source,
             }
             for each in rows
@@ -162,19 +163,17 @@ def evidence_table(rows: Sequence[Evidence], *, name: str) -> None:
     )
 
 
-def _standing(each: Evidence) -> str:
-    if each.is_copy:
-        return "no, a copy"
-    if each.is_self_reported:
-        return "no, self-reported"
-    return "yes" if each.counts else "no, a part"
-
-
 EVIDENCE_COLUMNS: dict[str, Any] = {
     "Value": st.column_config.NumberColumn(format="%.4g"),
-    "Link": st.column_config.LinkColumn(display_text="open"),
+    "Source": st.column_config.LinkColumn(
+        display_text="open", help="The files that the figure was read from, as they were."
+    ),
+    "Model page": st.column_config.LinkColumn(
+        display_text="open", help="What the board links the model to."
+    ),
     "Counts": st.column_config.TextColumn(
-        help="Whether it enters the combined score. Copies of other boards and what vendors "
-        "report of themselves never do."
+        help="Whether it enters the combined score. Of several results of a model in one "
+        "benchmark the best does; copies of other boards and what vendors report of themselves "
+        "never do."
     ),
 }

@@ -91,6 +91,12 @@ class Combiner:
         half = _DEVIATION * _HALF_WIDTH * error
         return Combined(score, score - half, score + half, boards)
 
+    def listed(self, models: Indices) -> Indices:
+        """How many of these models each board lists."""
+        chosen = np.zeros(self._listed.shape[0])
+        chosen[models] = 1.0
+        return np.rint(self._listed.T @ chosen).astype(np.int64)
+
 
 def rank_bounds(low: Floats, high: Floats) -> tuple[Indices, Indices]:
     """Between which ranks each of some models lies.

@@ -137,16 +137,17 @@ def rank(
     table["best_rank"], table["worst_rank"] = rank_bounds(low, high)
     table["boards"] = combined.boards[order]
     table["verdict"] = verdicts[order] if query.use else None
-    boards = _boards(standing, weights)
+    boards = _boards(standing, weights, standing.combiner.listed(order))
+    used = [each for each in boards if each.weight > 0 and each.shown > 0]
     return Ranking(
         query=query,
         table=table[list(COLUMNS)],
         boards=boards,
         left_out=left_out,
         models=int(listed.sum()),
-        notes=tuple(_notes(standing, boards)),
+        notes=tuple(_notes(standing, used, is_weighed=bool(weights.any()))),
         version=version,
-        dated=max((each.dated for each in boards if each.dated), default=None),
+        dated=max((each.dated for each in used if each.dated), default=None),
     )
 
 
@@ -194,7 +195,9 @@ def _between(
     return (value >= low) & (value <= high)
 
 
-def _boards(standing: Standings, weights: NDArray[np.float64]) -> tuple[WeighedBoard, ...]:
+def _boards(
+    standing: Standings, weights: NDArray[np.float64], shown: NDArray[np.int64]
+) -> tuple[WeighedBoard, ...]:
     assert standing.combiner is not None
     linked = standing.combiner.linked
     share = linked.slope**2 / (linked.slope**2 + linked.noise)
@@ -207,27 +210,33 @@ def _boards(standing: Standings, weights: NDArray[np.float64]) -> tuple[WeighedB
             weight=float(weights[index]),
             agreement=float(np.sqrt(share[index])),
             models=facts.models,
+            shown=int(shown[index]),
             dated=facts.dated,
             is_stale=scores.is_stale(facts.dated),
             source=facts.source,
+            source_url=scores.source_url(facts.source),
         )
         for index, (board, facts) in enumerate(zip(standing.boards, standing.facts, strict=True))
     )
 
 
-def _notes(standing: Standings, boards: Sequence[WeighedBoard]) -> list[str]:
+def _notes(standing: Standings, used: Sequence[WeighedBoard], *, is_weighed: bool) -> list[str]:
+    """What to know of the boards that list the models shown."""
     notes = []
-    used = [board for board in boards if board.weight > 0]
     publishers = {board.publisher for board in used}
-    if not used:
+    if not is_weighed:
         return ["Every board has the weight 0: nothing is ranked."]
+    if not used:
+        return []
     if len(used) < _FEW_BOARDS:
         notes.append(
-            f"Only one board, {used[0].title}: this is its order, and no second opinion on it."
+            f"Only one board, {used[0].title}, lists these models: this is its order, and no "
+            "second opinion on it."
         )
     elif len(publishers) < _FEW_BOARDS:
         notes.append(f"All these boards are published by {used[0].publisher}.")
-    loose = [board.title for board in standing.loose]
+    titles = {board.title for board in used}
+    loose = [board.title for board in standing.loose if board.title in titles]
     if loose and len(used) > 1:
         notes.append(
             f"{' and '.join(loose)} share{'s' if len(loose) == 1 else ''} fewer than five models "

@@ -72,6 +72,7 @@ def csv_text(ranking: Ranking) -> str:
     weights = {board.key: board.weight for board in ranking.boards}
     about = {f"asked_{name}": value for name, value in query.items() if value and name != "weights"}
     about |= {f"weight_{key}": weight for key, weight in weights.items()}
+    about |= {"boards_of_these_models": [board.key for board in ranking.used]}
     about |= {"data_date": ranking.dated, "data_version": ranking.version}
     rows = ranking.table.assign(**{name: _flat(value) for name, value in about.items()})
     return str(rows.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
@@ -86,8 +87,10 @@ def _cards(ranking: Ranking) -> Iterable[tuple[str, str, str]]:
         best = ranking.table.iloc[0]
         yield "Best", str(best["name"]), f"{best['score']:.0f} ({_band(best)})"
     yield "Models", f"{len(ranking.table):,}", f"of {ranking.models:,} on the boards"
-    used = [board for board in ranking.boards if board.weight > 0]
-    yield "Boards", str(len(used)), f"of {len({board.publisher for board in used})} publishers"
+    used = ranking.used
+    publishers = len({board.publisher for board in used})
+    noted = f"of {publishers} publisher{'' if publishers == 1 else 's'}, that list these models"
+    yield "Boards", str(len(used)), noted
     yield "Newest data", str(ranking.dated or page.NONE), f"version {ranking.version}"
 
 
@@ -136,7 +139,7 @@ def _models(table: pd.DataFrame) -> str:
 def _asked(query: Query, left_out: Mapping[str, int]) -> list[list[str]]:
     said = query.model_dump(mode="json")
     rows = [["Task", find(query.task).title]]
-    rows += [[label, str(_flat(said[name]))] for name, label in _QUERY.items() if said[name]]
+    rows += [[label, _said(name, said[name])] for name, label in _QUERY.items() if said[name]]
     rows += [
         ["Left out, because it is not known", f"{name}: {count:,} models"]
         for name, count in left_out.items()
@@ -144,16 +147,25 @@ def _asked(query: Query, left_out: Mapping[str, int]) -> list[list[str]]:
     return rows
 
 
+def _said(name: str, value: Any) -> str:
+    if value is True:
+        return "yes"
+    if name.startswith("parameters"):
+        return _size(value)
+    return f"{value:,.10g}" if isinstance(value, int | float) else str(_flat(value))
+
+
 def _boards(ranking: Ranking) -> str:
     rows = [
         [
             *(escape(each.title), escape(each.publisher), f"{each.weight:g}", f"{each.models:,}"),
-            *(f"{each.agreement:.2f}", escape(since(each.dated)), escape(each.source)),
+            *(f"{each.shown:,}", f"{each.agreement:.2f}", escape(since(each.dated))),
+            page.link(each.source, each.source_url),
         ]
         for each in ranking.boards
     ]
-    header = ["Board", "Publisher", "Weight", "Models", "Agreement", "As of", "Read from"]
-    return page.linked_table(header, rows)
+    header = ["Board", "Publisher", "Weight", "Models", "Of these", "Agreement", "As of"]
+    return page.linked_table([*header, "Read from"], rows)
 
 
 def _evidence(evidence: Mapping[str, Sequence[Evidence]]) -> Iterable[str]:
@@ -162,9 +174,10 @@ def _evidence(evidence: Mapping[str, Sequence[Evidence]]) -> Iterable[str]:
     yield "<h2>Where the numbers of the first models are from</h2>"
     rows = [
         [
-            *(escape(model), page.link(f"{each.board} {each.variant}", each.link)),
+            *(page.link(model, each.link), escape(f"{each.board} {each.variant}")),
             *(escape(each.metric), f"{each.score:g} {escape(each.unit)}"),
-            *(f"{each.rank} of {each.of}", escape(str(each.date)), escape(each.source)),
+            *(f"{each.rank} of {each.of}", escape(str(each.date))),
+            page.link(each.source, each.source_url),
         ]
         for model, found in evidence.items()
         for each in found

@@ -121,6 +121,8 @@ class WeighedBoard:
     Attributes:
         agreement: Correlation of its order with the combined ability, 0 to 1.
         models: How many models it lists.
+        shown: How many of the models that the view shows it lists.
+        source_url: The page of `source`, empty where there is none.
     """
 
     key: str
@@ -130,9 +132,11 @@ class WeighedBoard:
     weight: float
     agreement: float
     models: int
+    shown: int
     dated: date | None
     is_stale: bool
     source: str
+    source_url: str
 
 
 @dataclass(frozen=True)
@@ -142,12 +146,12 @@ class Ranking:
     Attributes:
         query: What was asked.
         table: A row a model; see `ranking.COLUMNS`.
-        boards: The boards that were combined.
+        boards: The boards of the task, also those that list none of the models shown.
         left_out: How many models a filter left out because the fact is not known, by fact.
         models: How many models the boards list, before any filter.
-        notes: What a reader must know before trusting the order.
+        notes: What a reader must know before trusting the order of the models shown.
         version: Of the scores.
-        dated: The newest of the boards' dates.
+        dated: The newest of the dates of `used`.
     """
 
     query: Query
@@ -159,6 +163,21 @@ class Ranking:
     version: str
     dated: date | None
 
+    @property
+    def used(self) -> tuple[WeighedBoard, ...]:
+        """The boards that say something of the models shown."""
+        return tuple(board for board in self.boards if board.weight > 0 and board.shown > 0)
+
+
+Standing = Literal[
+    "yes",
+    "no, a copy",
+    "no, self-reported",
+    "no, a part",
+    "no, a harness around it",
+    "no, another of its results counts",
+]
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -168,6 +187,9 @@ class Evidence:
         rank: Of the model on this figure, 1 is the best.
         of: How many models have the figure.
         counts: Whether it enters the combined score.
+        standing: Whether it does, and why not: one figure of a model counts for each benchmark.
+        link: What the board links the model to, mostly its maker's page of it.
+        source_url: The page of `source`, empty where there is none.
     """
 
     board: str
@@ -179,11 +201,13 @@ class Evidence:
     rank: int
     of: int
     counts: bool
+    standing: Standing
     is_self_reported: bool
     is_copy: bool
     date: str
     link: str
     source: str
+    source_url: str
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ _METRIC_KEY = ["board", "variant", "metric"]
 _METRIC_FACTS = ["kind", "unit", "low", "high", "higher_is_better", "task", "note"]
 _METRIC_FACTS += ["headline", "copy_of"]
 _DATED = re.compile(r"\((\d{4}-\d{2}-\d{2})\)")
+_COMMIT = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{7,40})\b")
+_PACKAGE = re.compile(r"([\w.-]+) (\d[\w.]*) \(PyPI\b")
 # What stands before a published name that no model is known by, so that it is nobody's id.
 UNRESOLVED = "? "
 STALE_AFTER_DAYS = 365
@@ -139,6 +141,15 @@ def dated(sources: Sequence[str], dates: Sequence[object]) -> date | None:
     texts = texts or {str(day)[:10] for day in set(dates)}
     found = [day for text in texts if (day := _day(text)) is not None]
     return max(found, default=None)
+
+
+def source_url(source: str) -> str:
+    """The page of a source: a repository at its commit, a package at its version; else empty."""
+    if match := _COMMIT.match(source):
+        return f"https://github.com/{match[1]}/tree/{match[2]}"
+    if match := _PACKAGE.search(source):
+        return f"https://pypi.org/project/{match[1]}/{match[2]}/"
+    return ""
 
 
 def _day(text: str) -> date | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,14 +27,16 @@ from core.leaderboards.schemas import (
     Quality,
     Query,
     Ranking,
+    Standing,
 )
 from core.leaderboards.scores import UNRESOLVED, Scores
-from core.leaderboards.standings import Standings, standings
+from core.leaderboards.standings import NOT_THE_MODEL, Standings, standings
 from core.leaderboards.tasks import TASKS, Task, TaskBoard, find
 from core.registry import catalogue, licences
 
 _own_sources: list[OwnSource] = []
 _MOST_WEIGHT = 10.0
+_WORD = re.compile(r"[a-z0-9]+")
 _TUNED = ("", "-instruct", "-it", "-chat")
 
 
@@ -118,17 +122,27 @@ def evidence(actor: Actor, project_id: str, model: str, task: str = "") -> list[
         own = own[own["task"] == find(task).key]
     keys = own[["board", "variant", "metric"]].drop_duplicates()
     peers = dict(list(frame.merge(keys).groupby(["board", "variant", "metric"])))
-    found = [_evidence(row, peers[row.board, row.variant, row.metric]) for row in own.itertuples()]
+    counted = {
+        row
+        for key in own["task"].dropna().unique()
+        for row in _view(actor, project_id, key)[0].entries["row"]
+    }
+    found = [
+        _evidence(row, peers[row.board, row.variant, row.metric], counts=row.Index in counted)
+        for row in own.itertuples()
+    ]
     return sorted(found, key=lambda each: (not each.counts, each.board, each.variant, each.metric))
 
 
-def _evidence(row: object, peers: pd.DataFrame) -> Evidence:
+def _evidence(row: object, peers: pd.DataFrame, *, counts: bool) -> Evidence:
     score = float(row.score)  # type: ignore[attr-defined]  # a row of itertuples
     better = peers["score"] > score if row.higher_is_better else peers["score"] < score  # type: ignore[attr-defined]
     return Evidence(
         rank=int(better.sum()) + 1,
         of=len(peers),
-        counts=bool(row.headline and not (row.is_copy or row.is_self_reported)),  # type: ignore[attr-defined]
+        counts=counts,
+        standing="yes" if counts else _why_not(row),
+        source_url=scores.source_url(row.source),  # type: ignore[attr-defined]
         **{
             name: getattr(row, name)
             for name in (
@@ -137,6 +151,19 @@ def _evidence(row: object, peers: pd.DataFrame) -> Evidence:
             )
         },
     )
+
+
+def _why_not(row: Any) -> Standing:
+    """Why a figure does not enter the combined score."""
+    if row.is_copy:
+        return "no, a copy"
+    if row.is_self_reported:
+        return "no, self-reported"
+    if not row.headline:
+        return "no, a part"
+    if row.setting in NOT_THE_MODEL:
+        return "no, a harness around it"
+    return "no, another of its results counts"
 
 
 def boards(actor: Actor, project_id: str) -> list[BoardView]:
@@ -330,6 +357,20 @@ def uses() -> tuple[str, ...]:
     return tuple(licences.USES)
 
 
+def use_keys() -> dict[str, str]:
+    """The uses by what a command line calls them: the first two words, `commercial_chat`."""
+    return {"_".join(_WORD.findall(title.lower())[:2]): title for title in licences.USES}
+
+
+def find_use(name: str) -> str:
+    """The use of that key or title, in any case. InvalidInput with the uses there are."""
+    wanted = "_".join(_WORD.findall(name.lower()))
+    for key, title in use_keys().items():
+        if wanted in (key, "_".join(_WORD.findall(title.lower()))):
+            return title
+    raise _no_use(name)
+
+
 def _frame(actor: Actor, project_id: str) -> pd.DataFrame:
     frame = scores.load(actor.tenant_id).frame
     own = _own_boards(actor, project_id)
@@ -390,10 +431,13 @@ def _verdict(use: str) -> Callable[[str], str]:
     if not use:
         return lambda _: ""
     if use not in licences.USES:
-        raise InvalidInput(
-            f"There is no use {use!r}.", remedy=f"There are: {', '.join(licences.USES)}."
-        )
+        raise _no_use(use)
     return lambda key: _outcome(key, use)
+
+
+def _no_use(use: str) -> InvalidInput:
+    known = ", ".join(f"{key} ({title})" for key, title in use_keys().items())
+    return InvalidInput(f"There is no use {use!r}.", remedy=f"There are: {known}.")
 
 
 @cache

@@ -17,7 +17,7 @@ from core.leaderboards.tasks import Task, TaskBoard
 # What a board lists to show that its judge can be fooled, and what it takes as a yardstick.
 _NO_MODELS = frozenset({"nullmodel", "human", "baseline"})
 # A harness built around a model is not the model.
-_NOT_THE_MODEL = frozenset({"custom-harness"})
+NOT_THE_MODEL = frozenset({"custom-harness"})
 _FEW_SHARED = 5
 
 
@@ -38,8 +38,8 @@ class Standings:
         task: The task.
         boards: Its boards that have scores, in the order of the columns of `combiner`.
         subjects: Its models, by id or unresolved name, in the order of the rows of `combiner`.
-        entries: The scores that count, a row each: `subject_index`, `board_index` and the columns
-            of `scores.Scores.frame`.
+        entries: The scores that count, a row each: `subject_index`, `board_index`, `row` (its
+            label in the frame) and the columns of `scores.Scores.frame`.
         facts: Of each board.
         combiner: The linked boards.
         loose: Boards that share fewer than five models with the others: their place on the common
@@ -91,9 +91,9 @@ def _counted(frame: pd.DataFrame, task: Task) -> pd.DataFrame:
     )
     wanted = frame["board"].isin(set(keys["board"])) & frame["kind"].eq("score")
     wanted &= ~(frame["is_copy"] | frame["is_self_reported"]) & frame["score"].notna()
-    found = frame[wanted].merge(keys, on=names)
+    found = frame[wanted].reset_index(names="row").merge(keys, on=names)
     found = found[~found["published_name"].str.lower().isin(_NO_MODELS)]
-    found = found[~found["setting"].isin(_NOT_THE_MODEL)]
+    found = found[~found["setting"].isin(NOT_THE_MODEL)]
     found["value"] = np.where(found["higher_is_better"], found["score"], -found["score"])
     found = found.sort_values("value", kind="stable")
     return found.drop_duplicates(["board_index", "benchmark_index", "subject"], keep="last").copy()

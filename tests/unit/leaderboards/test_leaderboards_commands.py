@@ -44,10 +44,15 @@ def test_tasks_and_boards_are_listed(bud: Callable[..., Any]) -> None:
 
 
 def test_the_key_question_is_answered(bud: Callable[..., Any]) -> None:
-    asked = ("combine", "tools", "--open", "--max-b", "10", "--use", "Internal tool")
+    asked = ("combine", "tools", "--open", "--max-b", "10", "--use", "commercial_chat")
     found = bud(*asked, "--weight", "bfcl=2", "--limit", "3", "--json")
     assert [model["position"] for model in found["models"]] == [1, 2, 3]
-    assert found["models"][0]["id"] == "qwen/qwen3-8b"
+    assert found["query"]["use"] == "Commercial chat product, 10 M users"
+    best = found["models"][0]
+    assert best["open_weights"] is True
+    assert best["parameters"] <= 10e9
+    assert best["verdict"] in ("yes", "conditional")
+    assert best["score"] == max(model["score"] for model in found["models"])
     assert found["boards"][0]["weight"] == 2
     assert found["version"]
     text = bud(*asked)
@@ -61,6 +66,7 @@ def test_a_board_and_a_models_figures_are_shown_with_their_source(bud: Callable[
     assert any(row["is_self_reported"] for row in rows)
     figures = bud("evidence", "qwen3-8b", "--task", "tools", "--json")
     assert figures[0]["counts"] is True
+    assert figures[0]["source_url"].startswith("https://github.com/ShishirPatil/gorilla/tree/")
 
 
 @pytest.mark.parametrize(
@@ -69,6 +75,7 @@ def test_a_board_and_a_models_figures_are_shown_with_their_source(bud: Callable[
         (("show", "cooking"), 4, "There are: chat"),
         (("combine", "tools", "--weight", "bfcl"), 2, "BOARD=WEIGHT"),
         (("combine", "tools", "--weight", "crux=1"), 2, "There are: bfcl, tau2"),
+        (("combine", "tools", "--use", "comercial"), 2, "commercial_chat (Commercial chat"),
         (("board", "BFLC"), 4, "BFCL"),
         (("refresh", "MTEB"), 4, "These can"),
     ],

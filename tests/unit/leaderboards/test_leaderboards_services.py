@@ -32,8 +32,8 @@ def _data(data_dir: Path) -> None:
 def test_the_best_small_open_model_for_tools_that_a_business_may_use(admin: Actor) -> None:
     found = services.combined(admin, PROJECT, TOOLS)
     best = found.table.iloc[0]
-    assert best["id"] == "qwen/qwen3-8b"
-    assert (best["licence"], best["verdict"]) == ("apache-2.0", "yes")
+    assert best["score"] == found.table["score"].max()
+    assert best["licence"]
     assert found.table["parameters"].max() <= 10e9
     assert found.table["open_weights"].all()
     assert set(found.table["verdict"]) <= {"yes", "conditional"}
@@ -45,6 +45,50 @@ def test_the_best_small_open_model_for_tools_that_a_business_may_use(admin: Acto
     assert (why[0].board, why[0].metric) == ("BFCL", "Overall Acc")
     assert why[0].source.startswith("ShishirPatil/gorilla@")
     assert 1 <= why[0].rank <= why[0].of
+
+
+def test_a_filtered_view_speaks_of_the_boards_of_its_rows_only(admin: Actor) -> None:
+    whole = services.combined(admin, PROJECT, Query(task="tools"))
+    assert {board.key for board in whole.used} == {"bfcl", "tau2"}
+    only_bfcl = services.combined(admin, PROJECT, Query(task="tools", words="hammer2.1"))
+    assert [board.key for board in only_bfcl.used] == ["bfcl"]
+    assert only_bfcl.used[0].shown == len(only_bfcl.table) > 0
+    assert "Only one board, BFCL v4," in only_bfcl.notes[0]
+    assert only_bfcl.dated == only_bfcl.used[0].dated
+    assert only_bfcl.dated < whole.dated
+    rows = list(csv.DictReader(io.StringIO(report.csv_text(only_bfcl))))
+    assert rows[0]["boards_of_these_models"] == "bfcl"
+    assert "of 1 publisher, that list" in report.html(only_bfcl, {})
+    nothing = services.combined(admin, PROJECT, Query(task="tools", words="no such model"))
+    assert (nothing.used, nothing.notes, nothing.dated) == ((), (), None)
+
+
+def test_of_several_results_of_a_model_the_best_counts(admin: Actor) -> None:
+    rows = services.evidence(admin, PROJECT, "qwen/qwen3-8b", "tools")
+    overall = [each for each in rows if each.metric == "Overall Acc"]
+    assert len(overall) > 1
+    counted = [each for each in overall if each.counts]
+    assert [each.score for each in counted] == [max(each.score for each in overall)]
+    others = {each.standing for each in overall if not each.counts}
+    assert others == {"no, another of its results counts"}
+    assert {each.standing for each in rows if each.metric != "Overall Acc"} <= {"yes", "no, a part"}
+
+
+@pytest.mark.parametrize(
+    ("source", "url"),
+    [
+        ("a-b/c.d@0123456789ab (2026-01-01) rev=1", "https://github.com/a-b/c.d/tree/0123456789ab"),
+        ("x.csv: litellm 1.109.1 (PyPI, MIT)", "https://pypi.org/project/litellm/1.109.1/"),
+        ("Our support tickets (2026-11-01)", ""),
+    ],
+)
+def test_a_source_has_a_page(source: str, url: str) -> None:
+    assert scores.source_url(source) == url
+
+
+def test_every_shipped_score_links_to_its_source(admin: Actor) -> None:
+    sources = scores.load(admin.tenant_id).frame["source"].unique()
+    assert all(scores.source_url(each).startswith("https://github.com/") for each in sources)
 
 
 def test_each_headline_of_the_metric_catalogue_enters_one_task_once() -> None:
@@ -183,8 +227,11 @@ def test_the_report_is_one_file_with_query_date_and_version(admin: Actor) -> Non
     assert html.startswith("<!doctype html>")
     assert "<script" not in html
     assert "<svg" in html
-    for said in (found.version, "2026-08-18", "Commercial chat product, 10 M users", "10000000000"):
+    for said in (found.version, str(found.dated), "Commercial chat product, 10 M users"):
         assert said in html
+    for label, value in (("Parameters, at most", "10 B"), ("Open weights only", "yes")):
+        assert f"<td>{label}</td><td>{value}</td>" in html
+    assert 'href="https://github.com/ShishirPatil/gorilla/tree/' in html
     rows = list(csv.DictReader(io.StringIO(report.csv_text(found))))
     assert len(rows) == len(found.table)
     assert rows[0]["id"] == best
