@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,12 @@ from app.commands.output import Json
 
 if TYPE_CHECKING:
     from core.registry.identity_report import Report, Share
+
+# Subfolder of each fresh sample of merges, and when it was drawn.
+_FRESH_SAMPLES = {
+    "second": "after tuning on the first",
+    "third": "after what the second showed was mended",
+}
 
 group = typer.Typer(help="The shipped catalogue: build, resolver, pairs.", no_args_is_help=True)
 
@@ -74,10 +80,19 @@ def resolver(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Print the resolver's precision and recall on labelled pairs, with Wilson intervals of 95%."""
+    """Print the resolver's precision and recall on labelled pairs, with Wilson intervals of 95%.
+
+    Beside them stands the precision of fresh samples of merges, drawn after the resolver was tuned.
+    """
     from core.registry import catalogue, identity_report
 
-    found = identity_report.report(folder, catalogue.model_of())
+    model_of = catalogue.model_of()
+    found = identity_report.report(folder, model_of)
+    samples = {"first": found} | {
+        name: identity_report.report(folder / name, model_of)
+        for name in _FRESH_SAMPLES
+        if (folder / name).is_dir()
+    }
     rows = [
         (name, *(_share(part.get(half)) for half in ("all", "development", "test")))
         for name, part in _lines(found)
@@ -89,7 +104,26 @@ def resolver(
         "stay unsure count nowhere."
     )
     listed = [(pair.kind, pair.label, *pair.names) for pair in found.mistakes] if mistakes else []
-    output.show(found, "\n\n".join([text, notes, *_mistakes(listed)]), as_json=as_json)
+    parts = [text, notes, _samples(samples), *_mistakes(listed)]
+    output.show(samples, "\n\n".join(parts), as_json=as_json)
+
+
+def _samples(samples: Mapping[str, Report]) -> str:
+    """A row a sample: a merge that was mended since still counts in "as drawn"."""
+    drawn = {"first": "before tuning"} | _FRESH_SAMPLES
+    rows = [
+        (
+            name,
+            drawn[name],
+            _share(found.all.precision_as_drawn),
+            _share(found.all.precision),
+            _share(found.all.recall),
+            f"{found.kappa:.3f}",
+        )
+        for name, found in samples.items()
+    ]
+    columns = ("sample", "drawn", "precision as drawn", "precision now", "recall", "kappa")
+    return output.table(columns, rows, empty="")
 
 
 def _lines(found: Report) -> list[tuple[str, dict[str, Share]]]:
@@ -110,7 +144,7 @@ def _lines(found: Report) -> list[tuple[str, dict[str, Share]]]:
 
 
 def _share(share: Share | None) -> str:
-    if not share:
+    if not share or not share.of:
         return formats.NONE
     low, high = share.interval
     return f"{share.value:.1%} ({low:.1%} to {high:.1%}; {share.hits:,} of {share.of:,})"

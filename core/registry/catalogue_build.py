@@ -86,6 +86,7 @@ _OWN_SERVICES = {
     "vertex_ai-language-models": "google",
 }
 _LARGEST_SPEECH = 100e9
+_TRUST_OF_HOSTS = 5
 _NO_LIMIT = 50_000_000
 # What a quantisation has in common with its model.
 _SHARED = (
@@ -93,6 +94,26 @@ _SHARED = (
     *("context_tokens", "embedding_length", "licence", "licence_note"),
 )
 _HOSTS = (5, 6, 7)  # preferences of the lists of hosts
+# Hosts that call most open models closed too (nano-gpt 62 of the 71 that are on a hub).
+_CALL_ALL_CLOSED = frozenset(
+    f"models_dev.csv: {host}"
+    for host in (
+        *("nano-gpt", "siliconflow", "siliconflow-cn", "qiniu-ai", "helicone", "poe"),
+        *("cloudflare-ai-gateway", "vercel", "zenmux"),
+    )
+)
+# Makers whose models are closed unless their name has a size: of them those hosts are right.
+_CLOSED_MAKERS = frozenset(
+    (
+        *("anthropic", "baidu", "bytedance", "deepgram", "elevenlabs", "google", "ideogram"),
+        *("openai", "perplexity", "runway", "xai"),
+    )
+)
+_PROPRIETARY = "proprietary-license"
+# Notes of licences that come with weights, but are too vague for a key.
+_VAGUELY_OPEN = re.compile(
+    r"open|non-commercial|qwen|llama|nvidia|nexusflow|https://huggingface\.co/.*", re.IGNORECASE
+)
 _WHOLE = {
     *("context_tokens", "max_output_tokens", "parameters", "active_parameters"),
     "embedding_length",
@@ -509,12 +530,14 @@ def _model(model_id: str, entries: Sequence[Entry]) -> dict[str, Any]:
     disagreements: dict[str, list[Any]] = {}
     for column in _FACTS:
         facts = [entry.facts[column] for entry in entries if column in entry.facts]
-        if facts:
-            chosen[column] = _agreed(facts)
+        best = _best(column, facts, entries, identity)
+        if best:
+            chosen[column] = best
             others = {_plain(fact.value) for fact in facts} - {_plain(chosen[column].value)}
             if others and column not in ("name", "hub_id"):
                 disagreements[column] = sorted(others, key=str)
     _add_from_name(identity, chosen)
+    _curate(model_id, chosen)
     maker = model_id.partition("/")[0]
     takes = chosen.get("modalities_in")
     row: dict[str, Any] = dict.fromkeys(_COLUMNS)
@@ -535,6 +558,84 @@ def _model(model_id: str, entries: Sequence[Entry]) -> dict[str, Any]:
     for column in ("modalities_in", "modalities_out"):
         row[column] = list(row[column]) if row[column] else []
     return row
+
+
+def _best(
+    column: str, facts: Sequence[Fact], entries: Sequence[Entry], identity: Identity
+) -> Fact | None:
+    if column == "open_weights":
+        return _openness(entries, identity)
+    if column == "licence_note":
+        facts = _clearest_licences(facts)
+    return _agreed(facts) if facts else None
+
+
+def _clearest_licences(facts: Sequence[Fact]) -> Sequence[Fact]:
+    """Those that say most: a licence that is known, then a vague one, then "proprietary"."""
+    keys = [licences.by_id(fact.value) for fact in facts]
+    known = [fact for fact, key in zip(facts, keys, strict=True) if key not in (None, _PROPRIETARY)]
+    vague = [fact for fact in facts if _is_open_licence(fact.value)]
+    return known or vague or facts
+
+
+def _is_open_licence(note: str) -> bool:
+    """Whether whoever states this licence has weights to give, be it with conditions."""
+    key = licences.by_id(note)
+    return key != _PROPRIETARY if key else bool(_VAGUELY_OPEN.fullmatch(note))
+
+
+def _openness(entries: Sequence[Entry], identity: Identity) -> Fact | None:
+    """Whether the weights can be had: a hub, the maker and a licence know better than hosts."""
+    ranked: list[tuple[int, Fact]] = []
+    for entry in entries:
+        said, licence = entry.facts.get("open_weights"), entry.facts.get("licence_note")
+        if said and not _is_empty_denial(said, entry, identity):
+            ranked.append((_openness_rank(said), said))
+        # A licence beside "closed" is that of the code.
+        if licence and _is_open_licence(licence.value) and (said is None or said.value):
+            source = f"the licence {licence.value}, {licence.source}"
+            ranked.append((1, Fact(True, licence.trust, source)))
+        hub = entry.facts.get("hub_id")
+        if hub and said is None:
+            ranked.append((0, Fact(True, hub.trust, f"on the hub, {hub.source}")))
+    best = min((rank for rank, _ in ranked), default=None)
+    return _agreed([fact for rank, fact in ranked if rank == best]) if ranked else None
+
+
+def _openness_rank(said: Fact) -> int:
+    """0 best: "open" by a hub or the maker; 1 a licence; 2 "closed" by those; 3 most hosts."""
+    if said.trust >= _TRUST_OF_HOSTS:
+        return 3
+    return 0 if said.value else 2
+
+
+def _is_empty_denial(said: Fact, entry: Entry, identity: Identity) -> bool:
+    """A host's "closed" of a model with its size in the name: closed models have none there."""
+    if said.value or entry.published.preference not in _HOSTS:
+        return False
+    if identity.size:
+        return True
+    return entry.published.source in _CALL_ALL_CLOSED and identity.maker not in _CLOSED_MAKERS
+
+
+def _curate(model_id: str, chosen: dict[str, Fact]) -> None:
+    """`facts.csv`: what the sources have wrong or leave out; an empty value is not known."""
+    for row in makers.table("facts.csv"):
+        if row["model_id"] != model_id:
+            continue
+        column, text = row["column"], row["value"]
+        if not text:
+            chosen.pop(column, None)
+            continue
+        chosen[column] = Fact(_typed(column, text), 0, row["source"])
+        if column == "licence_note" and _is_open_licence(text):
+            chosen["open_weights"] = Fact(True, 0, f"the licence {text}, {row['source']}")
+
+
+def _typed(column: str, text: str) -> Any:
+    if column in _WHOLE:
+        return int(text)
+    return _truth(text) if column == "open_weights" else text
 
 
 def _agreed(facts: Sequence[Fact]) -> Fact:
@@ -588,7 +689,9 @@ def _variant(identity: Identity) -> str | None:
 
 
 def _link_bases(catalogue: list[dict[str, Any]]) -> None:
-    """A quantisation points at its model, an instruction-tuned model at the base of that name."""
+    """A quantisation points at its model, a tuned model at the base of that name or of its card."""
+    curated = {row["model_id"]: row["base_model_id"] for row in makers.table("bases.csv")}
+    by_id = {row["id"]: row for row in catalogue}
     by_key = {}
     for row in catalogue:
         identity = parse(row["id"])
@@ -597,20 +700,32 @@ def _link_bases(catalogue: list[dict[str, Any]]) -> None:
         identity = parse(row["id"])
         snapshot = str(identity.snapshot or "")
         *rest, tuning, quantisation = identity.key
-        base = None
+        base = by_id.get(curated.get(row["id"], ""))
         if quantisation:
             base = by_key.get((*rest, tuning, "", snapshot))
-            _inherit(row, base)
+            _inherit(row, base, _SHARED)
+        elif base:
+            _inherit(row, base, ())
+        elif tuning == "" and _is_language_model(row):
+            base = by_key.get((*rest, "base", "", snapshot))
         elif tuning in ("instruct", "chat"):
             bare = by_key.get((*rest, "", "", snapshot))
             base = by_key.get((*rest, "base", "", snapshot)) or bare
         row["base_model_id"] = base["id"] if base else None
 
 
-def _inherit(row: dict[str, Any], base: dict[str, Any] | None) -> None:
-    """What a quantisation shares with its model and nobody says of it."""
+def _is_language_model(row: Mapping[str, Any]) -> bool:
+    """Of other models, `base` is a size."""
+    return row["modalities_out"] in ([], ["text"]) and row["modalities_in"] != ["audio"]
+
+
+def _inherit(row: dict[str, Any], base: dict[str, Any] | None, columns: Sequence[str]) -> None:
+    """What a child shares with its model and nobody says of it; of open weights it is open."""
     sources = json.loads(row["fact_sources"])
-    for column in _SHARED:
+    if base and base["open_weights"] and not row["open_weights"]:
+        row["open_weights"] = True
+        sources["open_weights"] = f"its model, {base['id']}"
+    for column in columns:
         if base and row[column] in (None, []) and base[column] not in (None, []):
             row[column] = base[column]
             sources[column] = f"its model, {base['id']}"

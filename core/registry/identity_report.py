@@ -80,6 +80,7 @@ class Scores:
 
     Attributes:
         precision: Of the sampled merges that stand, those that people call the same model.
+        precision_as_drawn: The same of all sampled merges, those mended since too.
         precision_everywhere: Of all labelled pairs that it merges, whatever their kind, the same.
         hard_kept_apart: Of the hard pairs that people call different, those kept apart.
         recall: Of near names that people call the same model, those put together.
@@ -87,6 +88,7 @@ class Scores:
     """
 
     precision: Share
+    precision_as_drawn: Share
     precision_everywhere: Share
     hard_kept_apart: Share
     recall: Share
@@ -149,13 +151,15 @@ def report(folder: Path, model_of: Mapping[tuple[str, str, str], str | None]) ->
 def scores(judged: Sequence[Judged]) -> Scores:
     """The figures on these pairs; what people left open counts nowhere."""
     known = [pair for pair in judged if pair.label]
-    merges = [pair for pair in known if pair.kind == "merge" and pair.merged]
+    drawn = [pair for pair in known if pair.kind == "merge"]
+    merges = [pair for pair in drawn if pair.merged]
     merged = [pair for pair in known if pair.merged]
     hard = [pair for pair in known if pair.kind.startswith("hard") and pair.label == "different"]
     same = [pair for pair in known if pair.kind == "recall" and pair.label == "same"]
     strata = sorted({pair.stratum for pair in same})
     return Scores(
         precision=_share(merges, lambda pair: pair.label == "same"),
+        precision_as_drawn=_share(drawn, lambda pair: pair.label == "same"),
         precision_everywhere=_share(merged, lambda pair: pair.label == "same"),
         hard_kept_apart=_share(hard, lambda pair: not pair.merged),
         recall=_share(same, lambda pair: pair.merged),

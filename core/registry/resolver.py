@@ -84,7 +84,7 @@ _SEVERAL = re.compile(
 )
 _ROUTER = re.compile(r"^(?:kilo-auto|openrouter/auto)/")
 _FINE_TUNED_BY_A_CUSTOMER = re.compile(r"^ft:")
-_TEST = re.compile(r"^(?:simple/model1|neurips/local|test-\d+b|.*internal-testing/.*)$")
+_TEST = re.compile(r"^(?:simple/model1|neurips/local|(?:.*/)?test-.+|.*internal-testing/.*)$")
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ SAME = [
     ("google/gemini-flash-1.5", "gemini-1.5-flash-latest"),
     ("mistralai/Mistral-Nemo-Instruct-2407", "mistral-nemo-instruct-2407"),
     ("Amazon-Nova-Pro-v1:0 (FC)", "amazon/nova-pro", "Amazon Nova Pro 1.0"),
-    ("moonshotai/Kimi-K2-Instruct", "Kimi K2"),
+    ("moonshotai/Kimi-K2-Instruct", "kimi-k2-0711-preview"),
     ("Llama 4 Maverick", "meta.llama4-maverick-17b-instruct-v1:0"),
     ("meta-llama/Llama-2-7b-hf", "NousResearch/Llama-2-7b-hf"),
     ("Qwen/Qwen3-235B-A22B", "Qwen3 235B A22B diff, no think, Alibaba API"),
@@ -111,7 +111,9 @@ def test_every_pair_of_different_examples_stays_apart_when_resolved_together() -
     ("name", "rule"),
     [
         ("R1", "ambiguous name"),
+        ("Kimi K2", "ambiguous name"),
         ("simple/model1", "a test entry"),
+        ("bigscience/test-bloomd-6b3", "a test entry"),
         ("Example-Model-v2.0", "not a model"),
         ("openrouter/auto", "not a model"),
         ("ft:gpt-4o-2024-08-06", "a customer's fine-tune"),
@@ -233,6 +235,7 @@ def test_precision_counts_merges_and_recall_counts_pairs_people_call_the_same() 
         ]
     )
     assert scores.precision == Share(1, 2)
+    assert scores.precision_as_drawn == Share(1, 2)
     assert scores.precision_everywhere == Share(2, 4)
     assert scores.hard_kept_apart == Share(1, 2)
     assert scores.recall == scores.recall_by_stratum["chat boards"] == Share(1, 2)
