@@ -93,7 +93,7 @@ def _ways_on(context: SessionContext, found: Ranking, model: pd.Series) -> None:
 
 def _neighbour(table: pd.DataFrame, key: str) -> list[str]:
     """The model to compare one with: the next in rank, for the last the one before; or none."""
-    keys = table["id"].dropna().tolist()
+    keys = [str(each) for each in table["id"].dropna()]
     at = keys.index(key)
     return keys[at + 1 : at + 2] or keys[max(at - 1, 0) : at]
 

@@ -95,7 +95,7 @@ class Combiner:
         """How many of these models each board lists."""
         chosen = np.zeros(self._listed.shape[0])
         chosen[models] = 1.0
-        return np.rint(self._listed.T @ chosen).astype(np.int64)
+        return np.asarray(np.rint(self._listed.T @ chosen), np.int64)
 
 
 def rank_bounds(low: Floats, high: Floats) -> tuple[Indices, Indices]:

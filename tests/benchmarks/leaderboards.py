@@ -110,3 +110,7 @@ def _frame(scores: pd.DataFrame) -> tuple[pd.DataFrame, Task]:
         TaskBoard(key, key, key, "made up", (Benchmark(key, "all", "score"),)) for key in keys
     )
     return frame, Task("synthetic", "Synthetic", boards)
+
+
+if __name__ == "__main__":
+    main()
