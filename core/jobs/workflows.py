@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from core.jobs import crud, processes
-from core.kernel import clock, database
+from core.kernel import database
 from core.kernel.errors import BudError, InvalidInput
 
 _WRITE_INTERVAL_S = 0.25
