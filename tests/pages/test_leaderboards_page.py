@@ -126,6 +126,8 @@ def test_boards_stand_as_published_and_wrong_links_say_so(bud: Bud, member_page:
     expect(page.get_by_text("There is no task 'cooking'.")).to_be_visible()
     bud.open(page, "leaderboards?max_b=0.001&task=tools")
     expect(page.get_by_text("No model fits")).to_be_visible()
+    page.get_by_role("button", name="Compare models").click()
+    expect(page.get_by_text("Choose two to six models")).to_be_visible()
 
 
 def test_it_fits_wide_and_narrow_screens(bud: Bud, window: Window) -> None:
