@@ -1,3 +1,3 @@
 """Plugins of the whole test run; fixtures are in tests/conftest.py."""
 
-pytest_plugins = ["tests.plugins.allowed_skips"]
+pytest_plugins = ["tests.plugins.allowed_skips", "tests.plugins.groups"]

@@ -23,9 +23,9 @@ FAILED_VARIABLE = "BUD_FAILED_CHECKS"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _BROWSER_WAIT_S = 300
 _PYTEST = (
-    # In the order of the folders, so that the quick unit tests fill what is left at the end; and
-    # one worker more than cores, because tests of browsers and processes wait half of the time.
-    *("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "--durations", "20", "-ra"),
+    # Grouped by `tests/plugins/groups.py`; one worker more than cores, because tests of browsers
+    # and processes wait half of the time.
+    *("-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder", "--durations", "20", "-ra"),
     *("--cov", "--cov-branch", "--cov-report", "term:skip-covered"),
 )
 

@@ -20,15 +20,21 @@ from core.leaderboards.scores import source_url
 from core.leaderboards.tasks import find
 
 _MOST, _LEAST = 6, 2
+# The models last compared: the address of the page before can still arrive after a change of pages.
+_KEPT = "compare-kept"
 
 
 def compare_view(context: SessionContext) -> None:
     """Choose models, then look at them side by side."""
     names = leaderboards.listed_models(context.actor, context.project_id)
+    kept = [each for each in st.session_state.get(_KEPT, []) if each in names]
+    if kept and not st.query_params.get_all("models") and not st.session_state.get("models"):
+        st.session_state["models"] = kept
     chosen = st.multiselect(
         "Models",
         list(names),
         key="models",
+        on_change=_forget_when_cleared,
         bind="query-params",
         max_selections=_MOST,
         placeholder="Type a name; two to six models",
@@ -45,6 +51,7 @@ def compare_view(context: SessionContext) -> None:
             page="leaderboards",
         )
         return
+    st.session_state[_KEPT] = chosen
     use = st.selectbox(
         "Licence allows", leaderboards.uses(), index=_asked_use(), key="use", bind="query-params"
     )
@@ -52,6 +59,11 @@ def compare_view(context: SessionContext) -> None:
     _prices(chosen, names)
     _scores(context, chosen, names)
     _by_board(context, chosen, names)
+
+
+def _forget_when_cleared() -> None:
+    if not st.session_state.get("models"):
+        st.session_state.pop(_KEPT, None)
 
 
 def _asked_use() -> int:

@@ -30,6 +30,7 @@ def test_the_catalogue_is_searched_and_the_address_carries_it(member_page: Page,
     tools = page.locator(".st-key-facet-can").get_by_text("tools", exact=False)
     expect(tools).to_contain_text(str(everything.facets["tools"]["yes"]))
     tools.click()
+    page.wait_for_url(re.compile("can=tools"))
     verdict = page.locator(".st-key-facet-verdict")
     verdict.get_by_text("allowed", exact=False).first.click()
     page.wait_for_url(re.compile("verdict=yes"))

@@ -11,7 +11,7 @@ from playwright.sync_api import Error as PlaywrightError
 
 from core.accounts import services as accounts
 from core.projects import services as projects
-from tests.browsing import EMAIL, Bud, looks, settle, shot
+from tests.browsing import EMAIL, Bud, looks, settle, shot, wait_for
 
 
 def _select(page: Page, name: str, row: int) -> None:
@@ -109,9 +109,11 @@ def test_a_project_is_made_chosen_and_gets_a_member(bud: Bud, admin_page: Page) 
     expect(page.get_by_role("heading", name="Who works in Research")).to_be_visible()
     page.get_by_role("radiogroup", name=f"Role of {user.email}").get_by_text("member").click()
     research = projects.get_project(bud.actor, "Research")
-    page.wait_for_timeout(100)
-    settle(page)
-    assert accounts.get_user(bud.actor, user.id).projects[research.id] == "member"
+
+    def role() -> str | None:
+        return accounts.get_user(bud.actor, user.id).projects.get(research.id)
+
+    wait_for("they are a member", lambda: role() == "member")
 
     page.get_by_role("link", name="Users").click()
     expect(page.get_by_role("heading", name="Users", exact=True)).to_be_visible()

@@ -49,7 +49,7 @@ def test_a_fine_tune_of_the_project_stands_under_its_base(data_dir: Path, admin:
         }
     node = relatives.node_id(registry.get_model(admin, starter.id))
     family = relatives.family_of(admin, "prj_default", node)
-    assert family.ancestors == ("qwen/qwen3-8b",)
+    assert family.ancestors == ("qwen/qwen3-8b", "qwen/qwen3-8b-base")
     assert family.other_bases == ("someone/else",)
     kinds = {child.id: child.relation for child in family.root.children}
     assert kinds == {node: "finetune", "qwen/qwen3-8b-fp8": "quantized"}
