@@ -25,7 +25,7 @@ _BROWSER_WAIT_S = 300
 _PYTEST = (
     # Grouped by `tests/plugins/groups.py`; one worker more than cores, because tests of browsers
     # and processes wait half of the time.
-    *("-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder", "--durations", "20", "-ra"),
+    *("-n", "3", "--no-loadscope-reorder", "--durations", "20", "-ra"),
     *("--cov", "--cov-branch", "--cov-report", "term:skip-covered"),
 )
 

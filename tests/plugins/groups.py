@@ -1,27 +1,34 @@
 """Which tests share a worker: those of a file; and pages, of which only two browsers run at once.
 
-Pages come first: the quick tests fill what is left of the other workers' time.
+Pages come first: the quick tests fill what is left of the workers' time.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
+_PAGES = Path(__file__).parents[1] / "pages"
 _BROWSERS = 2
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Name each test's group, and put the pages first."""
-    pages = sorted({item.path for item in items if _is_page(item.path)})
-    for item in items:
-        is_page = item.path in pages
-        group = f"pages-{pages.index(item.path) % _BROWSERS}" if is_page else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: not _is_page(item.path))
+    """Put the pages first."""
+    items.sort(key=lambda item: item.path.parent != _PAGES)
 
 
-def _is_page(path: Path) -> bool:
-    return path.parent.name == "pages"
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Hand out whole groups."""
+    return _Scheduling(config, log)
+
+
+class _Scheduling(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0])
+        if file.parent.name != _PAGES.name:
+            return str(file)
+        pages = sorted(page.name for page in _PAGES.glob("test_*.py"))
+        return f"pages {pages.index(file.name) % _BROWSERS}"

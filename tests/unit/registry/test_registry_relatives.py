@@ -51,5 +51,7 @@ def test_a_fine_tune_of_the_project_stands_under_its_base(data_dir: Path, admin:
     family = relatives.family_of(admin, "prj_default", node)
     assert family.ancestors == ("qwen/qwen3-8b", "qwen/qwen3-8b-base")
     assert family.other_bases == ("someone/else",)
-    kinds = {child.id: child.relation for child in family.root.children}
+    assert family.root.id == "qwen/qwen3-8b-base"
+    (tuned,) = (child for child in family.root.children if child.id == "qwen/qwen3-8b")
+    kinds = {child.id: child.relation for child in tuned.children}
     assert kinds == {node: "finetune", "qwen/qwen3-8b-fp8": "quantized"}
