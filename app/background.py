@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from app import internal
-from app.retention import Pruner
+from app import internal, retention
 from core.deployments import workflows as _deployment_workflows  # noqa: F401 (registers kinds)
 from core.deployments.reconciler import Reconciler
 from core.jobs import engine
-from core.leaderboards.refreshes import Refresher
+from core.kernel.actor import Actor
+from core.kernel.periodic import Periodic
+from core.leaderboards import refreshes
 from core.metrics.calibration import Calibrator
 from core.metrics.ingest import Ingester
 from core.registry import workflows as _registry_workflows  # noqa: F401 (registers kinds)
 from core.routing import services as routing
-from core.routing.keeper import Keeper
 from core.simulation import search_workflow as _search_workflow  # noqa: F401 (registers kinds)
 from core.simulation import workflows as _simulation_workflows  # noqa: F401 (registers kinds)
 
@@ -26,13 +26,22 @@ log = logging.getLogger(__name__)
 class _Running:
     reconciler: Reconciler
     ingester: Ingester
-    keeper: Keeper
-    pruner: Pruner
-    calibrator: Calibrator
-    refresher: Refresher
+    periodic: list[Periodic]
 
 
 _running: _Running | None = None
+
+
+def _periodic() -> list[Periodic]:
+    actor = Actor.system()
+    return [
+        # What no event tells of: dated prices, and changes of a process that died.
+        Periodic("routes", routing.publish, every_s=5),
+        Periodic("calibrator", Calibrator().run, every_s=15),
+        Periodic("board-refresher", lambda: refreshes.start_due(actor), every_s=3600),
+        # Not while the app starts.
+        Periodic("retention", lambda: retention.prune(actor), every_s=86_400, first_after_s=300),
+    ]
 
 
 def start() -> None:
@@ -43,15 +52,13 @@ def start() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     routing.subscribe()
     routing.publish()
-    _running = _Running(Reconciler(), Ingester(), Keeper(), Pruner(), Calibrator(), Refresher())
+    _running = _Running(Reconciler(), Ingester(), _periodic())
     _running.ingester.start()
-    _running.keeper.start()
     internal.start()
     _running.reconciler.start()
     engine.launch()
-    _running.pruner.start()
-    _running.calibrator.start()
-    _running.refresher.start()
+    for each in _running.periodic:
+        each.start()
 
 
 def stop() -> None:
@@ -60,11 +67,9 @@ def stop() -> None:
     if _running is None:
         return
     internal.stop()
-    _running.refresher.stop()
-    _running.calibrator.stop()
-    _running.pruner.stop()
+    for each in _running.periodic:
+        each.stop()
     engine.shutdown()
     _running.reconciler.stop()
-    _running.keeper.stop()
     _running.ingester.stop()
     _running = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -15,10 +14,6 @@ from core.kernel.settings import settings
 from core.metrics import services as metrics
 
 log = logging.getLogger(__name__)
-
-_EVERY_S = 86_400.0
-# Not while the app starts.
-_FIRST_AFTER_S = 300.0
 
 
 def prune(actor: Actor) -> dict[str, int]:
@@ -39,26 +34,3 @@ def prune(actor: Actor) -> dict[str, int]:
             log.exception("old %s could not be deleted; it is tried again tomorrow", name)
     log.info("deleted as too old: %s", pruned)
     return pruned
-
-
-class Pruner:
-    """One thread in the app."""
-
-    def __init__(self, first_after_s: float = _FIRST_AFTER_S) -> None:
-        self._wait_s = first_after_s
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="retention", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop; what is being deleted is finished first."""
-        self._stopping.set()
-        self._thread.join(timeout=5)
-
-    def _loop(self) -> None:
-        while not self._stopping.wait(self._wait_s):
-            prune(Actor.system())
-            self._wait_s = _EVERY_S

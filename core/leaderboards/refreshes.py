@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from datetime import timedelta
 
 import pandas as pd
@@ -18,12 +16,9 @@ from core.leaderboards.adapters.boards import BOARDS
 from core.leaderboards.models import BoardRefresh
 from core.leaderboards.schemas import RefreshView
 
-log = logging.getLogger(__name__)
-
 _PERMISSION = "leaderboard:refresh"
 # Boards belong to no project, but every job does.
 _PROJECT = "prj_default"
-_EVERY_S = 3600.0
 
 
 def start(actor: Actor, project_id: str, board: str) -> tuple[RefreshView, str]:
@@ -139,31 +134,6 @@ def revert(actor: Actor, board: str) -> None:
     with database.transaction() as tx:
         audit.record(tx, actor, "board.reverted", f"board:{board}")
         path.unlink()
-
-
-class Refresher:
-    """One thread in the app: fetches boards when they are due; an admin applies what differs."""
-
-    def __init__(self, every_s: float = _EVERY_S) -> None:
-        self._every_s = every_s
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="board-refresher", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop."""
-        self._stopping.set()
-        self._thread.join(timeout=5)
-
-    def _loop(self) -> None:
-        while not self._stopping.wait(self._every_s):
-            try:
-                start_due(Actor.system())
-            except Exception:
-                log.exception("boards could not be refreshed")
 
 
 def start_due(actor: Actor) -> list[str]:

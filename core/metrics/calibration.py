@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,7 +34,6 @@ _WINDOW = timedelta(days=7)
 # Fewer output tokens time the gateway and the sampling of one token, not the steps.
 _LEAST_OUTPUT_TOKENS = 8
 _LEAST_REQUESTS = 3
-_EVERY_S = 15.0
 # A calibration is renewed when a quarter more requests were measured, or an hour has passed.
 _GROWTH = 1.25
 _RENEW_AFTER = timedelta(hours=1)
@@ -231,31 +229,13 @@ def _median_log_ratio(measured: Sequence[float], predicted: Sequence[float]) -> 
 
 
 class Calibrator:
-    """One thread in the app: after new requests it calibrates the deployments that ran them."""
+    """After new requests it calibrates the deployments that ran them."""
 
-    def __init__(self, every_s: float = _EVERY_S) -> None:
-        self._every_s = every_s
+    def __init__(self) -> None:
         self._seen_at = clock.now()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="calibrator", daemon=True)
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop."""
-        self._stopping.set()
-        self._thread.join(timeout=5)
-
-    def _loop(self) -> None:
-        while not self._stopping.wait(self._every_s):
-            try:
-                self._calibrate_all()
-            except Exception:
-                log.exception("deployments could not be calibrated")
-
-    def _calibrate_all(self) -> None:
+    def run(self) -> None:
+        """Calibrate, when requests came in since the last time."""
         with store.remote_or_local() as metrics:
             ingested_at = metrics.last_ingested_at()
         if ingested_at is None or ingested_at <= self._seen_at:

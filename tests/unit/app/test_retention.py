@@ -23,6 +23,7 @@ from core.kernel.audit import AuditEntry
 from core.kernel.crypto import Secret
 from core.kernel.database import Base
 from core.kernel.errors import PermissionDenied
+from core.kernel.periodic import Periodic
 from core.kernel.settings import settings
 from core.metrics import ingest, segments, services, store
 from core.metrics.schemas import StoredFact, Window
@@ -173,7 +174,7 @@ def test_only_admins_delete(bud: Path) -> None:
 
 def test_the_thread_prunes_on_its_own(bud: Path, admin: Actor) -> None:
     _ended_job(admin, 11 * DAY)
-    pruner = retention.Pruner(first_after_s=0.01)
+    pruner = Periodic("retention", lambda: retention.prune(admin), 3600, first_after_s=0.01)
     pruner.start()
     _until(lambda: not jobs.list_jobs(admin, PROJECT))
     pruner.stop()

@@ -78,7 +78,7 @@ def test_of_several_results_of_a_model_the_best_counts(admin: Actor) -> None:
     ("source", "url"),
     [
         ("a-b/c.d@0123456789ab (2026-01-01) rev=1", "https://github.com/a-b/c.d/tree/0123456789ab"),
-        ("x.csv: litellm 1.109.1 (PyPI, MIT)", "https://pypi.org/project/litellm/1.109.1/"),
+        ("x.csv: litellm 1.109.1 (PyPI, MIT)", "https://github.com/BerriAI/litellm"),
         ("Our support tickets (2026-11-01)", ""),
     ],
 )

@@ -15,10 +15,10 @@ from core.kernel import clock, database
 from core.kernel.actor import Actor
 from core.kernel.crypto import Secret
 from core.kernel.keys import keyring
+from core.kernel.periodic import Periodic
 from core.prices import services as prices
 from core.registry import services as registry
 from core.routing import services as routing
-from core.routing.keeper import Keeper
 
 PROJECT = "prj_default"
 
@@ -144,7 +144,7 @@ def test_what_changes_by_time_alone_is_published_too(data_dir: Path, admin: Acto
         valid_from=clock.now() + timedelta(seconds=0.5),
     )
     assert _table().routes[0].price is None
-    keeper = Keeper(every_s=0.1)
+    keeper = Periodic("routes", routing.publish, every_s=0.1)
     keeper.start()
     try:
         deadline = time.monotonic() + 10
