@@ -31,10 +31,10 @@ def build(
 ) -> None:
     """Make the catalogue, its names and prices, and the scores from a folder of CSV files."""
     from core.leaderboards import scores_build
-    from core.registry import catalogue_build
+    from core.registry import catalogue_build, catalogue_files
 
     built = catalogue_build.build(folder)
-    rows = catalogue_build.read_csv(folder, scores_build.FILE)
+    rows = catalogue_files.read_csv(folder, scores_build.FILE)
     scores = scores_build.build(rows, built.model_ids())
     catalogue_build.write(built)
     scores_build.write(scores)
