@@ -228,6 +228,8 @@ def looks(page: Page, name: str) -> None:
     """
     assert page.viewport_size is not None
     width = page.viewport_size["width"]
+    # Inputs and tables come after the script has run; a picture of their places shows nothing.
+    expect(page.get_by_test_id("stSkeleton")).to_have_count(0, timeout=PAGE_TIMEOUT_MS)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for look in ("light", "dark"):
         page.emulate_media(color_scheme=look)
