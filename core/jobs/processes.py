@@ -11,6 +11,7 @@ from contextlib import suppress
 import psutil
 
 _POLL_S = 0.02
+_KILL_TIMEOUT_S = 2.0
 
 
 def leader_started_s(group: int) -> float | None:
@@ -35,17 +36,24 @@ def end(groups: Iterable[int], grace_s: float) -> None:
     """End process groups and all descendants: SIGTERM, and SIGKILL after `grace_s` seconds.
 
     Descendants are looked up before the first signal: one that made a session of its own has
-    another group, and loses its parent as soon as that dies.
+    another group, and loses its parent as soon as that dies. Returns once they are gone.
     """
     groups = set(groups) - {os.getpgrp()}
     if not groups:
         return
     tree = _tree(groups)
     _signal(groups, tree, signal.SIGTERM)
-    deadline_s = time.monotonic() + grace_s
+    _wait(tree, grace_s)
+    tree |= _tree(groups)
+    _signal(groups, tree, signal.SIGKILL)
+    # On a busy machine a process dies a while after the signal: whoever asks shall find it gone.
+    _wait(tree, _KILL_TIMEOUT_S)
+
+
+def _wait(tree: set[psutil.Process], timeout_s: float) -> None:
+    deadline_s = time.monotonic() + timeout_s
     while any(_lives(process) for process in tree) and time.monotonic() < deadline_s:
         time.sleep(_POLL_S)
-    _signal(groups, tree | _tree(groups), signal.SIGKILL)
 
 
 def _tree(groups: set[int]) -> set[psutil.Process]:
