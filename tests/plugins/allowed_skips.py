@@ -1,12 +1,11 @@
 """A skip must be expected: one that `tests/allowed_skips.toml` does not list fails the run.
 
-The reasons of all skips are printed, and so are the static checks that `bud test` saw failing.
+The reasons of all skips are printed.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import os
 import tomllib
 from pathlib import Path
 
@@ -46,10 +45,6 @@ class AllowedSkips:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        failed_checks = os.environ.get("BUD_FAILED_CHECKS")
-        if failed_checks:
-            terminalreporter.section("checks that failed before the tests", red=True)
-            terminalreporter.line(failed_checks)
         if self.expected:
             terminalreporter.section("skipped, as tests/allowed_skips.toml allows")
             for test, reason in self.expected:

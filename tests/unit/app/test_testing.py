@@ -56,37 +56,41 @@ def test_an_expected_failure_is_no_skip(tmp_path: Path) -> None:
     assert run_pytest(tmp_path, test).returncode == 0
 
 
-def test_failed_checks_are_shown_beside_the_tests(tmp_path: Path) -> None:
-    run = run_pytest(tmp_path, "def test_a(): pass\n", BUD_FAILED_CHECKS="mypy --strict")
-    assert "checks that failed before the tests" in run.stdout
-    assert "mypy --strict" in run.stdout
-
-
+@pytest.mark.parametrize("slow", [False, True])
 @pytest.mark.parametrize(
-    ("failed", "pytest_status", "status"),
-    [([], 0, 0), (["ruff check"], 0, 1), ([], 1, 1), (["ruff check"], 2, 2)],
+    ("check_status", "pytest_status", "status"), [(0, 0, 0), (1, 0, 1), (0, 1, 1), (1, 2, 2)]
 )
 def test_any_failure_fails_the_whole(
-    failed: list[str], pytest_status: int, status: int, monkeypatch: pytest.MonkeyPatch
+    check_status: int, pytest_status: int, status: int, slow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: dict[str, str] = {}
-
-    def run_tests(_arguments: object, environment: dict[str, str]) -> int:
-        given.update(environment)
-        return pytest_status
-
+    said: list[str] = []
+    fails = ("-c", f"print('why'); raise SystemExit({check_status})")
+    passes = ("-c", "")
+    checks = {"types": passes, "style": fails} if slow else {"style": fails, "types": passes}
+    monkeypatch.setattr(testing, "_CHECKS", checks)
+    monkeypatch.setattr(testing.generated_docs, "stale", list)
     monkeypatch.setattr(testing, "find_browser", lambda _: "/usr/bin/browser")
-    monkeypatch.setattr(testing, "_static_checks", lambda _: failed)
-    monkeypatch.setattr(testing, "_pytest", run_tests)
-    assert testing.run([], say=print) == status
-    assert given["BUD_FAILED_CHECKS"] == ", ".join(failed)
-    assert given["BUD_BROWSER"] == "/usr/bin/browser"
+    monkeypatch.setattr(testing, "_pytest", lambda *_: said.append("tests") or pytest_status)
+    assert testing.run([], say=said.append) == status
+    assert ("Failed beside the tests: style" in said) == (check_status != 0)
+    assert ("    why" in said) == (check_status != 0)
+    # The last check is waited for once the tests are over.
+    style = next(index for index, line in enumerate(said) if "style (" in line)
+    assert (style > said.index("tests")) == slow
+
+
+def test_stale_docs_fail_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(testing, "_CHECKS", {"types": ("-c", "")})
+    monkeypatch.setattr(testing.generated_docs, "stale", lambda: ["docs/settings.md"])
+    monkeypatch.setattr(testing, "find_browser", lambda _: "")
+    monkeypatch.setattr(testing, "_pytest", lambda *_: 0)
+    assert testing.run([], say=print) == 1
 
 
 def test_with_arguments_only_pytest_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
     monkeypatch.setattr(testing, "find_browser", lambda _: "")
-    monkeypatch.setattr(testing, "_static_checks", lambda _: pytest.fail("not asked for"))
+    monkeypatch.setattr(testing, "_start", lambda *_: pytest.fail("not asked for"))
     monkeypatch.setattr(testing, "_pytest", lambda arguments, _: seen.append(arguments) or 0)
     assert testing.run(["tests/unit", "-x"], say=print) == 0
     assert seen == [["tests/unit", "-x"]]
