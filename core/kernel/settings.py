@@ -75,8 +75,49 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=365,
-        description="Days after which the boards of the leaderboards are fetched anew; an admin "
-        "applies what differs. 0 fetches only on request.",
+        description="Days after which the boards of the leaderboards are fetched anew from GitHub; "
+        "an admin applies what differs. 0 fetches only on request.",
+    )
+    refresh_catalogue_days: int = Field(
+        0,
+        ge=0,
+        le=365,
+        description="Days after which the catalogue's sources (Hugging Face, models.dev, LiteLLM) "
+        "are fetched anew; an admin applies what differs. 0 fetches only on request.",
+    )
+    refresh_apply: bool = Field(
+        False,
+        description="Whether what a scheduled refresh finds is applied at once, instead of "
+        "waiting for an admin.",
+    )
+    stale_prices_days: int = Field(
+        90, ge=1, le=3650, description="Age in days from which a host's price is marked as old."
+    )
+    stale_facts_days: int = Field(
+        365,
+        ge=1,
+        le=3650,
+        description="Age in days from which a fact of the catalogue is marked as old.",
+    )
+    github_api_url: str = Field(
+        "https://api.github.com",
+        description="Where boards are asked for their newest commit; a mirror can stand here.",
+    )
+    github_raw_url: str = Field(
+        "https://raw.githubusercontent.com", description="Where the files of boards are read from."
+    )
+    hub_url: str = Field(
+        "https://huggingface.co",
+        description="Hub that the catalogue's open models are looked up on.",
+    )
+    models_dev_url: str = Field(
+        "https://models.dev/api.json",
+        description="models.dev's file of hosted models with their prices.",
+    )
+    litellm_prices_url: str = Field(
+        "https://raw.githubusercontent.com/BerriAI/litellm/main/"
+        "model_prices_and_context_window.json",
+        description="LiteLLM's file of hosted models with their prices.",
     )
     model_server_module: str = Field(
         "core.deployments.model_server",

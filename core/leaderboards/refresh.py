@@ -26,10 +26,11 @@ def frame(board: str, rows: Iterable[Row], source: str, day: str) -> pd.DataFram
     known = scores.metrics()
     known = known[known["board"] == board]
     made = made.merge(known[["variant", "metric", "copy_of"]], on=["variant", "metric"])
-    made["board"], made["source"] = board, source
+    made["board"] = board
+    noted = " rev=" + made["revision"]
+    made["source"] = source + noted.where(made["revision"] != "", "")
     made["date"] = made["date"].where(made["date"] != "", day)
     made["is_copy"] = made["copy_of"].notna()
-    made["is_self_reported"] = False
     pairs = made[["published_name", "organisation"]].drop_duplicates()
     models = {pair: model_of(*pair) for pair in pairs.itertuples(index=False, name=None)}
     names = zip(made["published_name"], made["organisation"], strict=True)

@@ -45,27 +45,44 @@ def _fetch(progress: Progress, refresh_id: str) -> None:
         board, tenant_id = row.board, row.tenant_id
     source = BOARDS[board]
     repository = Repository(source.repository, source.branch)
-    files = 0
-
-    def read(path: str) -> str:
-        nonlocal files
-        progress.check()
-        files += 1
-        progress.update(min(0.99, files / (files + 3)), path)
-        return repository.text(path)
-
+    files = _Files(repository, progress)
     try:
-        rows = list(source.rows(read))
+        rows = list(source.rows(files))
     except (KeyError, ValueError, AttributeError, TypeError) as error:
         raise UpstreamFailed(
             f"The files of {board} are not what they were: {type(error).__name__} {error}.",
             remedy="Update Bud; until then the board stays as it is.",
         ) from error
     fetched = refresh.frame(board, rows, repository.source, repository.commit.day)
-    progress.log(f"{len(fetched):,} figures of {files} files at {repository.commit.sha[:12]}")
+    progress.log(f"{len(fetched):,} figures of {files.count} files at {repository.commit.sha[:12]}")
     refresh.save(fetched, scores.pending_file(tenant_id, refresh_id))
     with database.transaction() as tx:
         _row(crud.refresh(tx, refresh_id)).source = repository.source
+
+
+class _Files:
+    """A repository's files; each that is read is told to the job, which may be cancelled."""
+
+    def __init__(self, repository: Repository, progress: Progress) -> None:
+        self._repository = repository
+        self._progress = progress
+        self.count = 0
+
+    def __call__(self, path: str) -> str:
+        self._tell(path)
+        return self._repository.text(path)
+
+    def data(self, path: str) -> bytes:
+        self._tell(path)
+        return self._repository.data(path)
+
+    def paths(self, folder: str) -> list[str]:
+        self._progress.update(None, f"the files below {folder}")
+        return self._repository.paths(folder)
+
+    def _tell(self, path: str) -> None:
+        self.count += 1
+        self._progress.update(min(0.99, self.count / (self.count + 3)), path)
 
 
 def _compare(progress: Progress, refresh_id: str) -> None:

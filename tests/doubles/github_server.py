@@ -1,4 +1,4 @@
-"""A double of GitHub: the newest commit of a repository, and its raw files, on loopback.
+"""A double of GitHub: a repository's newest commit, its tree and its raw files, on loopback.
 
 What it serves in the tests is written from the boards' public formats, with a few models.
 """
@@ -54,6 +54,12 @@ def serving(github: GitHub) -> Iterator[GitHub]:
 def _answer(github: GitHub, path: str) -> tuple[int, bytes]:
     if github.status != 200:
         return github.status, b""
+    if path.startswith("repos/") and "/git/trees/" in path:
+        _, owner, name, *_ = path.split("/")
+        start = f"{owner}/{name}/"
+        files = [each.removeprefix(start) for each in github.files if each.startswith(start)]
+        tree = [{"path": each, "type": "blob"} for each in files]
+        return 200, json.dumps({"sha": SHA, "tree": tree, "truncated": False}).encode()
     if path.startswith("repos/"):
         commit = {"sha": SHA, "commit": {"committer": {"date": f"{DAY}T12:00:00Z"}}}
         return 200, json.dumps(commit).encode()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 
+import pandas as pd
 import pytest
 
 from core.kernel.errors import UpstreamFailed
-from core.leaderboards import scores
+from core.leaderboards import refresh, scores
 from core.leaderboards.adapters.boards import BOARDS, Row
 
 _BFCL = """\ufeffRank,Overall Acc,Model,Model Link,Total Cost ($),Latency Mean (s),Organization
@@ -76,7 +78,49 @@ _ARENA = 'model,score,rating_q025,CI,avg_tokens\ngpt-4-turbo,82.63,80.46,"(-2.17
 _ZEBRA = [{"Model": "deepseek-R1", "Mode": "greedy", "Puzzle Acc": "78.7", "Cell Acc": "80.5"}]
 _ZERO = [{"Model": "deepseek-R1", "Mode": "greedy", "Acc": "78.7", "No answer": "0.0"}]
 
-FILES = {
+# As `scripts/generate_cached_results.py` of embeddings-benchmark/results writes it.
+_MTEB = pd.DataFrame(
+    [
+        ("baai/bge-m3", "5617a9f61b028005", None, "STS17", "2025-01-02", "test", "en-en", 0.82),
+        ("baai/bge-m3", "0000000000000000", None, "STS17", "2024-01-02", "test", "en-en", 0.10),
+        ("baai/bge-m3", "external", None, "STS17", "2026-01-02", "test", "en-en", 0.99),
+        ("baai/bge-m3", "5617a9f61b028005", None, "STS17", "2025-01-02", "test", "ko-ko", 0.83),
+        ("baai/bge-m3", "5617a9f61b028005", "dim=64", "STS12", "2025-01-02", "test", "default", 0.7),
+        ("a/card-only", "external", None, "STS12", None, "test", "default", 0.78),
+        ("a/card-only", "external", None, "STS12", None, "validation", "default", 0.79),
+    ],
+    columns=["model_name", "model_revision", "experiment_name", "task_name", "date", "split",
+             "hf_subset", "main_score"],
+)  # fmt: skip
+# A row of its `benchmarks.json`, with the fields that it had when it was given up.
+_LLM_STATS = [
+    {
+        "benchmark_id": "gpqa",
+        "benchmark_name": "GPQA",
+        "score": 0.409,
+        "normalized_score": 0.409,
+        "is_self_reported": True,
+        "self_reported_source_link": "https://ai.google.dev/gemma/docs/core/model_card_3",
+        "verified_by_llmstats": False,
+        "analysis_method": "0-shot evaluation diamond",
+        "created_at": "2025-07-19T19:56:13.000000+00:00",
+    },
+    {"benchmark_id": "mmlu", "benchmark_name": "MMLU", "score": None},
+]
+
+
+def _parquet(table: pd.DataFrame) -> bytes:
+    file = io.BytesIO()
+    table.assign(date=pd.to_datetime(table["date"], utc=True)).to_parquet(file, index=False)
+    return file.getvalue()
+
+
+FILES: dict[str, dict[str, str | bytes]] = {
+    "MTEB": {"__cached_results.parquet": _parquet(_MTEB)},
+    "llm-stats": {
+        "data/organizations/google/models/gemma-3-12b-it/model.json": "{}",
+        "data/organizations/google/models/gemma-3-12b-it/benchmarks.json": json.dumps(_LLM_STATS),
+    },
     "BFCL": {"data_overall.csv": _BFCL},
     "Aider": {
         f"aider/website/_data/{page}.yml": _AIDER
@@ -111,6 +155,8 @@ FILES = {
 }
 # One figure of each: variant, metric, published name, score.
 EXPECTED = {
+    "MTEB": ("STS17/test", "main_score", "baai/bge-m3", 0.82),
+    "llm-stats": ("GPQA", "0-shot evaluation diamond", "gemma-3-12b-it", 0.409),
     "BFCL": ("v4 overall", "Overall Acc", "Qwen3-8B (FC)", 42.57),
     "Aider": ("polyglot_leaderboard", "pass_rate_2", "deepseek/deepseek-reasoner", 59.1),
     "AlpacaEval": (
@@ -128,9 +174,28 @@ EXPECTED = {
 }
 
 
+class _Files:
+    """A board's files, as its repository gives them."""
+
+    def __init__(self, files: dict[str, str | bytes]) -> None:
+        self._files = files
+
+    def __call__(self, path: str) -> str:
+        text = self._files[path]
+        assert isinstance(text, str)
+        return text.removeprefix("\ufeff")
+
+    def data(self, path: str) -> bytes:
+        content = self._files[path]
+        assert isinstance(content, bytes)
+        return content
+
+    def paths(self, folder: str) -> list[str]:
+        return [path for path in self._files if path.startswith(f"{folder}/")]
+
+
 def _read(board: str) -> list[Row]:
-    files = {path: text.removeprefix("\ufeff") for path, text in FILES[board].items()}
-    return list(BOARDS[board].rows(files.__getitem__))
+    return list(BOARDS[board].rows(_Files(FILES[board])))
 
 
 @pytest.mark.parametrize("board", BOARDS)
@@ -144,7 +209,8 @@ def test_a_board_is_read_in_the_words_of_the_metric_catalogue(board: str) -> Non
     headlines = known[known["headline"].eq(True)]
     headline = set(zip(headlines["variant"], headlines["metric"], strict=True))
     read = {(each.variant, each.metric) for each in rows}
-    assert read & headline
+    # What vendors report is ranked by nothing.
+    assert read & headline or (board == "llm-stats" and not headline)
     # What the catalogue does not name is dropped; most of a file must be known.
     assert len(read & names) >= 0.6 * len(read)
 
@@ -161,6 +227,25 @@ def test_what_is_no_figure_is_left_out() -> None:
         "airline/cost",
     }
     assert {each.date for each in _read("Aider")} == {"2025-01-25"}
+    assert len(_read("llm-stats")) == 1
+
+
+def test_what_vendors_report_is_marked_and_never_stands_before_what_was_measured() -> None:
+    found = {each.published_name: each for each in _read("MTEB")}
+    assert {name: each.is_self_reported for name, each in found.items()} == {
+        "baai/bge-m3": False,
+        "a/card-only": True,
+    }
+    made = refresh.frame("MTEB", found.values(), "x/y@abc (2026-11-20)", "2026-11-20")
+    assert sorted(made["source"]) == [
+        "x/y@abc (2026-11-20) rev=5617a9f6",
+        "x/y@abc (2026-11-20) rev=external",
+    ]
+    (report,) = _read("llm-stats")
+    assert (report.is_self_reported, report.date, report.organisation) == (
+        *(True, "2025-07-19"),
+        "google",
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,8 +256,16 @@ def test_what_is_no_figure_is_left_out() -> None:
         ("tau2-bench", "{}"),
         ("WildBench", "[]"),
         ("ZeroEval", "{}"),
+        ("llm-stats", ""),
     ],
 )
 def test_a_changed_format_is_refused_by_name(board: str, text: str) -> None:
+    paths = [path for path in FILES[board] if not path.startswith("data/organizations")]
     with pytest.raises(UpstreamFailed, match="format has changed"):
-        list(BOARDS[board].rows(lambda _path: text))
+        list(BOARDS[board].rows(_Files(dict.fromkeys(paths, text))))
+
+
+def test_a_changed_table_is_refused_by_its_column() -> None:
+    files = _Files({"__cached_results.parquet": _parquet(_MTEB.drop(columns="split"))})
+    with pytest.raises(UpstreamFailed, match="'split'"):
+        list(BOARDS["MTEB"].rows(files))

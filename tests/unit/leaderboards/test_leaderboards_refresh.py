@@ -15,7 +15,6 @@ from core.kernel import audit
 from core.kernel.actor import Actor
 from core.kernel.errors import Conflict, NotFound, PermissionDenied
 from core.leaderboards import refresh, refreshes, scores, services
-from core.leaderboards.adapters import github as github_adapter
 from core.leaderboards.adapters.boards import BOARDS, Row
 from core.projects import services as projects
 from tests.doubles.github_server import DAY, SHA, GitHub, serving
@@ -27,13 +26,13 @@ BOARD = "Vectara HHEM"
 @pytest.fixture
 def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[GitHub]:
     with serving(GitHub()) as running:
-        monkeypatch.setattr(github_adapter, "API_URL", running.url)
-        monkeypatch.setattr(github_adapter, "RAW_URL", running.url)
+        monkeypatch.setenv("BUD_GITHUB_API_URL", running.url)
+        monkeypatch.setenv("BUD_GITHUB_RAW_URL", running.url)
         yield running
 
 
 @pytest.fixture
-def running(data_dir: Path, quick_passwords: None, github: GitHub) -> Iterator[GitHub]:
+def running(github: GitHub, data_dir: Path, quick_passwords: None) -> Iterator[GitHub]:
     accounts.bootstrap("admin@example.org", None)
     projects.bootstrap()
     engine.launch()
@@ -120,7 +119,7 @@ def test_a_hub_that_is_down_or_a_file_that_is_broken_changes_nothing(
 
 def test_only_boards_with_a_connector_and_only_admins(data_dir: Path, admin: Actor) -> None:
     with pytest.raises(NotFound, match="cannot be refreshed") as error:
-        refreshes.start(admin, PROJECT, "MTEB")
+        refreshes.start(admin, PROJECT, "HELM")
     assert "BFCL" in error.value.remedy
     member = Actor("usr_m", "m@example.org", "ten_default", "member", {PROJECT: "admin"})
     for call in (

@@ -1,8 +1,4 @@
-"""One file a board: how its public files are read.
-
-MTEB (thousands of files) and llm-stats (what vendors report) have no connector: their shipped
-figures stay until a new version of Bud.
-"""
+"""One file a board: how its public files are read."""
 
 from core.leaderboards.adapters.boards import (
     aider,
@@ -10,14 +6,16 @@ from core.leaderboards.adapters.boards import (
     arena_hard,
     bfcl,
     evalplus,
+    llm_stats,
     lmarena,
+    mteb,
     open_asr,
     tau2,
     vectara,
     wildbench,
     zeroeval,
 )
-from core.leaderboards.adapters.boards.rows import Row, Source
+from core.leaderboards.adapters.boards.rows import Read, Row, Source
 
 BOARDS: dict[str, Source] = {
     "Aider": aider.SOURCE,
@@ -26,11 +24,13 @@ BOARDS: dict[str, Source] = {
     "BFCL": bfcl.SOURCE,
     "EvalPlus": evalplus.SOURCE,
     "LMArena": lmarena.SOURCE,
+    "MTEB": mteb.SOURCE,
     "Open ASR": open_asr.SOURCE,
     "Vectara HHEM": vectara.SOURCE,
     "WildBench": wildbench.SOURCE,
     "ZeroEval": zeroeval.SOURCE,
+    "llm-stats": llm_stats.SOURCE,
     "tau2-bench": tau2.SOURCE,
 }
 
-__all__ = ["BOARDS", "Row", "Source"]
+__all__ = ["BOARDS", "Read", "Row", "Source"]

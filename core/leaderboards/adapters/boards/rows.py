@@ -7,16 +7,33 @@ import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from core.kernel.errors import UpstreamFailed
 
-# Path in the repository → the file's text.
-Read = Callable[[str], str]
+
+class Read(Protocol):
+    """The files of a board's repository, at one commit."""
+
+    def __call__(self, path: str) -> str:
+        """A file's text."""
+
+    def data(self, path: str) -> bytes:
+        """A file as it is."""
+
+    def paths(self, folder: str) -> list[str]:
+        """Every file below a folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One published figure; `date` empty means the day of the commit."""
+    """One published figure.
+
+    Attributes:
+        date: Empty means the day of the commit.
+        revision: Of the model, where the board names it.
+        is_self_reported: What a vendor says of its own model.
+    """
 
     variant: str
     metric: str
@@ -27,6 +44,8 @@ class Row:
     link: str = ""
     licence_as_published: str = ""
     setting: str = ""
+    revision: str = ""
+    is_self_reported: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +92,7 @@ def figures(
     for metric, value in record.items():
         score = None if metric in left_out or isinstance(value, bool) else number(value)
         if score is not None:
-            yield Row(variant, metric, name, score, **about)
+            yield Row(variant, metric, name, score, **about)  # type: ignore[arg-type]
 
 
 def format_changed(what: str) -> UpstreamFailed:
