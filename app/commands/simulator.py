@@ -11,7 +11,7 @@ from app.commands import output
 from app.commands.output import Json
 
 group = typer.Typer(
-    help="The simulator's own model: show, train, validate, clean.", no_args_is_help=True
+    help="The simulator's own model: show, train, validate, clean, repeats.", no_args_is_help=True
 )
 
 _Workers = Annotated[int, typer.Option(help="Processes to work with.", min=1, max=64)]
@@ -74,3 +74,13 @@ def clean(
     counts = {str(name): int(n) for name, n in table["source"].value_counts().items()}
     rows = [(name, f"{n:,}") for name, n in counts.items()]
     output.show(counts, output.table(("source", "rows"), rows, empty="No rows."), as_json=as_json)
+
+
+@group.command()
+def repeats(as_json: Json = False) -> None:
+    """Print how far repeats of one configuration lie apart, and what explains it."""
+    from app import repeats_report
+    from core.simulation import repeats as analysis
+
+    report = analysis.of_shipped()
+    output.show(report, repeats_report.text(report), as_json=as_json)
