@@ -74,7 +74,7 @@ class Fingerprint:
     @property
     def size(self) -> int:
         """How many sequences it has."""
-        return self.shingles.total()
+        return max(0, len(self.words) - _SHINGLE_WORDS + 1)
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -100,6 +100,8 @@ def _without_copyright_lines(text: str) -> str:
 
 def differences(licence: Sequence[str], text: Sequence[str]) -> list[tuple[str, str]]:
     """Where the words of a text differ from those of a licence: what it lacks, what it has."""
+    if licence == text:  # the usual case, and the slowest for the matcher
+        return []
     matcher = SequenceMatcher(None, licence, text, autojunk=False)
     return [
         (" ".join(licence[start:end]), " ".join(text[text_start:text_end]))

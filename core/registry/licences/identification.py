@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import cache
 
 from core.kernel.errors import InvalidInput
@@ -92,8 +93,12 @@ def identify(text: str) -> Identified | None:
 
 def _shared(asked: Fingerprint) -> dict[str, int]:
     """How many sequences each licence shares with the text; those that share none are left out."""
-    candidates = {key for shingle in asked.shingles for key in _keys_by_shingle().get(shingle, ())}
-    return {key: asked.shared(_known()[key]) for key in sorted(candidates)}
+    by_shingle = _counts_by_shingle()
+    shared: Counter[str] = Counter()
+    for shingle, count in asked.shingles.items():
+        for key, known in by_shingle.get(shingle, ()):
+            shared[key] += min(count, known)
+    return dict(sorted(shared.items()))
 
 
 def _score(key: str, shared: int) -> int:
@@ -147,9 +152,10 @@ def _known() -> dict[str, Fingerprint]:
 
 
 @cache
-def _keys_by_shingle() -> dict[tuple[str, ...], list[str]]:
-    found: dict[tuple[str, ...], list[str]] = {}
+def _counts_by_shingle() -> dict[tuple[str, ...], list[tuple[str, int]]]:
+    """For each sequence the licences that have it, and how often: one pass finds all shared."""
+    found: dict[tuple[str, ...], list[tuple[str, int]]] = {}
     for key, fingerprint in _known().items():
-        for shingle in fingerprint.shingles:
-            found.setdefault(shingle, []).append(key)
+        for shingle, count in fingerprint.shingles.items():
+            found.setdefault(shingle, []).append((key, count))
     return found

@@ -41,6 +41,14 @@ RESEARCH = licences.USES["Research"]
         ("cc-by-nc-4.0", RESEARCH, "yes", ()),
         ("cc-by-nd-4.0", PUBLISH, "no", ("distribute_modified",)),
         ("mistral-research-0.1", INTERNAL, "no", ("commercial_use",)),
+        ("mistral-non-production-0.1", INTERNAL, "no", ("commercial_use", "core_restrictions")),
+        ("qwen-research-2024", CHAT, "no", ("commercial_use",)),
+        ("qwen-research-2024", RESEARCH, "conditional", ("modify",)),
+        ("stable-diffusion-2022-08-22", CHAT, "conditional", ("use_restrictions",)),
+        ("databricks-open-model-2024", Use(trains_on_outputs=True), "no", ("training_on_outputs",)),
+        ("minimax-m2-modified-mit-2025", INTERNAL, "conditional", ("revenue_threshold",)),
+        ("minimax-m2.5-modified-mit", INTERNAL, "conditional", ("naming_rules",)),
+        ("minimax-m2.5-modified-mit", RESEARCH, "yes", ()),
         ("agpl-3.0", CHAT, "yes", ()),
         ("agpl-3.0", Use(hosts_api=True, modifies=True), "conditional", ("publish_changes",)),
         (
@@ -56,7 +64,7 @@ RESEARCH = licences.USES["Research"]
             (),
         ),
         # no answers, no guess
-        ("qwen-research", RESEARCH, "needs review", ()),
+        ("falcon-llm", RESEARCH, "needs review", ()),
         ("proprietary-license", CHAT, "needs review", ()),
         (None, CHAT, "needs review", ()),
     ],
