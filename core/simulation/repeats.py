@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,7 @@ _SLOW_START_MS = 500
 _KEPT = ["source", "engine_version", "spec_decoding", "mode", "prefill_workers", "concurrency"]
 
 # A number a row: rows are compared with those of the same label. 0 is the ordinary one.
-Labels = pd.Series
+Labels: TypeAlias = "pd.Series[Any]"
 
 
 @dataclass(frozen=True)
@@ -159,11 +160,11 @@ def prepared(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _number(rows: pd.DataFrame, columns: list[str]) -> pd.Series:
+def _number(rows: pd.DataFrame, columns: list[str]) -> pd.Series[Any]:
     return rows.groupby(columns, sort=False).ngroup()
 
 
-def _listing(rows: pd.DataFrame) -> pd.Series:
+def _listing(rows: pd.DataFrame) -> pd.Series[Any]:
     """The run of an inferencemax row; of the other rows, whether they come from the database."""
     is_run = rows["source"] == cleaning.INFERENCEMAX
     run = rows["source_id"].str.split(":").str[0]
@@ -176,12 +177,12 @@ def apart(rows: pd.DataFrame, labels: Labels) -> pd.DataFrame:
     return rows.assign(alike=_number(rows.assign(label=labels), ["alike", "label"]))
 
 
-def _together(is_marked: pd.Series) -> Labels:
+def _together(is_marked: pd.Series[Any]) -> Labels:
     """Marked rows are compared with each other."""
     return is_marked.astype("int64")
 
 
-def _alone(is_marked: pd.Series) -> Labels:
+def _alone(is_marked: pd.Series[Any]) -> Labels:
     """Marked rows are compared with nothing."""
     return (is_marked.index.to_series() + 1).where(is_marked, 0)
 
@@ -349,7 +350,7 @@ def _ratios(name: str, with_drafts: pd.DataFrame, without: pd.DataFrame) -> list
 
 
 def _controls(rows: pd.DataFrame) -> list[Control]:
-    is_marked = speculative(rows) != 0
+    is_marked = speculative(rows).astype(bool)
     found = []
     for name in ("mtp", "none"):
         own = is_marked[rows["spec_decoding"] == name]
