@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from app import repeats_report
 from core.simulation import cleaning, repeats
 
 _RUN = {
@@ -128,3 +129,6 @@ def test_the_shipped_rows_give_the_documented_table():
     assert (named.points, by_rule.points) == (4, 33)
     assert named.tpot < 0.65 < 0.9 < named.ttft
     assert by_rule.tpot < 0.65 < 0.9 < by_rule.ttft
+    lines = [" ".join(line.split()) for line in repeats_report.text(report).splitlines()]
+    assert f"{silicon} unnamed speculative decoding 82 117 270 5.7 2.9 17.0 6.3" in lines
+    assert "mtp 61 61" in lines
