@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 
 from core.contracts.route_table import Replica
 from core.kernel import clock
+from gateway.providers import Provider
 from gateway.upstream import Pool
 
 _FIRST_BACK_OFF_S = 0.1
@@ -25,6 +26,12 @@ class Backend:
     one request at a time probes it, until one gets a connection. One that is away (nothing
     listens, or it is loading) is not tried before; one that only answers badly is, when there
     is no other: waiting would not help its callers.
+
+    Args:
+        replica: As the route table has it.
+        credential: A bearer token; "" means none.
+        provider: How a hosted replica is spoken to; None for one that speaks OpenAI's dialect.
+        pool: The connections that hosted replicas of a host share.
     """
 
     __slots__ = (
@@ -36,12 +43,20 @@ class Backend:
         "in_flight",
         "latency_ms",
         "pool",
+        "provider",
         "replica",
     )
 
-    def __init__(self, replica: Replica, credential: str) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        credential: str,
+        provider: Provider | None = None,
+        pool: Pool | None = None,
+    ) -> None:
         self.replica = replica
-        self.pool = Pool(replica.base_url, credential, replica.slots)
+        self.provider = provider
+        self.pool = pool or Pool(replica.base_url, credential, replica.slots)
         self.in_flight = 0
         self.latency_ms = 0.0
         self._failures = 0
@@ -113,7 +128,8 @@ class Backend:
 
     def retire(self) -> None:
         """It left the table: idle connections are closed, requests in flight go on."""
-        self.pool.close_idle()
+        if self.provider is None:
+            self.pool.close_idle()
 
 
 def choose(backends: Sequence[Backend], tried: Collection[Backend] = ()) -> Backend | None:

@@ -15,6 +15,7 @@ from gateway.balancer import Backend, choose
 from gateway.body import Parsed
 from gateway.config import Timeouts
 from gateway.errors import GatewayError, from_upstream
+from gateway.providers import PERMANENT, Provider, TranslatedStream
 from gateway.sse import EventStream, EventTooLarge, named
 from gateway.stats import Stats
 from gateway.table import Target
@@ -28,6 +29,8 @@ _MAX_ERROR_BYTES = 64 * 1024
 # An answer up to this size is kept whole, so that another replica can help until its end.
 _WHOLE_BYTES = 1024 * 1024
 _EDGE_BYTES = 8 * 1024
+# An answer that must be translated is read whole.
+_TRANSLATED_BYTES = 32 * 1024 * 1024
 # Keep-alive comments before the first token are held back for this long, then forwarded.
 _HOLD_S = 10.0
 
@@ -46,6 +49,7 @@ class Answer:
         events: EventStream | None,
         timeouts: Timeouts,
     ) -> None:
+        self._provider = backend.provider
         self.first = b""
         self.is_whole = False
         self.events = events
@@ -56,7 +60,9 @@ class Answer:
 
     @property
     def content_type(self) -> str:
-        """As the replica said."""
+        """As the replica said; what was translated is JSON."""
+        if self._provider is not None:
+            return "application/json"
         found = self._connection.headers.get(b"content-type", b"application/json")
         return found.decode("latin-1")
 
@@ -89,7 +95,8 @@ class Answer:
         reads: list[bytes] = []
         size_bytes = 0
         timeout_s = self._timeouts.first_byte_s
-        while size_bytes < _WHOLE_BYTES:
+        most_bytes = _WHOLE_BYTES if self._provider is None else _TRANSLATED_BYTES
+        while size_bytes < most_bytes:
             read = await self._connection.read(timeout_s)
             if not read:
                 self.is_whole = True
@@ -98,6 +105,10 @@ class Answer:
             size_bytes += len(read)
             timeout_s = self._timeouts.between_tokens_s
         self.first = b"".join(reads)
+        if self._provider is not None:
+            if not self.is_whole:
+                raise Broken("the answer is too large to be translated")
+            self.first = self._provider.answer(self.first)
         if self.is_whole:
             self.first = named(self.first, name)
         else:
@@ -112,7 +123,7 @@ class Answer:
                 raise Broken("the stream ended before its first event")
             held += self._fed(events, read)
             if events.error is not None and not events.done:
-                raise from_upstream(500, events.error, model)
+                raise events.failure or from_upstream(500, events.error, model)
             if held and (events.has_data or clock.monotonic_s() - began_s > _HOLD_S):
                 self.first = held
                 return
@@ -130,9 +141,12 @@ class Answer:
                 )
                 return read
             if not read:
-                if not events.is_whole:
+                if events.is_whole:
+                    return b""
+                rest = events.end()
+                if not rest:
                     raise Broken("the stream ended before its last event")
-                return b""
+                return rest
             forward = self._fed(events, read)
             if forward:
                 return forward
@@ -165,9 +179,12 @@ class _Retryable(Exception):
         error: What the caller gets when none follows.
         reason: For the metrics.
         unsent: The replica did not begin to work on the request, so that trying again is free.
+        again: The same replica may answer better when it is asked again.
     """
 
-    def __init__(self, error: GatewayError, reason: str, *, unsent: bool = False) -> None:
+    def __init__(
+        self, error: GatewayError, reason: str, *, unsent: bool = False, again: bool = True
+    ) -> None:
         super().__init__(reason)
         self.error = error
         self.reason = reason
@@ -263,8 +280,14 @@ class Proxy:
         self, backend: Backend, target: Target, path: str, body: Parsed, fact: RequestFact
     ) -> Connection:
         """A connection on which the replica's status has come."""
-        outgoing = body.for_replica(target.route.upstream_model)
-        head = backend.pool.head(path, len(outgoing), fact.request_id, stream=body.stream)
+        if backend.provider is None:
+            outgoing = body.for_replica(target.route.upstream_model)
+            head = backend.pool.head(path, len(outgoing), fact.request_id, stream=body.stream)
+        else:
+            await backend.provider.ready(self._timeouts.connect_s)
+            request = backend.provider.request(path, body)
+            outgoing = request.body
+            head = backend.pool.own_head(request.path, request.headers, len(outgoing))
         kept = backend.pool.idle()
         if kept is not None and await self._on_kept(kept, head, outgoing):
             return kept
@@ -284,11 +307,19 @@ class Proxy:
         self, backend: Backend, connection: Connection, target: Target, body: Parsed
     ) -> Answer:
         if connection.status != 200:
-            raise await self._refusal(connection, body.model)
+            raise await self._refusal(connection, body.model, backend.provider)
         name = msgspec.json.encode(target.route.model)
         events = EventStream(keep_usage=body.wants_usage, model=name) if body.stream else None
+        if events is not None and backend.provider is not None:
+            translator = backend.provider.stream()
+            events = TranslatedStream(translator, keep_usage=body.wants_usage, model=name)
         answer = Answer(backend, connection, events, self._timeouts)
-        await answer.begin(target.route.model, name)
+        try:
+            await answer.begin(target.route.model, name)
+        except GatewayError as error:
+            if backend.provider is not None:
+                raise _of_provider(error) from error
+            raise
         return answer
 
     async def _on_kept(self, connection: Connection, head: bytes, body: bytes) -> bool:
@@ -306,7 +337,9 @@ class Proxy:
             raise
         return True
 
-    async def _refusal(self, connection: Connection, model: str) -> GatewayError:
+    async def _refusal(
+        self, connection: Connection, model: str, provider: Provider | None
+    ) -> Exception:
         reads: list[bytes] = []
         size_bytes = 0
         while size_bytes < _MAX_ERROR_BYTES:
@@ -318,16 +351,28 @@ class Proxy:
         after = connection.headers.get(b"retry-after", b"")
         retry_after_s = int(after) if after.isdigit() else None
         status = connection.status
+        if provider is not None:
+            refused = provider.error(status, b"".join(reads), model, retry_after_s=retry_after_s)
+            return _of_provider(refused)
         error = from_upstream(status, b"".join(reads), model, retry_after_s=retry_after_s)
         if status in _RETRY_STATUSES:
-            raise _Retryable(error, str(status), unsent=status == 503)
+            return _Retryable(error, str(status), unsent=status == 503, again=status != 429)
         return error
+
+
+def _of_provider(error: GatewayError) -> Exception:
+    """What a provider's refusal means: what is not the request's fault, another may do better."""
+    if error.status not in _RETRY_STATUSES:
+        return error
+    # Its own limits and Bud's credentials are the same a moment later.
+    again = error.status != 429 and error.code not in PERMANENT
+    return _Retryable(error, str(error.status), again=again)
 
 
 def _may_retry(failure: _Retryable, target: Target, tried: list[Backend]) -> bool:
     """Whether the budget pays another attempt; one that is overloaded is not asked again."""
     elsewhere = any(backend.available and backend not in tried for backend in target.backends)
-    return (elsewhere or failure.error.status != 429) and target.budget.take()
+    return (elsewhere or failure.again) and target.budget.take()
 
 
 def _judged(error: Exception, backend: Backend, began_s: float, model: str) -> Exception:

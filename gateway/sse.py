@@ -13,6 +13,7 @@ import re
 
 import msgspec
 
+from gateway.errors import GatewayError
 from gateway.usage import Usage
 
 _END = b"\n\n"
@@ -44,6 +45,9 @@ class EventStream:
         model: The name the caller knows the model by, as JSON.
     """
 
+    # What a provider's error event means, where it is known better than its text says.
+    failure: GatewayError | None = None
+
     def __init__(self, *, keep_usage: bool, model: bytes) -> None:
         self.usage: Usage | None = None
         self.has_data = False
@@ -72,6 +76,10 @@ class EventStream:
         if len(self._pending) > _MAX_EVENT_BYTES:
             raise EventTooLarge
         return self._inspect(data[:end]) if end else b""
+
+    def end(self) -> bytes:
+        """What is still to be forwarded now that the replica has ended without saying so."""
+        return b""
 
     @property
     def is_whole(self) -> bool:

@@ -7,6 +7,7 @@ import hashlib
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -14,7 +15,8 @@ from core.contracts import route_table
 from core.contracts.route_table import ApiKey, Replica, Route, RouteTable
 from core.kernel import clock
 from core.kernel.crypto import Keyring
-from core.kernel.errors import KeyProblem
+from core.kernel.errors import KeyProblem, NotFound
+from gateway import providers, upstream
 from gateway.balancer import Backend, RetryBudget
 
 log = logging.getLogger(__name__)
@@ -85,6 +87,7 @@ class TableHolder:
         self._seen: tuple[int, int, int] | None = None
         self._credentials: dict[str, str] = {}
         self._backends: dict[str, Backend] = {}
+        self._shared_pools: dict[str, upstream.Pool] = {}
         self._budgets: dict[str, RetryBudget] = {}
 
     @property
@@ -123,13 +126,19 @@ class TableHolder:
                 continue
             try:
                 credentials[sealed] = self._credentials.get(sealed) or self._open(replica)
-            except KeyProblem as problem:
+                if replica.hosted is not None:
+                    # The authorities' files are read here, not on the event loop.
+                    upstream.tls_context()
+                    providers.require(replica.hosted.kind)
+            except (KeyProblem, NotFound) as problem:
                 log.error("replica %s is left out: %s", replica.id, problem)
                 problems[replica.id] = problem.what
         return _Loaded(table, credentials, problems)
 
     def _open(self, replica: Replica) -> str:
-        return self._keyring.open(replica.credential, context=f"replica:{replica.id}").reveal()
+        hosted = replica.hosted
+        context = f"replica:{replica.id}" if hosted is None else f"provider:{hosted.account_id}"
+        return self._keyring.open(replica.credential, context=context).reveal()
 
     def _compile(self, loaded: _Loaded) -> Table:
         table = loaded.table
@@ -153,6 +162,7 @@ class TableHolder:
             for deployment_id in deployments
         }
         self._backends, self._credentials = kept, loaded.credentials
+        self._close_unused_pools()
         return Table(
             version=table.version,
             published_unix_s=table.published_unix_s,
@@ -177,6 +187,23 @@ class TableHolder:
 
     def _backend(self, replica: Replica, credential: str) -> Backend:
         known = self._backends.get(replica.id)
-        return known if known is not None and known.replica == replica else Backend(
-            replica, credential
-        )  # fmt: skip
+        if known is not None and known.replica == replica:
+            return known
+        if replica.hosted is None:
+            return Backend(replica, credential)
+        provider = providers.make(replica.base_url, replica.hosted, credential)
+        return Backend(replica, "", provider, self._shared_pool(replica))
+
+    def _shared_pool(self, replica: Replica) -> upstream.Pool:
+        parts = urlsplit(replica.base_url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        if origin not in self._shared_pools:
+            self._shared_pools[origin] = upstream.Pool(origin, "", replica.slots)
+        return self._shared_pools[origin]
+
+    def _close_unused_pools(self) -> None:
+        used = {backend.pool for backend in self._backends.values()}
+        for origin, pool in list(self._shared_pools.items()):
+            if pool not in used:
+                del self._shared_pools[origin]
+                pool.close_idle()

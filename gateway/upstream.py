@@ -2,7 +2,8 @@
 
 On the gateway's path this costs about a tenth of a general client. It knows one request shape
 (POST with a body of known length) and hands on each read as it came, decoded from chunked
-encoding; a slow reader pauses the socket.
+encoding; a slow reader pauses the socket. Hosted providers are reached by the same client, with
+headers of their own and connections shared by all models of a host.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Mapping
+from functools import cache
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -245,11 +248,19 @@ class Connection(asyncio.Protocol):
             self.fail(TimedOut("the replica was silent for too long"))
 
 
+@cache
+def tls_context() -> ssl.SSLContext:
+    """Trusts the system's authorities, or those that SSL_CERT_FILE names; reads many files."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
 class Pool:
-    """The connections to one replica.
+    """The connections to one replica, or to one host of a provider.
 
     Args:
-        base_url: Where it is, without a path.
+        base_url: Where it is; a path in it is not used here.
         credential: Sent as a bearer token; "" means none.
         slots: How many requests it works on at once; as many idle connections are kept, and no
             fewer than 64: a new connection costs more CPU than the rest of a request.
@@ -257,7 +268,8 @@ class Pool:
 
     def __init__(self, base_url: str, credential: str, slots: int) -> None:
         parts = urlsplit(base_url)
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._tls = tls_context() if parts.scheme == "https" else None
+        self._netloc = parts.netloc
         self._host = parts.hostname or "127.0.0.1"
         self._port = parts.port or (443 if self._tls else 80)
         self._max_idle = max(slots, _MIN_IDLE_KEPT)
@@ -278,6 +290,20 @@ class Pool:
             request_id.encode(),
             b"Content-Length: %d\r\n\r\n" % body_bytes,
         )
+
+    def own_head(self, path: str, headers: Mapping[str, str], body_bytes: int) -> bytes:
+        """The request line and the headers of a provider's request.
+
+        Args:
+            path: With the query, percent-encoded.
+            headers: All but Host and Content-Length.
+            body_bytes: Length of the body.
+        """
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return (
+            f"POST {path} HTTP/1.1\r\nHost: {self._netloc}\r\n{lines}"
+            f"Content-Length: {body_bytes}\r\n\r\n"
+        ).encode("latin-1")
 
     def idle(self) -> Connection | None:
         """A connection that was used before and is still open; None when there is none."""

@@ -13,6 +13,9 @@ SCHEMA = 1
 FILE_NAME = "table.json"
 
 Capability = Literal["chat", "completion", "embedding"]
+LimitLevel = Literal["key", "user", "project", "model"]
+LimitMetric = Literal["requests", "tokens", "concurrent", "usd"]
+LimitWindow = Literal["minute", "hour", "day", "month", ""]
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,18 +26,38 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     cached_usd_per_million_tokens: float | None = None
 
 
+class Hosted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a replica at a provider of hosted models is called by.
+
+    `kind` names the provider's interface (`gateway.providers`). `model` is the provider's own name
+    of the model; at Azure the name of the deployment. `options` is what else the kind needs and is
+    no secret: region, project, location, api_version. `account_id` is the account whose credentials
+    the replica bears.
+    """
+
+    kind: str
+    model: str
+    account_id: str
+    options: dict[str, str] = {}
+
+
 class Replica(msgspec.Struct, frozen=True, kw_only=True):
     """One server that answers for a route.
 
     `base_url` has no path, such as `http://127.0.0.1:41001`. `credential` is sealed
     (`core.kernel.crypto`, context `replica:<id>`) and sent as a bearer token; "" means none.
     `slots` is how many requests it works on at once.
+
+    One that is `hosted` has a `base_url` with the path of the provider's interface, and a
+    `credential` that is a sealed JSON object of named parts (context `provider:<account id>`), such
+    as `{"api_key": …}` or `{"access_key_id": …, "secret_access_key": …, "session_token": …}`.
     """
 
     id: str
     base_url: str
     credential: str = ""
     slots: int = 1
+    hosted: Hosted | None = None
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +93,30 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     models: list[str] = []
 
 
+class Limit(msgspec.Struct, frozen=True, kw_only=True):
+    """What one key, user, project or model may use at most.
+
+    `subject` is an id, or a model's name. Requests and tokens count over the last minute, hour or
+    day; `usd` over the present day or month in UTC; `concurrent` is requests at once, with no
+    window. `when_alone` is what holds when the hosts that share the limit cannot reach each
+    other: nothing is admitted, or each host goes on with its share.
+    """
+
+    project_id: str
+    level: LimitLevel
+    subject: str
+    metric: LimitMetric
+    window: LimitWindow = ""
+    amount: float
+    when_alone: Literal["refuse", "share"] = "share"
+
+    @property
+    def name(self) -> str:
+        """What callers are told, such as `key.tokens_per_minute`."""
+        per = f"_per_{self.window}" if self.window else "_requests"
+        return f"{self.level}.{self.metric}{per}"
+
+
 class RouteTable(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the gateway needs to answer; swapped whole."""
 
@@ -77,6 +124,7 @@ class RouteTable(msgspec.Struct, frozen=True, kw_only=True):
     published_unix_s: float
     routes: list[Route] = []
     keys: list[ApiKey] = []
+    limits: list[Limit] = []
     schema: int = SCHEMA
 
 
