@@ -1,0 +1,277 @@
+"""The counters of one host, in a file that every worker of a data folder maps.
+
+The file stands in `<data folder>/limits`. Its size is fixed when it is made and its disk space is
+taken at once, so memory cannot grow and a full disk cannot break a worker later. It outlives
+workers and restarts: a month's budget is not forgotten.
+
+    header        generation, size, what hosts share
+    windows       one record of 512 bytes a rate limit: a ring of 116 buckets
+    cells         one record of 64 bytes a budget or a limit of concurrent requests
+    ledgers       what each worker holds now (`gateway.limits.ledger`)
+
+Records are found by the hash of what they count, so workers agree on them without a word. A
+record that holds nothing any more is given to another limit when it is needed.
+
+Atomicity: `flock` on one of 16 lock files, chosen by the project. The kernel frees it when its
+holder dies, so no worker can be stuck behind a dead one, and it costs 0.7 µs. What a worker that
+dies inside leaves half done is put right by others: see `windows` and `ledger`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import mmap
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from core.kernel import clock
+
+FOLDER_NAME = "limits"
+SHARDS = 16
+MAX_WORKERS = 32
+ENTRIES = 1024
+ENTRY_BYTES = 256
+BUCKETS = 116
+RECORDS = 40_000
+
+_MAGIC = 0x42554C31  # "BUL1": the layout below
+_HEADER_BYTES = 4096
+_WINDOW_BYTES = 512
+_CELL_BYTES = 64
+_PROBES = 64
+_STUCK_S = 1.0
+_YIELDS = 50
+
+# Where things stand in the header, in words of 8 bytes.
+GENERATION = 3
+LEASED_UNTIL_MS = 4
+HOSTS = 5
+LEDGERS_USED = 64  # and one word more for each worker
+
+_EXCLUSIVE_NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
+
+
+class TableFull(Exception):
+    """No record is free for another limit."""
+
+
+class Stuck(Exception):
+    """A lock was not given up in time: its holder lives and stands still."""
+
+
+class SharedTable:
+    """The mapped file. For one thread of a process: two threads would share its locks.
+
+    Args:
+        folder: Where the file and the locks are; made when missing.
+        records: How many rate limits, and how many other limits, have room.
+
+    Attributes:
+        words: The file as signed words of 8 bytes.
+        counts: The file as unsigned words of 4 bytes.
+        content: The file as bytes.
+
+    Raises OSError when the disk has no room.
+    """
+
+    def __init__(self, folder: Path, records: int = RECORDS) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._locks = [_open(folder / f"shard.{number:02d}.lock") for number in range(SHARDS)]
+        with self.all_locked():
+            self._file = self._made(records)
+        self._map = mmap.mmap(self._file, os.fstat(self._file).st_size)
+        self.content = memoryview(self._map)
+        self.words = self.content.cast("q")
+        self.counts = self.content.cast("I")
+        self.records = self.words[1]
+        self._cells_at = _HEADER_BYTES + self.records * _WINDOW_BYTES
+        self._ledgers_at = self._cells_at + self.records * _CELL_BYTES
+
+    def _made(self, records: int) -> int:
+        path = self.folder / "table.bin"
+        size = _HEADER_BYTES + records * (_WINDOW_BYTES + _CELL_BYTES)
+        size += MAX_WORKERS * ENTRIES * ENTRY_BYTES
+        file = _open(path)
+        head = memoryview(os.pread(file, 16, 0)).cast("q")
+        if list(head) == [_MAGIC, records] and os.fstat(file).st_size == size:
+            return file
+        # Another layout or size: begin anew. Workers of another release keep the old file.
+        os.close(file)
+        path.unlink()
+        file = _open(path)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, size)
+        else:
+            os.ftruncate(file, size)
+        os.pwrite(file, _MAGIC.to_bytes(8, "little") + records.to_bytes(8, "little"), 0)
+        return file
+
+    def close(self) -> None:
+        """Give the file and the locks back."""
+        for view in (self.words, self.counts, self.content):
+            view.release()
+        self._map.close()
+        for file in (self._file, *self._locks):
+            os.close(file)
+
+    # -- locks
+
+    def lock_of(self, project_id: str) -> tuple[int, int]:
+        """The shard of a project, and its lock to give to `acquire` and `release`."""
+        shard = hash_of(project_id) % SHARDS
+        return shard, self._locks[shard]
+
+    @contextmanager
+    def locked(self, shard: int) -> Iterator[None]:
+        """Hold one shard."""
+        acquire(self._locks[shard])
+        try:
+            yield
+        finally:
+            release(self._locks[shard])
+
+    @contextmanager
+    def all_locked(self) -> Iterator[None]:
+        """Hold every shard, in order; for what is rare."""
+        held: list[int] = []
+        try:
+            for lock in self._locks:
+                acquire(lock)
+                held.append(lock)
+            yield
+        finally:
+            for lock in held:
+                release(lock)
+
+    # -- records
+
+    def place(
+        self, windows: Sequence[tuple[int, float]], cells: Sequence[int]
+    ) -> tuple[list[int], list[int], int]:
+        """Find or make records, under every lock.
+
+        Args:
+            windows: For each rate limit its hash, and the seconds after which it is idle.
+            cells: For each other limit its hash.
+
+        Returns:
+            The first word of each, and the generation in which that holds.
+
+        Raises:
+            TableFull: There is no room.
+            Stuck: Another worker stands still.
+        """
+        with self.all_locked():
+            found_windows = [self._window(key, idle_s) for key, idle_s in windows]
+            found_cells = [self._cell(key) for key in cells]
+            return found_windows, found_cells, self.words[GENERATION]
+
+    def window_at(self, index: int) -> int:
+        """The first word of a window's record."""
+        return (_HEADER_BYTES + index * _WINDOW_BYTES) // 8
+
+    def cell_at(self, index: int) -> int:
+        """The first word of a cell's record."""
+        return (self._cells_at + index * _CELL_BYTES) // 8
+
+    def ledger_at(self, worker: int) -> int:
+        """The first word of a worker's ledger."""
+        return (self._ledgers_at + worker * ENTRIES * ENTRY_BYTES) // 8
+
+    def index_of_window(self, at: int) -> int:
+        """The number of the window whose record begins at a word."""
+        return (at * 8 - _HEADER_BYTES) // _WINDOW_BYTES
+
+    def index_of_cell(self, at: int) -> int:
+        """The number of the cell whose record begins at a word."""
+        return (at * 8 - self._cells_at) // _CELL_BYTES
+
+    def _window(self, key: int, idle_s: float) -> int:
+        words, now_ms = self.words, int(clock.monotonic_s() * 1000)
+        free = -1
+        for probe in range(_PROBES):
+            at = self.window_at((key + probe) % self.records)
+            if words[at] == key:
+                words[at + 3] = now_ms + int(idle_s * 1000)
+                return at
+            # A time far ahead was written before this machine was last started.
+            idle = words[at + 3] < now_ms or words[at + 3] > now_ms + 1000 * _FAR_S
+            if free < 0 and (not words[at] or idle):
+                free = at
+            if not words[at]:
+                break
+        return self._taken(free, key, _WINDOW_BYTES, now_ms + int(idle_s * 1000))
+
+    def _cell(self, key: int) -> int:
+        words = self.words
+        today, free = int(clock.unix_s() // 86400), -1
+        for probe in range(_PROBES):
+            at = self.cell_at((key + probe) % self.records)
+            if words[at] == key:
+                return at
+            idle = not words[at + 3] and words[at + 4] < today
+            if free < 0 and (not words[at] or idle):
+                free = at
+            if not words[at]:
+                break
+        return self._taken(free, key, _CELL_BYTES, 0)
+
+    def _taken(self, at: int, key: int, size_bytes: int, idle_at_ms: int) -> int:
+        if at < 0:
+            raise TableFull(
+                f"all of the {self.records} records for limits that this one may use are taken"
+            )
+        words = self.words
+        if words[at]:
+            words[GENERATION] += 1  # others may still know this record by its old limit
+        self.content[at * 8 : at * 8 + size_bytes] = bytes(size_bytes)
+        words[at + 3] = idle_at_ms
+        words[at] = key
+        return at
+
+
+_FAR_S = 3 * 86400
+
+
+def hash_of(*parts: str) -> int:
+    """A positive hash of 63 bits, the same in every process."""
+    digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1 or 1
+
+
+def acquire(lock: int) -> None:
+    """Take a lock. Raises Stuck after a second: a stopped worker must not stop the others."""
+    try:
+        fcntl.flock(lock, _EXCLUSIVE_NOW)
+    except BlockingIOError:
+        _acquire_patiently(lock)
+
+
+def _acquire_patiently(lock: int) -> None:
+    # A holder needs microseconds: giving way is quicker than to sleep and be woken.
+    give_up_s = clock.monotonic_s() + _STUCK_S
+    tries = 0
+    while True:
+        os.sched_yield() if tries < _YIELDS else time.sleep(0.0002)
+        tries += 1
+        try:
+            fcntl.flock(lock, _EXCLUSIVE_NOW)
+        except BlockingIOError:
+            if clock.monotonic_s() > give_up_s:
+                raise Stuck("another worker holds the limits and stands still") from None
+        else:
+            return
+
+
+def release(lock: int) -> None:
+    """Give a lock up."""
+    fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,0 +1,390 @@
+"""Limits on one host: what is admitted and refused, by one worker, by many, and past a kill."""
+
+from __future__ import annotations
+
+import mmap
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from core.contracts.route_table import ApiKey, Limit
+from core.kernel import clock
+from gateway.limits import limiter as limiter_module
+from gateway.limits import shared_table
+from gateway.limits.ledger import Ledger, NoPlace
+from gateway.limits.limiter import Busy, Limiter, Refusal, Reservation
+from gateway.limits.plan import Plan
+from gateway.limits.shared_table import ENTRIES, MAX_WORKERS, Stuck, TableFull
+
+KEY = ApiKey(id="key_a", sha256="", project_id="prj_a", user_id="usr_a")
+SUBJECTS = {"key": "key_a", "user": "usr_a", "project": "prj_a", "model": "tiny"}
+FORK = multiprocessing.get_context("fork")
+
+
+def limit(metric: str, window: str, amount: float, level: str = "key", **fields: Any) -> Limit:
+    known = {"project_id": "prj_a", "level": level, "subject": SUBJECTS[level]} | fields
+    return Limit(metric=metric, window=window, amount=amount, **known)  # type: ignore[arg-type]
+
+
+class Clock:
+    """Both clocks, moved by hand."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.s = 10_000.0
+        self.unix = datetime(2026, 11, 29, 12, tzinfo=UTC)
+        patch.setattr(limiter_module, "_now_s", lambda: self.s)
+        patch.setattr(clock, "monotonic_s", lambda: self.s)
+        patch.setattr(clock, "unix_s", lambda: self.unix.timestamp())
+
+
+@pytest.fixture
+def hands(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Callable[..., tuple[Limiter, Plan]]]:
+    """Opens a limiter with limits, as a worker of the same host; closed afterwards."""
+    made: list[Limiter] = []
+
+    def open_with(*limits: Limit, records: int = 64) -> tuple[Limiter, Plan]:
+        found = Limiter(tmp_path / "limits", records)
+        made.append(found)
+        found.use(limits)
+        plan = found.plan_for(KEY, "tiny")
+        assert plan is not None
+        return found, plan
+
+    yield open_with
+    for each in made:
+        each.close()
+
+
+def admitted(limiter: Limiter, plan: Plan, times: int, tokens: int = 0, usd: float = 0.0) -> int:
+    results = [limiter.reserve(plan, tokens, usd) for _ in range(times)]
+    return sum(isinstance(result, Reservation) for result in results)
+
+
+@pytest.mark.parametrize(
+    ("metric", "window", "amount", "name", "retry_s"),
+    [
+        ("requests", "minute", 3, "key.requests_per_minute", (60, 60.6)),
+        ("requests", "hour", 3, "project.requests_per_hour", (3600, 3632)),
+        ("tokens", "day", 30, "user.tokens_per_day", (86400, 87152)),
+        ("concurrent", "", 3, "model.concurrent_requests", (1, 1)),
+        ("usd", "day", 0.3, "key.usd_per_day", (12 * 3600, 12 * 3600)),
+        ("usd", "month", 0.3, "user.usd_per_month", (36 * 3600, 36 * 3600)),
+    ],
+)
+def test_each_kind_of_limit_admits_its_amount(
+    opened: Any, hands: Clock, metric: str, window: str, amount: float, name: str,
+    retry_s: tuple[float, float],
+) -> None:  # fmt: skip
+    limiter, plan = opened(limit(metric, window, amount, name.partition(".")[0]))
+    held = [limiter.reserve(plan, 10, 0.1) for _ in range(3)]
+    refused = limiter.reserve(plan, 10, 0.1)
+    assert isinstance(refused, Refusal)
+    assert refused.limit.name == name
+    assert retry_s[0] <= refused.retry_after_s <= retry_s[1]
+    assert not refused.too_large
+    for reservation in held:
+        limiter.reconcile(reservation, 10, 0.1)
+    hands.s += refused.retry_after_s
+    hands.unix = datetime.fromtimestamp(hands.unix.timestamp() + refused.retry_after_s, UTC)
+    assert isinstance(limiter.reserve(plan, 10, 0.1), Reservation)
+
+
+def test_all_limits_hold_at_once_or_none_counts(opened: Any, hands: Clock) -> None:
+    limiter, plan = opened(
+        limit("requests", "minute", 100), limit("tokens", "hour", 50, "project"),
+        limit("concurrent", "", 9, "model"),
+    )  # fmt: skip
+    assert admitted(limiter, plan, 20, tokens=10) == 5
+    other = limiter.plan_for(KEY, "other")
+    assert other is not None
+    assert [each.name for each in other.limits] == ["key.requests_per_minute",
+                                                    "project.tokens_per_hour"]  # fmt: skip
+    # What was refused took nothing of the key's requests: 95 of 100 are left.
+    assert admitted(limiter, other, 200, tokens=0) == 95
+
+
+def test_nothing_limits_another_project(opened: Any) -> None:
+    limiter, _ = opened(limit("requests", "minute", 1))
+    stranger = ApiKey(id="key_b", sha256="", project_id="prj_b", user_id="usr_a")
+    assert limiter.plan_for(stranger, "tiny") is None
+
+
+def test_a_request_over_the_whole_limit_is_told_so(opened: Any) -> None:
+    limiter, plan = opened(limit("tokens", "minute", 50))
+    refused = limiter.reserve(plan, 51)
+    assert isinstance(refused, Refusal)
+    assert refused.too_large
+
+
+def test_what_was_used_takes_the_place_of_what_was_held(opened: Any, hands: Clock) -> None:
+    limiter, plan = opened(
+        limit("tokens", "minute", 100), limit("usd", "day", 1.0), limit("concurrent", "", 2)
+    )
+    first = limiter.reserve(plan, 90, 0.9)
+    assert admitted(limiter, plan, 1, 20, 0.05) == 0
+    hands.s += 30
+    limiter.reconcile(first, 10, 0.1)
+    assert admitted(limiter, plan, 1, 91, 0.0) == 0
+    second = limiter.reserve(plan, 90, 0.9)
+    limiter.reconcile(second, 90, 0.9)
+    limiter.reconcile(second, 90, 0.0)  # once more takes nothing back again
+    # The first request's tokens count from when it began.
+    hands.s += 31
+    assert admitted(limiter, plan, 1, 11) == 0
+    assert admitted(limiter, plan, 3, 5) == 2
+
+
+def test_a_reservation_that_nobody_settles_expires(opened: Any, hands: Clock) -> None:
+    limiter, plan = opened(limit("concurrent", "", 1), limit("usd", "month", 1.0))
+    old = limiter.reserve(plan, 0, 1.0)
+    hands.s += 3590
+    assert limiter.sweep() == 0
+    hands.s += 20
+    assert limiter.sweep() == 1
+    assert isinstance(limiter.reserve(plan, 0, 0.75), Reservation)
+    limiter.reconcile(old, 0, 0.5)  # late, but it was spent
+    limiter.sweep()
+    assert admitted(limiter, plan, 1, 0, 0.5) == 0
+
+
+def test_budgets_outlive_workers_and_begin_anew_by_the_calendar(opened: Any, hands: Clock) -> None:
+    limits = (limit("usd", "day", 1.0), limit("usd", "month", 1.5, "project"))
+    limiter, plan = opened(*limits)
+    limiter.reconcile(limiter.reserve(plan, 0, 1.0), 0, 1.0)
+    again, plan = opened(*limits)
+    refused = again.reserve(plan, 0, 0.4)
+    assert isinstance(refused, Refusal)
+    assert refused.limit.window == "day"
+    hands.unix = datetime(2026, 11, 30, 0, 0, 1, tzinfo=UTC)
+    assert admitted(again, plan, 2, 0, 0.5) == 1
+    hands.unix = datetime(2026, 11, 29, 23, tzinfo=UTC)  # the clock is set back
+    assert admitted(again, plan, 1, 0, 0.5) == 0
+    hands.unix = datetime(2026, 12, 1, tzinfo=UTC)
+    assert admitted(again, plan, 1, 0, 0.5) == 1
+
+
+def test_records_are_used_again_and_never_more(opened: Any, hands: Clock) -> None:
+    limiter, plan = opened(limit("requests", "minute", 5))
+    size = (limiter.table.folder / "table.bin").stat().st_size
+
+    def call(number: int) -> Reservation | Refusal:
+        key = ApiKey(id=f"key_{number}", sha256="", project_id="prj_a", user_id="usr_a")
+        limiter.use([limit("requests", "minute", 5, subject=key.id)])
+        found = limiter.plan_for(key, "tiny")
+        assert found is not None
+        return limiter.reserve(found)
+
+    for number in range(63):
+        assert isinstance(call(number), Reservation)
+    admitted(limiter, plan, 5)
+    with pytest.raises(TableFull):
+        call(64)
+    hands.s += 2 * 3600
+    for number in range(64, 128):
+        assert isinstance(call(number), Reservation)
+    # The first plan's record was given away: it is found to be gone, not counted in another's.
+    with pytest.raises(TableFull):
+        limiter.reserve(plan)
+    assert (limiter.table.folder / "table.bin").stat().st_size == size
+
+
+def test_a_worker_holds_a_bounded_number_of_reservations(opened: Any) -> None:
+    limiter, plan = opened(limit("concurrent", "", 1e6))
+    held = [limiter.reserve(plan) for _ in range(ENTRIES)]
+    with pytest.raises(Busy):
+        limiter.reserve(plan)
+    limiter.reconcile(held[0])
+    assert isinstance(limiter.reserve(plan), Reservation)
+
+
+def test_one_worker_too_many_is_refused(opened: Any) -> None:
+    limiter, _ = opened(limit("requests", "day", 1))
+    others = [Ledger(limiter.table) for _ in range(MAX_WORKERS - 1)]
+    with pytest.raises(NoPlace):
+        Ledger(limiter.table)
+    for other in others:
+        other.close()
+
+
+def test_a_worker_that_stands_still_in_the_table_is_not_waited_for(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_table, "_STUCK_S", 0.02)
+    limiter, plan = opened(limit("requests", "minute", 5))
+    other, _ = opened(limit("requests", "minute", 5))
+    with other.table.locked(plan.shard), pytest.raises(Stuck):
+        limiter.reserve(plan)
+    assert admitted(limiter, plan, 9) == 5
+
+
+# Times in steps of a bucket's fraction, and bursts: both reach the edges of the window.
+_LOAD = st.lists(
+    st.tuples(
+        st.one_of(st.just(0.0), st.floats(0, 2), st.floats(0, 130)), st.integers(1, 40),
+        st.integers(0, 45),
+    ),
+    max_size=60,
+)  # fmt: skip
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(load=_LOAD, most=st.integers(40, 300))
+def test_window_is_never_over_and_never_starves(
+    tmp_path: Path, hands: Clock, load: list[tuple[float, int, int]], most: int
+) -> None:
+    hands.s += 100_000  # the last example's counts are gone
+    seen: list[tuple[float, int]] = []
+    with closing(Limiter(tmp_path, 64)) as limiter:
+        limiter.use([limit("tokens", "minute", most)])
+        plan = limiter.plan_for(KEY, "tiny")
+        assert plan is not None
+        for wait_s, held, used in load:
+            hands.s += wait_s
+            result = limiter.reserve(plan, held)
+            if isinstance(result, Refusal):
+                longer = sum(count for at_s, count in seen if hands.s - at_s < 60 * 1.01)
+                assert longer + held > most
+                continue
+            exact = sum(count for at_s, count in seen if hands.s - at_s < 60)
+            assert exact + held <= most
+            limiter.reconcile(result, used)
+            seen.append((hands.s, used))
+
+
+# -- many workers
+
+
+class Tally:
+    """What each process was admitted, in memory they share."""
+
+    def __init__(self, workers: int) -> None:
+        self._words = memoryview(mmap.mmap(-1, 8 * workers)).cast("q")
+
+    def add(self, worker: int) -> None:
+        self._words[worker] += 1
+
+    def of(self, worker: int) -> int:
+        return self._words[worker]
+
+    @property
+    def total(self) -> int:
+        return sum(self._words)
+
+
+def _work(folder: Path, limits: list[Limit], tally: Tally, worker: int, refusals: int) -> None:
+    limiter = Limiter(folder, 64)
+    limiter.use(limits)
+    plan = limiter.plan_for(KEY, "tiny")
+    assert plan is not None
+    while refusals:
+        result = limiter.reserve(plan, 10, 0.01)
+        if isinstance(result, Refusal):
+            refusals -= 1
+            continue
+        tally.add(worker)
+        limiter.reconcile(result, 10, 0.01)
+    os._exit(0)
+
+
+@pytest.mark.parametrize("workers", [2, 8])
+def test_workers_together_admit_exactly_the_limit_under_skewed_load(
+    tmp_path: Path, workers: int
+) -> None:
+    limits = [
+        limit("requests", "hour", 2000), limit("tokens", "hour", 1e6, "project"),
+        limit("usd", "day", 1000.0, "user"), limit("concurrent", "", workers, "model"),
+    ]  # fmt: skip
+    tally = Tally(workers)
+    # The first worker tries again and again, the others give up early.
+    started = [
+        FORK.Process(target=_work, args=(tmp_path, limits, tally, n, 1 if n else 200))
+        for n in range(workers)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(30)
+    assert [process.exitcode for process in started] == [0] * workers
+    assert tally.total == 2000
+
+
+def test_a_killed_worker_leaves_its_reservations_to_the_others(tmp_path: Path) -> None:
+    limits = [
+        limit("requests", "hour", 3000), limit("tokens", "hour", 1e6), limit("concurrent", "", 2),
+        limit("usd", "day", 1000.0),
+    ]  # fmt: skip
+    tally = Tally(3)
+    killed = FORK.Process(target=_work, args=(tmp_path, limits, tally, 0, -1))
+    killed.start()
+    deadline_s = time.monotonic() + 20
+    while tally.of(0) < 200:
+        assert time.monotonic() < deadline_s
+    assert killed.pid is not None
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.join()
+    survivor = Limiter(tmp_path, 64)
+    survivor.use(limits)
+    plan = survivor.plan_for(KEY, "tiny")
+    assert plan is not None
+    survivor.sweep()
+    got = 0
+    while isinstance(result := survivor.reserve(plan, 10, 0.01), Reservation):
+        survivor.reconcile(result, 10, 0.01)
+        got += 1
+    assert result.limit.metric == "requests"
+    assert abs(tally.of(0) + got - 3000) <= 1
+    assert survivor.table.words[plan.cells[0].at + 3] == 0
+    assert abs(survivor.table.words[plan.cells[1].at + 2] - (tally.of(0) + got) * 10**7) <= 10**7
+    survivor.close()
+
+
+@pytest.mark.parametrize("where", ["entered", "counted", "settling"])
+def test_a_worker_killed_inside_the_table_blocks_nobody(tmp_path: Path, where: str) -> None:
+    limits = [limit("tokens", "minute", 100), limit("concurrent", "", 1), limit("usd", "day", 1.0)]
+
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def work() -> None:
+        limiter = Limiter(tmp_path, 64)
+        limiter.use(limits)
+        plan = limiter.plan_for(KEY, "tiny")
+        assert plan is not None
+        if where == "settling":
+            held = limiter.reserve(plan, 60, 1.0)
+            limiter_module.windows.add = die  # type: ignore[assignment]
+            limiter.reconcile(held, 10, 0.1)
+        enter = limiter._enter
+        limiter._enter = lambda *given: (enter(*given), die())  # type: ignore[assignment, return-value, method-assign]
+        if where == "counted":
+            limiter._enter = enter  # type: ignore[method-assign]
+            limiter_module.Reservation = die  # type: ignore[assignment, misc]
+        limiter.reserve(plan, 60, 1.0)
+
+    killed = FORK.Process(target=work)
+    killed.start()
+    killed.join(10)
+    assert killed.exitcode == -signal.SIGKILL
+    survivor = Limiter(tmp_path, 64)  # takes over the dead one's place, and gives back
+    survivor.use(limits)
+    plan = survivor.plan_for(KEY, "tiny")
+    assert plan is not None
+    assert isinstance(survivor.reserve(plan, 40, 1.0), Reservation)
+    survivor.close()
