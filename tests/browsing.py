@@ -26,9 +26,10 @@ from core.kernel.crypto import Secret
 ROOT = Path(__file__).resolve().parents[1]
 EMAIL = "admin@bud.local"
 PASSWORD = "correct-horse-battery"
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
 # Pages wait for a machine that other tests keep busy as well.
-PAGE_TIMEOUT_MS = 30_000
+PAGE_TIMEOUT_MS = 90_000
+_LOST_CLICK_MS = 8_000
 
 
 def free_port() -> int:
@@ -38,7 +39,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(what: str, check: Callable[[], object], timeout_s: float = 30.0) -> float:
+def wait_for(what: str, check: Callable[[], object], timeout_s: float = 90.0) -> float:
     """Wait until `check()` is true; the seconds it took. Fails with `what` otherwise."""
     started = time.monotonic()
     while time.monotonic() - started < timeout_s:
@@ -187,11 +188,14 @@ def select_row(page: Page, row: int, shown: Locator, *, column_px: int = 60) -> 
     The table is a canvas, so a row is found by its height of 35 px.
     """
     rows = page.get_by_test_id("stDataFrame").first.locator(".dvn-scroller")
-    # A click while the table is drawn anew is lost.
+    # A click while the table is drawn anew is lost; what was chosen may come late.
     for _attempt in range(5):
-        rows.click(position={"x": column_px, "y": 35 * row + 52})
+        expect(rows.or_(shown).first).to_be_visible(timeout=PAGE_TIMEOUT_MS)
+        if shown.is_visible():
+            return
         try:
-            shown.wait_for(timeout=4000)
+            rows.click(position={"x": column_px, "y": 35 * row + 52}, timeout=_LOST_CLICK_MS)
+            shown.wait_for(timeout=_LOST_CLICK_MS)
         except PlaywrightError:
             continue
         return
@@ -205,7 +209,7 @@ def choose(page: Page, label: str, option: str) -> None:
     for _attempt in range(5):
         page.get_by_role("combobox", name=label).click()
         try:
-            wanted.wait_for(timeout=2000)
+            wanted.wait_for(timeout=_LOST_CLICK_MS)
         except PlaywrightError:
             continue
         wanted.click()

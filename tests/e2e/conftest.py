@@ -32,7 +32,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(what: str, check: Callable[[], object], timeout_s: float = 30.0) -> float:
+def wait_for(what: str, check: Callable[[], object], timeout_s: float = 90.0) -> float:
     """Wait until `check()` is true; the seconds it took. Fails with `what` otherwise."""
     started = time.monotonic()
     while time.monotonic() - started < timeout_s:

@@ -61,7 +61,9 @@ def bud(
 
 
 @pytest.fixture(autouse=True)
-def _services_see_it(bud: Bud, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _services_see_it(
+    bud: Bud, monkeypatch: pytest.MonkeyPatch, quick_passwords: None
+) -> Iterator[None]:
     """Services that the test itself calls work on the dashboard's data folder."""
     for name, value in bud.environment.items():
         monkeypatch.setenv(name, value)
@@ -76,17 +78,23 @@ def _forget() -> None:
     keys.keyring.cache_clear()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Debian's chromium where there is one, else playwright's own.
 
-    A module's, not the session's: playwright's event loop would get in the way of the asynchronous
-    tests of other files.
+    Not the session's: playwright's event loop would get in the way of the asynchronous tests of
+    other folders.
     """
     with sync_playwright() as playwright:
         launched = _launch(playwright)
         yield launched
         launched.close()
+
+
+@pytest.fixture(scope="package")
+def shared_window(browser: Browser) -> BrowserContext:
+    """The window of most tests: what it has cached spares the next one loading the dashboard."""
+    return _window(browser)
 
 
 def _launch(playwright: Playwright) -> Browser:
@@ -99,34 +107,53 @@ def _launch(playwright: Playwright) -> Browser:
         raise
 
 
-Window = Callable[..., BrowserContext]
+def _window(browser: Browser) -> BrowserContext:
+    context = browser.new_context(
+        viewport={"width": 1440, "height": 900},
+        reduced_motion="reduce",
+        permissions=["clipboard-read", "clipboard-write"],
+    )
+    context.set_default_timeout(PAGE_TIMEOUT_MS)
+    return context
+
+
+Tab = Callable[..., Page]
 
 
 @pytest.fixture
-def window(browser: Browser) -> Iterator[Window]:
-    """Makes browser windows with cookies of their own: `window(width=390, dark=True)`."""
+def tab(browser: Browser, shared_window: BrowserContext) -> Iterator[Tab]:
+    """Opens empty tabs: `tab(width=390)`; nobody is logged in.
+
+    The first one is of the shared window; each further one has a window, with cookies, of its own.
+    """
     opened: list[BrowserContext] = []
 
-    def make(width: int = 1440, *, dark: bool = False) -> BrowserContext:
-        context = browser.new_context(
-            viewport={"width": width, "height": 900 if width > 640 else 844},
-            color_scheme="dark" if dark else "light",
-            reduced_motion="reduce",
-            permissions=["clipboard-read", "clipboard-write"],
-        )
-        context.set_default_timeout(PAGE_TIMEOUT_MS)
+    def make(width: int = 1440, *, dark: bool = False) -> Page:
+        context = _window(browser) if opened else shared_window
         opened.append(context)
-        return context
+        page = context.new_page()
+        page.set_viewport_size({"width": width, "height": 900 if width > 640 else 844})
+        page.emulate_media(color_scheme="dark" if dark else "light")
+        return page
 
     yield make
-    for context in opened:
+    for context in opened[1:]:
         context.close()
+    _empty(shared_window)
+
+
+def _empty(window: BrowserContext) -> None:
+    for page in window.pages:
+        if page.url.startswith("http"):
+            page.evaluate("localStorage.clear()")
+        page.close()
+    window.clear_cookies()
 
 
 @pytest.fixture
-def page(window: Window) -> Page:
+def page(tab: Tab) -> Page:
     """An empty tab; nobody is logged in."""
-    return window().new_page()
+    return tab()
 
 
 @pytest.fixture

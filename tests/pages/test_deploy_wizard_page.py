@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 
 from core.deployments import drafts
 from core.registry import services as registry
@@ -103,10 +103,8 @@ def test_another_project_s_draft_is_not_shown(member_page: Page, bud: Bud) -> No
 
 
 @pytest.mark.parametrize("width", [1440, 390])
-def test_every_step_fits_the_screen(
-    window: Callable[..., BrowserContext], bud: Bud, width: int
-) -> None:
-    page = window(width).new_page()
+def test_every_step_fits_the_screen(tab: Callable[..., Page], bud: Bud, width: int) -> None:
+    page = tab(width)
     bud.log_in_as_admin(page)
     draft = drafts.start(bud.actor, "prj_default", registry.add_starter(bud.actor).id)
     drafts.save(bud.actor, draft.id, "model", tpot_ms=20.0, context_tokens=2048, slots=2, threads=1)

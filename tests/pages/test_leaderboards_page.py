@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 
 from core.leaderboards import scores
 from core.leaderboards import services as leaderboards
@@ -17,7 +17,7 @@ from tests.browsing import PAGE_TIMEOUT_MS, Bud, looks, select_row, settle
 
 expect.set_options(timeout=PAGE_TIMEOUT_MS)
 
-Window = Callable[..., BrowserContext]
+Tab = Callable[..., Page]
 
 USE = "Commercial chat product, 10 M users"
 ALLOWED = re.compile(rf"\ballowed( with conditions)?\s*{USE}: ")
@@ -133,10 +133,11 @@ def test_boards_stand_as_published_and_wrong_links_say_so(bud: Bud, member_page:
     expect(page.get_by_text("Choose two to six models")).to_be_visible()
 
 
-def test_it_fits_wide_and_narrow_screens(bud: Bud, window: Window) -> None:
+def test_it_fits_wide_and_narrow_screens(bud: Bud, tab: Tab) -> None:
+    page = tab()
+    bud.log_in_as_admin(page)
     for width in (1440, 390):
-        page = window(width).new_page()
-        bud.log_in_as_admin(page)
+        page.set_viewport_size({"width": width, "height": 900})
         bud.open(page, QUESTION)
         looks(page, "leaderboards")
         bud.open(page, "compare?models=qwen/qwen3-8b&models=meta/llama-3.1-8b-instruct")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import quote
 
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 
 from core.registry import licences
 from tests.browsing import PAGE_TIMEOUT_MS, Bud, select_row, settle, shot
@@ -39,7 +39,7 @@ def test_a_use_of_ones_own_is_judged(member_page: Page, bud: Bud) -> None:
     expect(verdict.get_by_text("Not allowed")).to_be_visible()
     bud.open(page, "licences?id=qwen-2024&use=Another+use&users=2000000")
     expect(verdict.get_by_text("Not allowed")).to_be_hidden()
-    bud.open(page, "licences?id=qwen-research")
+    bud.open(page, "licences?id=hai-def")
     expect(verdict.get_by_text("needs review", exact=False).first).to_be_visible()
 
 
@@ -68,8 +68,8 @@ def test_a_pasted_text_is_identified(member_page: Page, bud: Bud) -> None:
     ).to_be_visible()
 
 
-def test_it_fits_a_phone(window: Callable[..., BrowserContext], bud: Bud, project_id: str) -> None:
-    page = window(390, dark=True).new_page()
+def test_it_fits_a_phone(tab: Callable[..., Page], bud: Bud, project_id: str) -> None:
+    page = tab(390, dark=True)
     bud.log_in_as_new(page, "licences-phone@example.org", project_id)
     bud.open(page, f"licences?id=llama-4-cla-2025&use={CHAT}")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 
 from core.accounts import services as accounts
 from tests.browsing import EMAIL, PAGE_TIMEOUT_MS, PASSWORD, Bud, looks, settle
@@ -115,8 +115,8 @@ def test_a_one_time_password_must_be_changed(bud: Bud, page: Page) -> None:
 
 
 @pytest.mark.parametrize("width", [1440, 390])
-def test_how_it_looks(bud: Bud, window: Callable[..., BrowserContext], width: int) -> None:
-    page = window(width).new_page()
+def test_how_it_looks(bud: Bud, tab: Callable[..., Page], width: int) -> None:
+    page = tab(width)
     page.goto(f"{bud.url}/auth/login")
     expect(page.get_by_role("button", name="Log in")).to_be_visible(timeout=PAGE_TIMEOUT_MS)
     looks(page, "login")

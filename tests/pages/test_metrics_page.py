@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 
 from core.contracts.request_fact import DROPPED_FILE_NAME
 from core.demo import services as demo
@@ -21,7 +21,7 @@ from tests.browsing import PAGE_TIMEOUT_MS, Bud, choose, looks, settle, shot
 # Other tests keep the machine busy as well.
 expect.set_options(timeout=PAGE_TIMEOUT_MS)
 
-Window = Callable[..., BrowserContext]
+Tab = Callable[..., Page]
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def test_what_a_full_disk_dropped_is_said(bud: Bud, admin_page: Page) -> None:
 
 
 @pytest.mark.parametrize("width", [1440, 390])
-def test_demo_on_home_and_metrics(bud: Bud, loaded: str, window: Window, width: int) -> None:
-    page = window(width).new_page()
+def test_demo_on_home_and_metrics(bud: Bud, loaded: str, tab: Tab, width: int) -> None:
+    page = tab(width)
     bud.log_in_as_admin(page)
     bud.open(page, "?project=Demo")
     expect(page.get_by_text("Demo data").first).to_be_visible()

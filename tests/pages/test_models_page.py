@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 
 from core.registry import catalogue, versions
 from core.registry import services as registry
@@ -87,11 +87,12 @@ def test_a_path_that_is_not_there_is_refused_with_a_remedy(member_page: Page, bu
     expect(dialog.get_by_text("This project has no account at a provider yet")).to_be_visible()
 
 
-def test_how_it_looks(window: Callable[..., BrowserContext], bud: Bud) -> None:
+def test_how_it_looks(tab: Callable[..., Page], bud: Bud) -> None:
     starter = registry.add_starter(bud.actor)
+    page = tab()
+    bud.log_in_as_admin(page)
     for width in (1440, 390):
-        page = window(width).new_page()
-        bud.log_in_as_admin(page)
+        page.set_viewport_size({"width": width, "height": 900})
         bud.open(page, "models?view=Catalogue&q=llama")
         expect(page.get_by_text("Click a row to open it")).to_be_visible()
         looks(page, "models-catalogue")

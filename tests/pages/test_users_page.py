@@ -6,27 +6,15 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
-from playwright.sync_api import Error as PlaywrightError
+from playwright.sync_api import Page, expect
 
 from core.accounts import services as accounts
 from core.projects import services as projects
-from tests.browsing import EMAIL, Bud, looks, settle, shot, wait_for
+from tests.browsing import EMAIL, Bud, looks, select_row, settle, shot, wait_for
 
 
 def _select(page: Page, name: str, row: int) -> None:
-    """Click a cell: the table is a canvas, so a row is found by its height of 35 px."""
-    rows = page.get_by_test_id("stDataFrame").first.locator(".dvn-scroller")
-    heading = page.get_by_role("heading", name=name)
-    # A click while the table is drawn anew is lost.
-    for _attempt in range(5):
-        rows.click(position={"x": 60, "y": 35 * row + 52})
-        try:
-            heading.wait_for(timeout=4000)
-        except PlaywrightError:
-            continue
-        return
-    raise AssertionError(f"row {row} ({name}) cannot be selected")
+    select_row(page, row, page.get_by_role("heading", name=name))
 
 
 def _row_of(bud: Bud, email: str) -> int:
@@ -122,8 +110,8 @@ def test_a_project_is_made_chosen_and_gets_a_member(bud: Bud, admin_page: Page) 
 
 
 @pytest.mark.parametrize("width", [1440, 390])
-def test_how_they_look(bud: Bud, window: Callable[..., BrowserContext], width: int) -> None:
-    page = window(width).new_page()
+def test_how_they_look(bud: Bud, tab: Callable[..., Page], width: int) -> None:
+    page = tab(width)
     bud.log_in_as_admin(page)
     for name in ("users", "projects"):
         bud.open(page, name)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from core.projects import services as projects
 from core.simulation import services as simulation
@@ -18,7 +18,7 @@ from tests.browsing import PAGE_TIMEOUT_MS, Bud, looks, settle, shot
 # Other tests keep the machine busy as well.
 expect.set_options(timeout=PAGE_TIMEOUT_MS)
 
-Window = Callable[..., BrowserContext]
+Tab = Callable[..., Page]
 
 
 def _kpi(page: Page, label: str) -> Locator:
@@ -117,7 +117,7 @@ def test_a_wrong_link_says_what_is_wrong(
 
 
 def test_a_scenario_is_saved_shared_renamed_and_deleted(
-    bud: Bud, member_page: Page, project_id: str, window: Window
+    bud: Bud, member_page: Page, project_id: str, tab: Tab
 ) -> None:
     page = member_page
     bud.open(page, "what-if?gpus=4&tp=2&model=qwen3-8b")
@@ -130,11 +130,11 @@ def test_a_scenario_is_saved_shared_renamed_and_deleted(
     assert [each.name for each in saved] == ["Small and quick"]
     expect(page.get_by_text(f"scenario={saved[0].id}")).to_be_visible()
 
-    other = window().new_page()
+    other = tab()
     bud.log_in_as_new(other, "bea-what-if@example.org", project_id)
     bud.open(other, f"what-if?scenario={saved[0].id}")
     expect(other.get_by_role("heading", name="qwen3-8b on 4 ×")).to_be_visible()
-    outsider = window().new_page()
+    outsider = tab()
     theirs = projects.create_project(bud.actor, "what-if-others").id
     bud.log_in_as_new(outsider, "olga-what-if@example.org", theirs)
     bud.open(outsider, f"what-if?scenario={saved[0].id}")
@@ -238,8 +238,8 @@ def test_a_trace_is_replayed_as_a_job(bud: Bud, member_page: Page) -> None:
 
 
 @pytest.mark.parametrize("width", [1440, 390])
-def test_it_fits_every_screen(bud: Bud, window: Window, project_id: str, width: int) -> None:
-    page = window(width).new_page()
+def test_it_fits_every_screen(bud: Bud, tab: Tab, project_id: str, width: int) -> None:
+    page = tab(width)
     bud.log_in_as_new(page, f"wide-{width}@example.org", project_id)
     for view in ("Predict", "Choose+a+model"):
         bud.open(page, f"what-if?gpus=8&tp=2&view={view}")
