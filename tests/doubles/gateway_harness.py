@@ -132,15 +132,15 @@ class GatewayHere:
     async def __aenter__(self) -> GatewayHere:
         await self.gateway.start()
         self.http = httpx.AsyncClient(
-            base_url=self.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=10, verify=False
+            base_url=self.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60, verify=False
         )
         # Without TLS to verify, a client is made in a fraction of the time.
         self.openai = openai.AsyncOpenAI(
             base_url=f"{self.url}/v1",
             api_key=KEY,
             max_retries=0,
-            timeout=10,
-            http_client=httpx.AsyncClient(verify=False, timeout=10),
+            timeout=60,
+            http_client=httpx.AsyncClient(verify=False, timeout=60),
         )
         return self
 
@@ -208,7 +208,7 @@ class GatewayProcess:
         assert self.process is not None
         if self.process.poll() is None:
             os.kill(self.process.pid, number)
-        return self.process.wait(timeout=15)
+        return self.process.wait(timeout=60)
 
     def __enter__(self) -> GatewayProcess:
         return self.start()

@@ -135,7 +135,7 @@ class Stack:
         """A clean stop, as by Ctrl-C; fails when anything is left behind."""
         assert self.process is not None
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(timeout=40)
+        self.process.wait(timeout=90)
         left = [(process.pid, process.cmdline()) for process in self.processes()]
         assert left == [], f"left behind: {left}"
 
@@ -144,7 +144,7 @@ class Stack:
         for process in self.processes():
             process.kill()
         if self.process is not None:
-            self.process.wait(timeout=10)
+            self.process.wait(timeout=60)
 
 
 def answers(url: str) -> bool:

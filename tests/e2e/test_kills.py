@@ -111,7 +111,7 @@ def test_a_killed_app_does_not_stop_the_gateway_and_adopts_its_servers(
         _steady(load)
         stack.kill(app)
         wait_for("another app", lambda: stack.pids("app") not in ([], [app]), 10)
-        wait_for("the app answers", stack._answers, 60)
+        wait_for("the app answers", stack._answers, 180)
         time.sleep(2)
         _steady(load)
     assert load.failed() == []

@@ -50,7 +50,7 @@ class Served:
         return [fact.error_class for fact in facts]
 
 
-def _until(what: str, check: Callable[[], object], timeout_s: float = 60) -> None:
+def _until(what: str, check: Callable[[], object], timeout_s: float = 120) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not check():
         assert time.monotonic() < deadline_s, f"still not: {what}"

@@ -61,7 +61,7 @@ def _ansible(data_dir: Path) -> list[psutil.Process]:
     return found
 
 
-def _until(what: str, check: Callable[[], object], timeout_s: float = 60) -> None:
+def _until(what: str, check: Callable[[], object], timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     while not check():
         assert time.monotonic() < deadline, f"still not: {what}"

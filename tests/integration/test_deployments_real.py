@@ -30,7 +30,7 @@ from core.routing import services as routing
 PROJECT = "prj_default"
 
 
-def _until(what: str, check: Callable[[], object], timeout_s: float = 60) -> None:
+def _until(what: str, check: Callable[[], object], timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     while not check():
         assert time.monotonic() < deadline, f"still not: {what}"

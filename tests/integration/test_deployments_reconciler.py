@@ -45,7 +45,7 @@ def reconciler(folder: Path) -> Iterator[Reconciler]:
     made.stop()
 
 
-def _until(what: str, check: Callable[[], object], timeout_s: float = 40) -> None:
+def _until(what: str, check: Callable[[], object], timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     while not check():
         assert time.monotonic() < deadline, f"still not: {what}"
@@ -143,7 +143,7 @@ def test_an_app_that_died_between_start_and_record_leaves_no_second_server(
         assert _view(admin, deployment_id).replicas[0].pid == recorded
     finally:
         server_records.stop_all(folder)
-        stray.wait(timeout=10)
+        stray.wait(timeout=60)
 
 
 def test_the_next_app_starts_what_a_clean_stop_ended_without_calling_it_a_crash(

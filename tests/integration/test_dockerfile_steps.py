@@ -165,7 +165,7 @@ def _starts_answers_and_stops(
             assert time.monotonic() < deadline_s, output.read_text()
             time.sleep(0.5)
         bud.send_signal(signal.SIGTERM)
-        assert bud.wait(timeout=40) == 0, output.read_text()
+        assert bud.wait(timeout=90) == 0, output.read_text()
         assert "Preparing Bud" not in output.read_text()
     finally:
         if bud.poll() is None:

@@ -65,7 +65,7 @@ async def test_a_full_disk_costs_facts_and_nothing_else(
         httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{gateway.port}",
             headers={"Authorization": f"Bearer {KEY}"},
-            timeout=10,
+            timeout=60,
             verify=False,
         ) as http,
     ):

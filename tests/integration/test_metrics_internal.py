@@ -79,7 +79,7 @@ def running(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
     internal.stop()
     server.should_exit = True
-    thread.join(timeout=10)
+    thread.join(timeout=60)
     ingester.stop()
 
 

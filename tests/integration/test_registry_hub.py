@@ -73,7 +73,7 @@ def running(data_dir: Path) -> Iterator[Path]:
     engine.shutdown()
 
 
-def _until(check: Callable[[], object], timeout_s: float = 20) -> None:
+def _until(check: Callable[[], object], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not check():
         assert time.monotonic() < deadline, "waited in vain"
@@ -81,7 +81,7 @@ def _until(check: Callable[[], object], timeout_s: float = 20) -> None:
 
 
 def _ended(admin: Actor, job_id: str) -> JobView:
-    _until(lambda: not jobs.get(admin, job_id).is_active, timeout_s=40)
+    _until(lambda: not jobs.get(admin, job_id).is_active, timeout_s=120)
     return jobs.get(admin, job_id)
 
 

@@ -27,7 +27,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(check: Callable[[], object], timeout_s: float = 15.0) -> float:
+def wait_for(check: Callable[[], object], timeout_s: float = 60.0) -> float:
     started = time.monotonic()
     while not check():
         assert time.monotonic() - started < timeout_s, "waited in vain"
@@ -126,7 +126,7 @@ def test_a_clean_stop_leaves_nothing(start: Callable[..., Bud], number: signal.S
     pids = bud.living()
     assert len(pids) == 2
     bud.process.send_signal(number)
-    assert bud.process.wait(timeout=10) == 0
+    assert bud.process.wait(timeout=60) == 0
     assert not any(is_alive(pid) for pid in pids)
     assert (bud.folder / "servers_stopped").exists()
     assert not (bud.folder / "run" / "supervisor.json").exists()
@@ -148,7 +148,7 @@ def test_a_second_instance_on_the_folder_is_refused(start: Callable[..., Bud]) -
     first = start()
     first.wait_until_ready()
     second = start(folder=first.folder)
-    assert second.process.wait(timeout=10) == 5
+    assert second.process.wait(timeout=60) == 5
     assert f"already runs on {first.folder} (process {first.process.pid}" in second.output
     assert first.answers()
 
@@ -159,7 +159,7 @@ def test_a_taken_port_is_named_with_its_owner(start: Callable[..., Bud]) -> None
         taken.listen(1)
         port = taken.getsockname()[1]
         bud = start(ports=(port, free_port()))
-        assert bud.process.wait(timeout=10) == 5
+        assert bud.process.wait(timeout=60) == 5
     assert f"cannot listen on port {port}" in bud.output
     assert f"taken by process {os.getpid()}" in bud.output
     assert f"bud up --port {port + 10}" in bud.output
@@ -175,7 +175,7 @@ def test_a_part_that_cannot_start_is_shown_with_its_log(start: Callable[..., Bud
 
 def test_a_failed_set_up_is_shown_and_starts_nothing(start: Callable[..., Bud]) -> None:
     bud = start("setup:import sys; sys.exit('the disk is full')")
-    assert bud.process.wait(timeout=10) == 7
+    assert bud.process.wait(timeout=60) == 7
     assert "the disk is full" in bud.output
     assert not (bud.folder / "logs" / "app.log").exists()
 

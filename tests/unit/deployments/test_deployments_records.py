@@ -47,7 +47,7 @@ def _server(config: Path, wait_s: float = 0.0) -> Iterator[subprocess.Popen[str]
         server.communicate()
 
 
-def _until(check: Callable[[], object], timeout_s: float = 15.0) -> None:
+def _until(check: Callable[[], object], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not check():
         assert time.monotonic() < deadline, "waited in vain"
@@ -64,7 +64,7 @@ def test_a_replica_never_has_two_servers(tmp_path: Path) -> None:
     with _server(config) as first:
         assert _says(first) == "runs"
         with _server(config) as second:
-            assert second.wait(timeout=20) == 0
+            assert second.wait(timeout=60) == 0
             assert _says(second) == ""
         assert server_records.read_all(tmp_path)["rep_1"].pid == first.pid
         first.kill()
@@ -93,7 +93,7 @@ def test_a_server_without_its_permission_ends_itself(tmp_path: Path) -> None:
     with _server(config) as server:
         assert _says(server) == "runs"
         config.unlink()
-        assert server.wait(timeout=10) == 0
+        assert server.wait(timeout=60) == 0
 
 
 def test_stop_all_also_stops_a_server_that_was_just_being_started(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_stop_all_also_stops_a_server_that_was_just_being_started(tmp_path: Path
         assert _says(running) == "runs"
         assert server_records.stop_all(tmp_path) == 1
         assert running.wait(timeout=5) != 0
-        assert late.wait(timeout=20) == 0
+        assert late.wait(timeout=60) == 0
         assert _says(late) == ""
     assert server_records.process(server_records.read_all(tmp_path)["rep_2"]) is None
 

@@ -86,7 +86,7 @@ def test_each_of_two_models_sees_its_own_answers(person: Actor, gateway: Scripte
 
 
 def test_both_models_answer_at_the_same_time(person: Actor, gateway: ScriptedGateway) -> None:
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=60)
 
     def behave(exchange: Exchange) -> None:
         both.wait()

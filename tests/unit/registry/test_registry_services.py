@@ -28,7 +28,7 @@ def running(data_dir: Path) -> Iterator[Path]:
     engine.shutdown()
 
 
-def _ended(admin: Actor, job_id: str, timeout_s: float = 60) -> JobView:
+def _ended(admin: Actor, job_id: str, timeout_s: float = 120) -> JobView:
     deadline = time.monotonic() + timeout_s
     while (view := jobs.get(admin, job_id)).is_active:
         assert time.monotonic() < deadline, view
