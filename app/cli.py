@@ -21,6 +21,7 @@ from app.commands import (
     jobs,
     keys,
     leaderboards,
+    limits,
     metrics,
     models,
     output,
@@ -55,6 +56,7 @@ app.add_typer(deployments.group, name="deployments")
 app.command()(chat.chat)
 app.add_typer(leaderboards.group, name="leaderboard")
 app.add_typer(keys.group, name="keys")
+app.add_typer(limits.group, name="limits")
 app.add_typer(metrics.group, name="metrics")
 app.add_typer(hardware.group, name="hardware")
 app.command()(simulate.simulate)

@@ -16,6 +16,7 @@ Capability = Literal["chat", "completion", "embedding"]
 LimitLevel = Literal["key", "user", "project", "model"]
 LimitMetric = Literal["requests", "tokens", "concurrent", "usd"]
 LimitWindow = Literal["minute", "hour", "day", "month", ""]
+WhenAlone = Literal["refuse", "share"]
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +109,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     metric: LimitMetric
     window: LimitWindow = ""
     amount: float
-    when_alone: Literal["refuse", "share"] = "share"
+    when_alone: WhenAlone = "share"
 
     @property
     def name(self) -> str:

@@ -16,6 +16,7 @@ from core.kernel import clock
 from core.kernel.actor import Actor, Role
 from core.kernel.errors import Unavailable
 from core.kernel.settings import settings
+from core.limits import services as limits
 from core.metrics import segments
 from core.metrics import services as metrics
 from core.metrics.schemas import Window
@@ -86,6 +87,7 @@ def remove(actor: Actor) -> DemoData:
     requests = metrics.forget_project(actor, project.id)
     playground.forget_project(actor, project.id)
     prices.forget_project(actor, project.id)
+    limits.forget_project(actor, project.id)
     simulation.forget_project(actor, project.id)
     removed = demo_deployments.forget_project(actor, project.id)
     registry.forget_project(actor, project.id)

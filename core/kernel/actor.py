@@ -25,6 +25,7 @@ _MEMBER_PERMISSIONS = frozenset(
         "key:read",
         "key:create",
         "key:delete",
+        "limit:read",
         "job:read",
         "job:cancel",
         "job:retry",

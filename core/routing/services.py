@@ -1,4 +1,4 @@
-"""Composes the route table from deployments, API keys and prices, and publishes it."""
+"""Composes the route table from deployments, API keys, limits and prices, and publishes it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import msgspec
 
 from core.accounts import api_keys
 from core.contracts import route_table
-from core.contracts.route_table import ApiKey, Price, Replica, Route, RouteTable
+from core.contracts.route_table import ApiKey, Limit, Price, Replica, Route, RouteTable
 from core.deployments import services as deployments
 from core.deployments.schemas import DeploymentRoute
 from core.kernel import clock, database, events
 from core.kernel.actor import Actor
 from core.kernel.settings import settings
+from core.limits import services as limits
 from core.prices import services as prices
 from core.routing.models import Publication
+
+_Composed = tuple[list[Route], list[ApiKey], list[Limit]]
 
 
 def table_path() -> Path:
@@ -30,15 +33,15 @@ def publish() -> int:
 
     Safe from any thread or process: the database's write lock puts publishers in order.
     """
-    routes, keys = _compose()
+    composed = _compose()
     with database.reading() as session:
         last = session.get(Publication, 1)
-    if last is not None and _is_published(last, _digest(routes, keys)):
+    if last is not None and _is_published(last, _digest(composed)):
         return last.version
     with database.transaction() as tx:
         # Composed again: another publisher may have come first.
-        routes, keys = _compose()
-        digest = _digest(routes, keys)
+        composed = _compose()
+        digest = _digest(composed)
         last = tx.get(Publication, 1)
         if last is not None and _is_published(last, digest):
             return last.version
@@ -50,15 +53,20 @@ def publish() -> int:
             digest,
             clock.now(),
         )
+        routes, keys, limited = composed
         table = RouteTable(
-            version=last.version, published_unix_s=clock.unix_s(), routes=routes, keys=keys
+            version=last.version,
+            published_unix_s=clock.unix_s(),
+            routes=routes,
+            keys=keys,
+            limits=limited,
         )
         _write(route_table.encode(table))
         return last.version
 
 
-def _digest(routes: list[Route], keys: list[ApiKey]) -> str:
-    return hashlib.sha256(msgspec.json.encode([routes, keys])).hexdigest()
+def _digest(composed: _Composed) -> str:
+    return hashlib.sha256(msgspec.json.encode(composed)).hexdigest()
 
 
 def _is_published(last: Publication, digest: str) -> bool:
@@ -67,7 +75,7 @@ def _is_published(last: Publication, digest: str) -> bool:
 
 def subscribe() -> None:
     """Publish whenever something that stands in the table changes."""
-    for event in ("keys.changed", "deployments.changed", "prices.changed"):
+    for event in ("keys.changed", "deployments.changed", "limits.changed", "prices.changed"):
         events.subscribe(event, _publish)
 
 
@@ -75,7 +83,7 @@ def _publish() -> None:
     publish()
 
 
-def _compose() -> tuple[list[Route], list[ApiKey]]:
+def _compose() -> _Composed:
     keys = [
         ApiKey(
             id=key.id,
@@ -87,7 +95,22 @@ def _compose() -> tuple[list[Route], list[ApiKey]]:
         )
         for key in api_keys.active_keys()
     ]
-    return [_route(source) for source in deployments.routes()], keys
+    return [_route(source) for source in deployments.routes()], keys, _limits()
+
+
+def _limits() -> list[Limit]:
+    return [
+        Limit(
+            project_id=limit.project_id,
+            level=limit.level,
+            subject=limit.subject,
+            metric=limit.metric,
+            window=limit.window,
+            amount=limit.amount,
+            when_alone=limit.when_alone,
+        )
+        for limit in limits.active_limits()
+    ]
 
 
 def _route(source: DeploymentRoute) -> Route:

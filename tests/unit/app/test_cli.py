@@ -246,3 +246,13 @@ def test_a_deployment_is_renamed_and_a_value_given_back_to_bud(bud: Callable[...
     assert edited["requested"]["slots"] is None
     error = bud("deployments", "edit", "tiny", "--slots", "many", "--yes", status=2)["error"]
     assert error["value"] == "many"
+
+
+def test_limits_are_set_listed_and_deleted(bud: Callable[..., Any]) -> None:
+    made = bud("limits", "set", "project", "requests", "600", "--per", "minute")
+    assert (made["subject"], made["amount"]) == ("prj_default", 600)
+    assert bud("limits", "list") == [made]
+    wrong = bud("limits", "set", "project", "usd", "5", status=2)
+    assert "usd per day" in wrong["error"]["remedy"]
+    bud("limits", "delete", made["id"], "--yes")
+    assert bud("limits", "list") == []

@@ -189,6 +189,21 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_jobs_state'), ['state'], unique=False)
         batch_op.create_index(batch_op.f('ix_jobs_subject'), ['subject'], unique=False)
 
+    op.create_table('limits',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('level', sa.String(length=20), nullable=False),
+    sa.Column('subject', sa.String(length=200), nullable=False),
+    sa.Column('metric', sa.String(length=20), nullable=False),
+    sa.Column('window', sa.String(length=20), nullable=False),
+    sa.Column('amount', sa.Float(), nullable=False),
+    sa.Column('when_alone', sa.String(length=20), nullable=False),
+    sa.Column('set_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('set_by_name', sa.String(length=200), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_limits')),
+    sa.UniqueConstraint('project_id', 'level', 'subject', 'metric', 'window', name=op.f('uq_limits_project_id_level_subject_metric_window'))
+    )
     op.create_table('log_in_failures',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('subject', sa.String(length=220), nullable=False),
@@ -687,6 +702,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_log_in_failures_subject_at'))
 
     op.drop_table('log_in_failures')
+    op.drop_table('limits')
     with op.batch_alter_table('jobs', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_jobs_subject'))
         batch_op.drop_index(batch_op.f('ix_jobs_state'))

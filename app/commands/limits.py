@@ -1,0 +1,81 @@
+"""`bud limits`: what keys, users, projects and models may use at most."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.commands import context, output
+from app.commands.context import DEFAULT_PROJECT, Project
+from app.commands.output import Json, Yes
+
+if TYPE_CHECKING:
+    from core.limits.schemas import LimitView
+
+group = typer.Typer(help="Limits and budgets: list, set, delete.", no_args_is_help=True)
+
+
+@group.command("list")
+def list_limits(project: Project = DEFAULT_PROJECT, as_json: Json = False) -> None:
+    """List the limits of a project."""
+    from core.limits import services as limits
+
+    found = limits.list_limits(context.operator(), context.project_id(project))
+    rows = [(limit.id, limit.level, limit.subject, _told(limit)) for limit in found]
+    columns = ("id", "level", "of", "at most")
+    empty = "No limits yet. Set one: bud limits set project requests 600 --per minute"
+    output.show(found, output.table(columns, rows, empty=empty), as_json=as_json)
+
+
+@group.command("set")
+def set_limit(
+    level: Annotated[str, typer.Argument(help="key, user, project or model.")],
+    metric: Annotated[str, typer.Argument(help="requests, tokens, concurrent or usd.")],
+    amount: Annotated[float, typer.Argument(help="How many, or USD; 0 stops everything.")],
+    per: Annotated[
+        str, typer.Option(help="minute, hour, day; day or month for usd; none for concurrent.")
+    ] = "",
+    subject: Annotated[
+        str, typer.Option("--of", help="Key by name or id, user by id, or model by name.")
+    ] = "",
+    when_alone: Annotated[
+        str | None,
+        typer.Option(
+            help="refuse or share: what holds when gateway hosts cannot reach each other; "
+            "default: refuse for usd, else share."
+        ),
+    ] = None,
+    project: Project = DEFAULT_PROJECT,
+    as_json: Json = False,
+) -> None:
+    """Set a limit, or change its amount."""
+    from core.limits import services as limits
+
+    asked: Any = (level, subject, metric, per, amount)
+    alone: Any = when_alone
+    made = limits.set_limit(
+        context.operator(), context.project_id(project), *asked, when_alone=alone
+    )
+    output.show(made, f"{made.level} {made.subject}: at most {_told(made)}.", as_json=as_json)
+
+
+@group.command()
+def delete(
+    limit: Annotated[str, typer.Argument(help="Limit, by id.")],
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Take a limit away."""
+    from core.limits import services as limits
+
+    actor = context.operator()
+    output.confirm(f"Delete limit {limit}?", yes=yes)
+    limits.delete_limit(actor, limit)
+    output.show({"deleted": limit}, f"{limit} is deleted.", as_json=as_json)
+
+
+def _told(limit: LimitView) -> str:
+    unit = "requests at once" if limit.metric == "concurrent" else limit.metric
+    unit = "USD" if limit.metric == "usd" else unit
+    return f"{limit.amount:,.15g} {unit}" + (f" per {limit.window}" if limit.window else "")

@@ -1,0 +1,1 @@
+"""What keys, users, projects and models may use at most."""
