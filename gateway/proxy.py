@@ -189,6 +189,7 @@ class _Retryable(Exception):
         self.error = error
         self.reason = reason
         self.unsent = unsent
+        self.again = again
 
 
 class Proxy:
