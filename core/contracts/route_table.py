@@ -13,6 +13,14 @@ SCHEMA = 1
 FILE_NAME = "table.json"
 
 Capability = Literal["chat", "completion", "embedding"]
+# How a route shares requests among its replicas of the best priority:
+#   p2c           the less loaded of two at random; at equal load the quicker one
+#   least_loaded  the least loaded of all
+#   weighted      at random, by weight
+#   prefix        by session or by the prompt's beginning, so that caches are met; bounded load
+#   cheapest      the lowest price, then as p2c
+#   fastest       the lowest recent time to the first byte
+Policy = Literal["p2c", "least_loaded", "weighted", "prefix", "cheapest", "fastest"]
 LimitLevel = Literal["key", "user", "project", "model"]
 LimitMetric = Literal["requests", "tokens", "concurrent", "usd"]
 LimitWindow = Literal["minute", "hour", "day", "month", ""]
@@ -52,6 +60,9 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     One that is `hosted` has a `base_url` with the path of the provider's interface, and a
     `credential` that is a sealed JSON object of named parts (context `provider:<account id>`), such
     as `{"api_key": …}` or `{"access_key_id": …, "secret_access_key": …, "session_token": …}`.
+
+    Replicas of a lower `priority` are used first, the next ones when none of those can be. A
+    `weight` of 0 takes no new requests: the replica drains. `price` overrides the route's.
     """
 
     id: str
@@ -59,6 +70,18 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     credential: str = ""
     slots: int = 1
     hosted: Hosted | None = None
+    weight: float = 1.0
+    priority: int = 0
+    price: Price | None = None
+
+
+class PhaseTimeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """How long each phase of a request may take, in seconds; None means the gateway's own."""
+
+    connect_s: float | None = None
+    first_token_s: float | None = None
+    between_tokens_s: float | None = None
+    total_s: float | None = None
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +89,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     `upstream_model` is the model name the replica expects. A route without replicas is known
     but not ready: the gateway answers 503 and gives `state` as the reason.
+
+    `fallbacks` are models of the same project that answer, in this order, when no replica of this
+    one does; only before the first byte has gone to the caller.
     """
 
     model: str
@@ -78,6 +104,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     state: str = "ready"
     created_unix_s: int = 0
     price: Price | None = None
+    policy: Policy = "p2c"
+    fallbacks: list[str] = []
+    timeouts: PhaseTimeouts = PhaseTimeouts()
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
