@@ -14,9 +14,11 @@ from core.kernel.periodic import Periodic
 from core.leaderboards import refreshes
 from core.metrics.calibration import Calibrator
 from core.metrics.ingest import Ingester
+from core.registry import refreshes as catalogue_refreshes
 from core.registry import workflows as _registry_workflows  # noqa: F401 (registers kinds)
 from core.routing import services as routing
 from core.simulation import search_workflow as _search_workflow  # noqa: F401 (registers kinds)
+from core.simulation import training_workflow as _training_workflow  # noqa: F401 (registers kinds)
 from core.simulation import workflows as _simulation_workflows  # noqa: F401 (registers kinds)
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ def _periodic() -> list[Periodic]:
         Periodic("routes", routing.publish, every_s=5),
         Periodic("calibrator", Calibrator().run, every_s=15),
         Periodic("board-refresher", lambda: refreshes.start_due(actor), every_s=3600),
+        Periodic("catalogue-refresher", lambda: catalogue_refreshes.start_due(actor), every_s=3600),
         # Not while the app starts.
         Periodic("retention", lambda: retention.prune(actor), every_s=86_400, first_after_s=300),
     ]

@@ -14,7 +14,7 @@ from core.hardware.schemas import Accelerator
 from core.kernel.actor import Actor
 from core.kernel.errors import InvalidInput
 from core.registry import services as registry
-from core.simulation import architectures, predictor, processor
+from core.simulation import architectures, processor, trained_models
 from core.simulation.architectures import Architecture
 from core.simulation.predictor import Band, Predictor
 from core.simulation.scenarios import ENGINES, ModelTable, SystemTable, from_columns
@@ -118,7 +118,8 @@ def predict(actor: Actor, model_id: str, asked: Sequence[tuple[Setup, Load]]) ->
         "concurrency": [load.concurrency for _, load in asked],
         "prefix_hit_share": [min(load.prefix_hit_share, 0.99) for _, load in asked],
     }
-    found = _predictor(architecture, devices).predict(from_columns(columns))
+    training_id = trained_models.in_use(actor.tenant_id)
+    found = _predictor(architecture, devices, training_id).predict(from_columns(columns))
     waking_ms = [processor.waking_ms(architecture.layers, setup.threads) for setup, _ in asked]
     return [
         Predicted(
@@ -148,8 +149,11 @@ def _architecture(path: str, _sha256: str | None) -> Architecture:
 
 
 @lru_cache(maxsize=32)
-def _predictor(architecture: Architecture, devices: tuple[Accelerator, ...]) -> Predictor:
-    return Predictor(ModelTable([architecture]), SystemTable(devices), predictor.trained())
+def _predictor(
+    architecture: Architecture, devices: tuple[Accelerator, ...], training_id: str
+) -> Predictor:
+    trained = trained_models.trained(training_id)
+    return Predictor(ModelTable([architecture]), SystemTable(devices), trained)
 
 
 def _value(band: Band, row: int, more_ms: float) -> Value:

@@ -7,6 +7,7 @@ whole deployment, and a blank cell is unknown. A bad row gets its error, the oth
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,37 +98,70 @@ def run(source: Path, target: Path, subjects: Subjects) -> Summary:
         raise InvalidInput(
             "The answers would overwrite the questions.", remedy="Name another file with --out."
         )
-    table, broken = read(source)
-    answered = answer(table, subjects, broken)
+    sheet = read(source)
+    answered = answer(sheet.table, subjects, sheet.broken)
     _write(answered, target)
     failed = int((answered["error"] != "").sum())
     return Summary(len(answered), len(answered) - failed, failed, str(target))
 
 
-def read(source: Path) -> tuple[pd.DataFrame, Texts]:
-    """The rows of a CSV file as text, and what is wrong with the form of each ("" if nothing).
+@dataclass(frozen=True)
+class Sheet:
+    """A CSV file's rows as text.
+
+    Attributes:
+        table: The cells, columns as the header names them.
+        broken: What is wrong with the form of each row, "" if nothing.
+        line: The line of the file in which each row ends, from 1.
+    """
+
+    table: pd.DataFrame
+    broken: Texts
+    line: Ints
+
+
+def read(source: Path) -> Sheet:
+    """The rows of a CSV file. Raises as `parse` does, and InvalidInput where there is no file."""
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise _unreadable(str(source), error) from error
+    return parse(content, str(source))
+
+
+def parse(content: bytes, name: str) -> Sheet:
+    """The rows of a CSV file's content.
 
     Raises:
         InvalidInput: It cannot be read, or a required column is missing or named twice.
     """
     try:
-        with source.open(newline="", encoding="utf-8-sig") as file:
-            header, *lines = [line for line in csv.reader(file) if line] or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInput(
-            f"{source} cannot be read as CSV: {error}.", remedy="Check the path and the file."
-        ) from error
-    _check_header([plain_name(name) for name in header])
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        lines = [(reader.line_num, cells) for cells in reader if cells]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise _unreadable(name, error) from error
+    header, rows = (lines[0][1], lines[1:]) if lines else ([], [])
+    _check_header([plain_name(column) for column in header])
     width = len(header)
     broken = np.array(
         [
-            f"{len(line)} cells where the header names {width}" if len(line) > width else ""
-            for line in lines
+            f"{len(cells)} cells where the header names {width}" if len(cells) > width else ""
+            for _, cells in rows
         ],
         dtype=object,
     )
-    cells = [line[:width] + [""] * (width - len(line)) for line in lines]
-    return pd.DataFrame(cells, columns=header, dtype=object), broken
+    cells = [given[:width] + [""] * (width - len(given)) for _, given in rows]
+    return Sheet(
+        pd.DataFrame(cells, columns=header, dtype=object),
+        broken,
+        np.array([number for number, _ in rows], dtype=np.int64),
+    )
+
+
+def _unreadable(name: str, error: Exception) -> InvalidInput:
+    return InvalidInput(
+        f"{name} cannot be read as CSV: {error}.", remedy="Check the path and the file."
+    )
 
 
 def _check_header(names: list[str]) -> None:

@@ -260,14 +260,16 @@ def _precisions(reader: _Reader) -> Ints:
     return np.where(given == UNKNOWN, from_name, given)
 
 
+def version_text(text: str) -> str:
+    """An engine's version without what stands around it: `0.19.0` of `vllm/vllm-openai:v0.19.0`."""
+    return text.strip().rsplit(":", 1)[-1].lower().lstrip("v")
+
+
 def _versions(reader: _Reader, engine: Ints) -> Floats:
     """Versions as numbers; a container image's tag will do."""
     codes, texts = pd.factorize(reader.text("engine_version"))
     pairs, places = np.unique(np.stack([engine, codes]), axis=1, return_inverse=True)
-    found = [
-        version_number(ENGINES[number], texts[code].rsplit(":", 1)[-1].lower().lstrip("v"))
-        for number, code in pairs.T
-    ]
+    found = [version_number(ENGINES[number], version_text(texts[code])) for number, code in pairs.T]
     return np.array(found, dtype=np.float64)[places.reshape(-1)]
 
 

@@ -136,8 +136,8 @@ def _errors(measured: Measured, logarithms: Floats, weights: Floats) -> Floats:
     e2e_ms = times.ttft_ms + times.tpot_ms * np.maximum(0.0, rows.osl - 1)
     is_static = rows.lengths == _STATIC
     pairs = (
-        (times.tpot_ms, measured.tpot_ms, ~is_static),
-        (times.ttft_ms, measured.ttft_ms, ~is_static),
+        (times.tpot_ms, measured.tpot_ms, ~is_static & measured.has("tpot_ms")),
+        (times.ttft_ms, measured.ttft_ms, ~is_static & measured.has("ttft_ms")),
         (e2e_ms, measured.e2e_ms, is_static),
     )
     return np.concatenate(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from core.simulation.models import SimulationRun, SimulationScenario
+from core.simulation.models import SimulationRun, SimulationScenario, SimulationTraining
 
 
 def scenarios(tx: Session, tenant_id: str, project_id: str) -> list[SimulationScenario]:
@@ -57,3 +57,46 @@ def forget_project(tx: Session, tenant_id: str, project_id: str) -> int:
         of_project = (table.tenant_id == tenant_id, table.project_id == project_id)
         deleted += tx.connection().execute(delete(table).where(*of_project)).rowcount
     return deleted
+
+
+def trainings(tx: Session, tenant_id: str, limit: int) -> list[SimulationTraining]:
+    """The newest trainings of a tenant, without their rows and models."""
+    query = select(SimulationTraining).where(SimulationTraining.tenant_id == tenant_id)
+    return list(tx.scalars(query.order_by(SimulationTraining.created_at.desc()).limit(limit)))
+
+
+def training(tx: Session, training_id: str) -> SimulationTraining | None:
+    """One of them."""
+    return tx.get(SimulationTraining, training_id)
+
+
+def own_rows(tx: Session, training_id: str) -> bytes | None:
+    """The measured rows of a training, as Parquet."""
+    query = select(SimulationTraining.own).where(SimulationTraining.id == training_id)
+    return tx.scalar(query)
+
+
+def trained_model(tx: Session, training_id: str) -> bytes | None:
+    """What a training made, as compressed JSON; None until it has, or when there is none."""
+    query = select(SimulationTraining.trained).where(SimulationTraining.id == training_id)
+    return tx.scalar(query)
+
+
+def used_training(tx: Session, tenant_id: str) -> SimulationTraining | None:
+    """The training that a tenant predicts with; None for the shipped model."""
+    query = select(SimulationTraining).where(
+        SimulationTraining.tenant_id == tenant_id, SimulationTraining.used_at.is_not(None)
+    )
+    return tx.scalar(query.order_by(SimulationTraining.used_at.desc()).limit(1))
+
+
+def use_no_training(tx: Session, tenant_id: str) -> None:
+    """Let a tenant predict with the shipped model."""
+    of_tenant = SimulationTraining.tenant_id == tenant_id
+    tx.execute(update(SimulationTraining).where(of_tenant).values(used_at=None))
+
+
+def forget_training_results(tx: Session, training_id: str) -> None:
+    """Take away what a training has made."""
+    one = SimulationTraining.id == training_id
+    tx.execute(update(SimulationTraining).where(one).values(trained=None, result=None))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from core.hardware import catalogue
+from core.kernel.errors import InvalidInput
 from core.simulation import architectures
 from core.simulation.scenarios import (
     ENGINES,
@@ -33,6 +34,10 @@ PATH = Path(__file__).parent / "data" / "serving.parquet"
 # Racks with many tensor-parallel devices that are called aggregated behave like disaggregated
 # ones; they may inform, and must not dominate.
 _DOUBTFUL_WEIGHT = 0.3
+# The source of rows that a person measured.
+OWN = "own"
+# One of them counts like so many others: they are few, and of what will be asked about.
+_OWN_EMPHASIS = 4.0
 _SIDES = tuple(
     f"{side}_{name}"
     for side in ("prefill", "decode")
@@ -68,6 +73,20 @@ class Measured:
         columns = ("ttft_ms", "tpot_ms", "e2e_ms", "source", "weight")
         parts = {name: getattr(self, name)[which] for name in columns}
         return replace(self, rows=self.rows.take(which), **parts)
+
+    def has(self, head: str) -> npt.NDArray[np.bool_]:
+        """Which rows have a measured `head`: `ttft_ms`, `tpot_ms` or `e2e_ms`."""
+        return np.isfinite(getattr(self, head))
+
+    @property
+    def is_own(self) -> npt.NDArray[np.bool_]:
+        """Which rows a person measured."""
+        return self.source == OWN
+
+    @property
+    def emphasis(self) -> Floats:
+        """How much a row counts for the learners."""
+        return np.where(self.is_own, _OWN_EMPHASIS, 1.0)
 
     @cached_property
     def model_id(self) -> Texts:
@@ -107,19 +126,48 @@ def tables() -> tuple[ModelTable, SystemTable]:
     return ModelTable(architectures.records().values()), SystemTable(systems)
 
 
-def load(path: Path = PATH) -> Measured:
-    """Every cleaned row."""
-    return from_table(pd.read_parquet(path), *tables())
+def shipped_table() -> pd.DataFrame:
+    """The cleaned rows as they ship: one row a measurement, names as text."""
+    return pd.read_parquet(PATH)
 
 
-def data_hash(path: Path = PATH) -> str:
+def load() -> Measured:
+    """Every cleaned row that ships with Bud."""
+    return from_table(shipped_table(), *tables())
+
+
+def load_with(own: pd.DataFrame, models: ModelTable, systems: SystemTable) -> Measured:
+    """The rows that ship, then those that a person measured.
+
+    Args:
+        own: Rows with the columns of the shipped table, see `own_rows.read`.
+        models: The shipped models, and those of the rows.
+        systems: The shipped systems, and those of the rows.
+
+    Raises:
+        InvalidInput: A model or a device of the rows is known no more.
+    """
+    for column, known in (("model", models.ids), ("system", systems.ids)):
+        gone = sorted(set(own[column]) - set(known))
+        if gone:
+            raise InvalidInput(
+                f"The rows are of a {column} that is known no more: {', '.join(gone)}.",
+                remedy="It was deleted since they were uploaded. Upload them again.",
+            )
+    return from_table(pd.concat([shipped_table(), own], ignore_index=True), models, systems)
+
+
+def data_hash(own: pd.DataFrame | None = None) -> str:
     """SHA-256 of the cleaned rows: a trained model names the data it was made from."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    shipped = hashlib.sha256(PATH.read_bytes()).hexdigest()
+    if own is None:
+        return shipped
+    return hashlib.sha256(f"{shipped}\n{own.to_csv(index=False)}".encode()).hexdigest()
 
 
-def data_date(path: Path = PATH) -> str:
-    """The day of the newest measurement, ISO 8601."""
-    return str(pd.read_parquet(path, columns=["measured_on"])["measured_on"].max())
+def data_date() -> str:
+    """The day of the newest measurement that ships, ISO 8601."""
+    return str(pd.read_parquet(PATH, columns=["measured_on"])["measured_on"].max())
 
 
 def from_table(table: pd.DataFrame, models: ModelTable, systems: SystemTable) -> Measured:

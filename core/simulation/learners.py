@@ -126,8 +126,12 @@ def fit(
     roofline: Floats,
     measured: Floats,
     combination: npt.NDArray[np.str_],
+    emphasis: Floats | float = 1.0,
 ) -> Learner:
-    """Train a recipe on logarithms of one time; `combination` says which rows belong together."""
+    """Train a recipe on logarithms of one time.
+
+    `combination` says which rows belong together, `emphasis` how much each counts.
+    """
     import xgboost
 
     recipe = RECIPES[name]
@@ -138,7 +142,7 @@ def fit(
     data = xgboost.DMatrix(
         matrix[:, features.places(recipe.columns)],
         target,
-        weight=(np.median(sizes) / sizes) ** recipe.balance,
+        weight=(np.median(sizes) / sizes) ** recipe.balance * emphasis,
     )
     settings = {
         "max_depth": recipe.depth,

@@ -102,15 +102,8 @@ class Predictor:
 
     def _predict(self, rows: Scenarios) -> Prediction:
         times = self.roofline.times(rows)
-        place = self._support.place(rows)
-        # Nothing was learnt about serving on processors: the analytic answer stands.
         is_cpu = self._is_cpu[rows.system]
-        place = replace(
-            place,
-            kind=np.where(is_cpu, _DEVICE, place.kind),
-            beyond=np.where(is_cpu, 0.0, place.beyond),
-        )
-        trust = np.where(is_cpu, 0.0, np.exp2(-place.beyond / _DOUBLINGS_TO_HALF))
+        place, trust = trusted(self._support.place(rows), is_cpu)
         matrix = features.matrix(rows, times, self.models, self.systems)
         bands = {
             head: self._band(head, rows, np.log(getattr(times, head)), matrix, place, trust)
@@ -151,6 +144,17 @@ class Predictor:
             for name in choice.combination.learners
         }
         return choice.combination.of(logarithms)
+
+
+def trusted(place: Place, is_cpu: Booleans) -> tuple[Place, Floats]:
+    """Where scenarios count as standing, and the share of what was learnt that holds there."""
+    # Nothing was learnt about serving on processors: the analytic answer stands.
+    place = replace(
+        place,
+        kind=np.where(is_cpu, _DEVICE, place.kind),
+        beyond=np.where(is_cpu, 0.0, place.beyond),
+    )
+    return place, np.where(is_cpu, 0.0, np.exp2(-place.beyond / _DOUBLINGS_TO_HALF))
 
 
 def _joined(parts: list[Prediction]) -> Prediction:
@@ -220,5 +224,5 @@ def shipped() -> Predictor:
 
 @cache
 def trained() -> Trained:
-    """What ships with Bud, or was trained here since."""
+    """What ships with Bud, or was written in its place by `bud simulator train`."""
     return training.read()

@@ -20,7 +20,7 @@ from core.kernel.actor import Actor
 from core.kernel.errors import BudError, InvalidInput, NotFound
 from core.projects import services as projects
 from core.registry import services as registry
-from core.simulation import architectures, dataset, predictor
+from core.simulation import architectures, dataset, trained_models
 from core.simulation.architectures import Architecture
 from core.simulation.predictor import Predictor
 from core.simulation.scenarios import ModelTable, SystemTable
@@ -75,6 +75,7 @@ class Subjects:
         own_models: Models beyond the shipped ones.
         own_devices: Devices beyond the shipped ones.
         unreadable: Models that are known and cannot be simulated.
+        training_id: The training whose model predicts; empty for the shipped one.
     """
 
     def __init__(
@@ -82,7 +83,9 @@ class Subjects:
         own_models: Iterable[OwnModel] = (),
         own_devices: Iterable[Accelerator] = (),
         unreadable: Iterable[Subject] = (),
+        training_id: str = "",
     ) -> None:
+        self.training_id = training_id
         self._own_models, self._own_devices = tuple(own_models), tuple(own_devices)
         self._unreadable = tuple(unreadable)
         models, systems = dataset.tables()
@@ -124,7 +127,7 @@ class Subjects:
     @cached_property
     def predictor(self) -> Predictor:
         """Predicts over these tables."""
-        return Predictor(self.models, self.systems, predictor.trained())
+        return Predictor(self.models, self.systems, trained_models.trained(self.training_id))
 
     def find_model(self, name: str) -> int:
         """The row of a model: by id or name in the registry, else by any name it is known by.
@@ -165,7 +168,7 @@ class Subjects:
     def with_model(self, architecture: Architecture, name: str, path: str = "") -> Subjects:
         """The same and one more model."""
         own = (*self._own_models, OwnModel(architecture, name, path))
-        return Subjects(own, self._own_devices, self._unreadable)
+        return Subjects(own, self._own_devices, self._unreadable, self.training_id)
 
     def with_file(self, path: Path, name: str) -> Subjects:
         """The same and the model in a GGUF file, a `config.json`, or a folder with one.
@@ -212,11 +215,17 @@ def for_actor(actor: Actor) -> Subjects:
     }
     shipped_devices = frozenset(catalogue.shipped())
     added = (each for each in hardware.accelerators(actor) if each not in shipped_devices)
-    return _subjects(tuple(registered.values()), (*added, hardware.this_machine()))
+    return _subjects(
+        tuple(registered.values()),
+        (*added, hardware.this_machine()),
+        trained_models.in_use(actor.tenant_id),
+    )
 
 
 @lru_cache(maxsize=32)
-def _subjects(registered: tuple[_Registered, ...], devices: tuple[Accelerator, ...]) -> Subjects:
+def _subjects(
+    registered: tuple[_Registered, ...], devices: tuple[Accelerator, ...], training_id: str
+) -> Subjects:
     own, unreadable = [], []
     for model in registered:
         try:
@@ -224,7 +233,7 @@ def _subjects(registered: tuple[_Registered, ...], devices: tuple[Accelerator, .
         except BudError as error:
             why_not = error.what.rstrip(".")
             unreadable.append(Subject(model.id, model.name, OWN, None, why_not))
-    return Subjects(own, devices, unreadable)
+    return Subjects(own, devices, unreadable, training_id)
 
 
 @lru_cache(maxsize=256)

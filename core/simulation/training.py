@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -39,6 +39,9 @@ _FEWEST_ROWS = 30
 VERSION = "2"
 
 Booleans = npt.NDArray[np.bool_]
+Choices = Mapping[str, Mapping[str, "Choice"]]
+# Told how far it is: how many parts of the work are done, of how many, and which comes next.
+Tick = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Trained:
 
     coefficients: Floats
     learners: Mapping[str, Mapping[str, Learner]]
-    choices: Mapping[str, Mapping[str, Choice]]
+    choices: Choices
     support: Support
     about: About
 
@@ -91,10 +94,14 @@ def band_of(nearby: Ints) -> Ints:
     return np.searchsorted(NEARBY_STEPS, nearby, side="right")
 
 
-def train_shipped(*, workers: int = 1) -> Trained:
+def _silent(done: int, total: int, what: str) -> None:
+    """For those who need not know how far it is."""
+
+
+def train_shipped(*, workers: int = 1, tick: Tick = _silent) -> Trained:
     """Train on the rows that ship with Bud."""
     measured = dataset.load()
-    return train(measured, about(measured), workers=workers)
+    return train(measured, about(measured), workers=workers, tick=tick)
 
 
 def about(measured: Measured) -> About:
@@ -102,14 +109,58 @@ def about(measured: Measured) -> About:
     return About(VERSION, dataset.data_hash(), dataset.data_date(), len(measured))
 
 
-def train(measured: Measured, about: About, *, workers: int = 1) -> Trained:
+def train(measured: Measured, about: About, *, workers: int = 1, tick: Tick = _silent) -> Trained:
     """Train on `measured`; `about` says where it came from and travels with the result."""
+    parts = 2 + len(held_out_splits(served(measured)))
+    tick(0, parts, "calibrating the roofline")
     coefficients = calibration.calibrate(measured)
-    serving = measured.take(measured.rows.lengths != _STATIC)
+    serving = served(measured)
+    held_out = hold_out(
+        serving,
+        coefficients,
+        workers=workers,
+        tick=lambda done, _, what: tick(1 + done, parts, what),
+    )
+    tick(parts - 1, parts, "training the learners")
+    return learn(serving, coefficients, choose(serving, held_out), about)
+
+
+def served(measured: Measured) -> Measured:
+    """The rows of services: what is learnt from; static batches only calibrate."""
+    return measured.take(measured.rows.lengths != _STATIC)
+
+
+def hold_out(
+    serving: Measured, coefficients: Floats, *, workers: int = 1, tick: Tick = _silent
+) -> list[HeldOut]:
+    """What is said of the rows of each held-out split by learners trained on the others.
+
+    Args:
+        serving: Rows of services.
+        coefficients: Where the calibration of each split starts.
+        workers: Processes to work with.
+        tick: Called before the first split and after each.
+    """
     splits = held_out_splits(serving)
-    with_start = partial(_held_out, serving, coefficients)
-    held_out = _mapped(with_start, splits, workers)
-    choices = {head: _choices(serving, head, held_out) for head in HEADS}
+    names = [
+        f"{name} not seen, {number % _FOLDS + 1} of {_FOLDS}"
+        for number, (name, _, _) in enumerate(splits)
+    ]
+    tick(0, len(splits), names[0])
+    found = []
+    for each in _mapped(partial(_held_out, serving, coefficients), splits, workers):
+        found.append(each)
+        tick(len(found), len(splits), names[min(len(found), len(splits) - 1)])
+    return found
+
+
+def choose(serving: Measured, held_out: list[HeldOut]) -> dict[str, dict[str, Choice]]:
+    """How learners are combined, by head and by kind and mode."""
+    return {head: _choices(serving, head, held_out) for head in HEADS}
+
+
+def learn(serving: Measured, coefficients: Floats, choices: Choices, about: About) -> Trained:
+    """The learners that `choices` need, trained on every row."""
     return Trained(
         coefficients,
         fit_learners(serving, coefficients, _needed(choices)),
@@ -119,11 +170,12 @@ def train(measured: Measured, about: About, *, workers: int = 1) -> Trained:
     )
 
 
-def _mapped(function: Any, items: list[Any], workers: int) -> list[Any]:
+def _mapped(function: Any, items: list[Any], workers: int) -> Iterator[Any]:
     if workers <= 1:
-        return [function(item) for item in items]
+        yield from map(function, items)
+        return
     with ProcessPoolExecutor(workers) as pool:
-        return list(pool.map(function, items))
+        yield from pool.map(function, items)
 
 
 def held_out_splits(serving: Measured) -> list[tuple[str, Booleans, Booleans]]:
@@ -163,6 +215,15 @@ class HeldOut:
     place: Place
     logarithms: Mapping[str, Mapping[str, Floats]]
 
+    def take(self, which: Booleans) -> HeldOut:
+        """Some of them."""
+        place = self.place
+        return HeldOut(
+            self.rows[which],
+            Place(place.kind[which], place.nearby[which], place.beyond[which]),
+            {head: _at(by_name, which) for head, by_name in self.logarithms.items()},
+        )
+
 
 def _held_out(serving: Measured, start: Floats, split: tuple[str, Booleans, Booleans]) -> HeldOut:
     _, train_mask, test_mask = split
@@ -194,22 +255,20 @@ def fit_learners(
     """The named learners of each head."""
     times = Roofline(serving.models, serving.systems, coefficients).times(serving.rows)
     matrix = features.matrix(serving.rows, times, serving.models, serving.systems)
-    return {
-        head: {
-            name: learners.fit(
-                name,
-                matrix,
-                np.log(getattr(times, head)),
-                np.log(getattr(serving, head)),
-                serving.combination,
-            )
+    found: dict[str, dict[str, Learner]] = {}
+    for head in HEADS:
+        known = serving.has(head)
+        roofline = np.log(getattr(times, head)[known])
+        measured = np.log(getattr(serving, head)[known])
+        groups, emphasis = serving.combination[known], serving.emphasis[known]
+        found[head] = {
+            name: learners.fit(name, matrix[known], roofline, measured, groups, emphasis)
             for name in names[head]
         }
-        for head in HEADS
-    }
+    return found
 
 
-def _needed(choices: Mapping[str, Mapping[str, Choice]]) -> dict[str, tuple[str, ...]]:
+def _needed(choices: Choices) -> dict[str, tuple[str, ...]]:
     found = {}
     for head, by_regime in choices.items():
         used = {name for each in by_regime.values() for name in each.combination.learners}
@@ -219,13 +278,15 @@ def _needed(choices: Mapping[str, Mapping[str, Choice]]) -> dict[str, tuple[str,
 
 def _choices(serving: Measured, head: str, held_out: list[HeldOut]) -> dict[str, Choice]:
     rows = np.concatenate([each.rows for each in held_out])
-    kind = np.concatenate([each.place.kind for each in held_out])
-    nearby = np.concatenate([each.place.nearby for each in held_out])
+    known = serving.has(head)[rows]
+    rows = rows[known]
+    kind = np.concatenate([each.place.kind for each in held_out])[known]
+    nearby = np.concatenate([each.place.nearby for each in held_out])[known]
     logarithms = {
-        name: np.concatenate([each.logarithms[head][name] for each in held_out])
+        name: np.concatenate([each.logarithms[head][name] for each in held_out])[known]
         for name in (ROOFLINE, *RECIPES)
     }
-    measured = np.log(getattr(serving, head))[rows]
+    measured = np.log(getattr(serving, head)[rows])
     mode = serving.rows.mode[rows]
     band = band_of(nearby)
     found = {}
@@ -276,29 +337,8 @@ def _bounds(errors: Floats) -> tuple[float, float]:
 
 def write(trained: Trained, path: Path = PATH) -> None:
     """Write it as JSON, whole or not at all."""
-    document = {
-        "about": asdict(trained.about),
-        "coefficients": calibration.describe(trained.coefficients),
-        "choices": {
-            head: {
-                name: {
-                    "learners": each.combination.learners,
-                    "lowest": each.combination.lowest,
-                    "low": each.low,
-                    "high": each.high,
-                }
-                for name, each in by_regime.items()
-            }
-            for head, by_regime in trained.choices.items()
-        },
-        "support": trained.support.document(),
-        "learners": {
-            head: {name: each.document() for name, each in by_name.items()}
-            for head, by_name in trained.learners.items()
-        },
-    }
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fresh.write_text(json.dumps(document, separators=(",", ":")), encoding="utf-8")
+    fresh.write_text(to_json(trained), encoding="utf-8")
     fresh.replace(path)
 
 
@@ -308,24 +348,65 @@ def read(path: Path = PATH) -> Trained:
     Raises:
         FileNotFoundError: Nothing was trained; `bud simulator train` does.
     """
-    document = json.loads(path.read_text(encoding="utf-8"))
+    return from_json(path.read_text(encoding="utf-8"))
+
+
+def to_json(trained: Trained) -> str:
+    """A trained model as text; the same model is the same text."""
+    document = {
+        "about": asdict(trained.about),
+        "coefficients": calibration.describe(trained.coefficients),
+        "choices": describe_choices(trained.choices),
+        "support": trained.support.document(),
+        "learners": {
+            head: {name: each.document() for name, each in by_name.items()}
+            for head, by_name in trained.learners.items()
+        },
+    }
+    return json.dumps(document, separators=(",", ":"))
+
+
+def from_json(text: str) -> Trained:
+    """What `to_json` wrote."""
+    document = json.loads(text)
     return Trained(
         calibration.from_description(document["coefficients"]),
         {
             head: {name: Learner.read(name, each) for name, each in by_name.items()}
             for head, by_name in document["learners"].items()
         },
-        {
-            head: {
-                name: Choice(
-                    Combination(tuple(each["learners"]), each["lowest"]),
-                    tuple(each["low"]),
-                    tuple(each["high"]),
-                )
-                for name, each in by_regime.items()
-            }
-            for head, by_regime in document["choices"].items()
-        },
+        choices_from(document["choices"]),
         Support.read(document["support"]),
         About(**document["about"]),
     )
+
+
+def describe_choices(choices: Choices) -> dict[str, dict[str, Any]]:
+    """As `choices_from` reads them, in what JSON can hold."""
+    return {
+        head: {
+            name: {
+                "learners": each.combination.learners,
+                "lowest": each.combination.lowest,
+                "low": each.low,
+                "high": each.high,
+            }
+            for name, each in by_regime.items()
+        }
+        for head, by_regime in choices.items()
+    }
+
+
+def choices_from(document: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Choice]]:
+    """The choices that `describe_choices` described."""
+    return {
+        head: {
+            name: Choice(
+                Combination(tuple(each["learners"]), each["lowest"]),
+                tuple(each["low"]),
+                tuple(each["high"]),
+            )
+            for name, each in by_regime.items()
+        }
+        for head, by_regime in document.items()
+    }

@@ -71,6 +71,24 @@ def upgrade() -> None:
     with op.batch_alter_table('board_refreshes', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_board_refreshes_tenant_id_board_created_at'), ['tenant_id', 'board', 'created_at'], unique=False)
 
+    op.create_table('catalogue_refreshes',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('feed', sa.String(length=80), nullable=False),
+    sa.Column('state', sa.String(length=20), nullable=False),
+    sa.Column('error', sa.Text(), nullable=True),
+    sa.Column('entries', sa.Integer(), nullable=False),
+    sa.Column('unresolved', sa.Integer(), nullable=False),
+    sa.Column('added', sa.Integer(), nullable=False),
+    sa.Column('removed', sa.Integer(), nullable=False),
+    sa.Column('changed', sa.Integer(), nullable=False),
+    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('decided_at', core.kernel.database.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('decided_by', sa.String(length=200), nullable=True),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_catalogue_refreshes'))
+    )
+    with op.batch_alter_table('catalogue_refreshes', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_catalogue_refreshes_feed_created_at'), ['feed', 'created_at'], unique=False)
+
     op.create_table('chat_sessions',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('tenant_id', sa.String(length=40), nullable=False),
@@ -377,6 +395,25 @@ def upgrade() -> None:
     with op.batch_alter_table('simulation_scenarios', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_simulation_scenarios_project_id_name'), ['project_id', 'name'], unique=True)
 
+    op.create_table('simulation_trainings',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('name', sa.String(length=200), nullable=False),
+    sa.Column('job_id', sa.String(length=40), nullable=False),
+    sa.Column('rows', sa.Integer(), nullable=False),
+    sa.Column('configurations', sa.Integer(), nullable=False),
+    sa.Column('own', sa.LargeBinary(), nullable=False),
+    sa.Column('trained', sa.LargeBinary(), nullable=True),
+    sa.Column('result', sa.JSON(), nullable=True),
+    sa.Column('used_at', core.kernel.database.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('created_by_name', sa.String(length=200), nullable=False),
+    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_simulation_trainings'))
+    )
+    with op.batch_alter_table('simulation_trainings', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_simulation_trainings_tenant_id_created_at'), ['tenant_id', 'created_at'], unique=False)
+
     op.create_table('tenants',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('name', sa.String(length=200), nullable=False),
@@ -669,6 +706,10 @@ def downgrade() -> None:
 
     op.drop_table('token_prices')
     op.drop_table('tenants')
+    with op.batch_alter_table('simulation_trainings', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_simulation_trainings_tenant_id_created_at'))
+
+    op.drop_table('simulation_trainings')
     with op.batch_alter_table('simulation_scenarios', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_simulation_scenarios_project_id_name'))
 
@@ -727,6 +768,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_chat_sessions_project_id_user_id_updated_at'))
 
     op.drop_table('chat_sessions')
+    with op.batch_alter_table('catalogue_refreshes', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_catalogue_refreshes_feed_created_at'))
+
+    op.drop_table('catalogue_refreshes')
     with op.batch_alter_table('board_refreshes', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_board_refreshes_tenant_id_board_created_at'))
 
