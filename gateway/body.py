@@ -62,13 +62,9 @@ def parse(raw: bytes, *, can_stream: bool) -> Parsed:
     try:
         fields = _decode_fields(raw)
     except msgspec.ValidationError as error:
-        raise GatewayError(
-            "invalid_request", f"The request body is not valid: {error}.", param=_field(error)
-        ) from None
+        raise invalid(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise GatewayError(
-            "invalid_request", f"The request body is not valid JSON: {error}."
-        ) from None
+        raise not_json(error) from None
     if not fields.model:
         raise GatewayError(
             "invalid_request",
@@ -78,6 +74,24 @@ def parse(raw: bytes, *, can_stream: bool) -> Parsed:
     return Parsed(raw, fields.model, can_stream and bool(fields.stream), fields.stream_options)
 
 
-def _field(error: msgspec.ValidationError) -> str | None:
-    _, found, path = str(error).rpartition("$.")
-    return path.split("`")[0].split("[")[0] if found else None
+def invalid(error: msgspec.ValidationError, place: str = "$") -> GatewayError:
+    """The caller's error for a field that is missing or has the wrong type.
+
+    Args:
+        error: What msgspec found.
+        place: Where in the body it looked.
+    """
+    said, found, path = str(error).rpartition("`$")
+    if not found:
+        said, path = f"{error} - at ", "`"
+    place += path.rstrip("`")
+    field = place.removeprefix("$").lstrip(".").split(".")[0].split("[")[0] or None
+    message = str(error) if place == "$" else f"{said}`{place}`"
+    return GatewayError(
+        "invalid_request", f"The request body is not valid: {message}.", param=field
+    )
+
+
+def not_json(error: Exception) -> GatewayError:
+    """The caller's error for a body that is no JSON."""
+    return GatewayError("invalid_request", f"The request body is not valid JSON: {error}.")
