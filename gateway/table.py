@@ -12,12 +12,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from core.contracts import route_table
-from core.contracts.route_table import ApiKey, Replica, Route, RouteTable
+from core.contracts.route_table import ApiKey, Limit, Replica, Route, RouteTable
 from core.kernel import clock
 from core.kernel.crypto import Keyring
 from core.kernel.errors import KeyProblem, NotFound
 from gateway import providers, upstream
 from gateway.balancer import Backend, RetryBudget
+from gateway.config import Timeouts
+from gateway.policies import PICKS, Pick
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +29,17 @@ _COMING_BACK = frozenset({"ready", "degraded", "restarting"})
 
 @dataclass(frozen=True)
 class Target:
-    """A route with its live backends."""
+    """A route with its live backends.
+
+    `tiers` are those that take new requests, by priority; `pick` is the route's policy.
+    """
 
     route: Route
     backends: tuple[Backend, ...]
     budget: RetryBudget
+    tiers: tuple[tuple[Backend, ...], ...]
+    pick: Pick
+    timeouts: Timeouts
     problem: str = ""
 
     @property
@@ -48,6 +56,7 @@ class Table:
     published_unix_s: float = 0.0
     keys: dict[str, ApiKey] = field(default_factory=dict)
     routes: dict[tuple[str, str], Target] = field(default_factory=dict)
+    limits: list[Limit] = field(default_factory=list)
 
     def key(self, secret: str) -> ApiKey | None:
         """The key with this text; None when there is none, or it has expired."""
@@ -78,11 +87,18 @@ class _Loaded:
 
 
 class TableHolder:
-    """Holds the newest good table, and takes the next one when the file changes."""
+    """Holds the newest good table, and takes the next one when the file changes.
 
-    def __init__(self, path: Path, keys_dir: Path) -> None:
+    Args:
+        path: The table's file.
+        keys_dir: Where the keys are that open its credentials.
+        timeouts: What holds where a route says nothing else.
+    """
+
+    def __init__(self, path: Path, keys_dir: Path, timeouts: Timeouts | None = None) -> None:
         self.current = Table()
         self._path = path
+        self._timeouts = timeouts or Timeouts()
         self._keyring = Keyring(keys_dir)
         self._seen: tuple[int, int, int] | None = None
         self._credentials: dict[str, str] = {}
@@ -125,11 +141,11 @@ class TableHolder:
             if not sealed:
                 continue
             try:
-                credentials[sealed] = self._credentials.get(sealed) or self._open(replica)
                 if replica.hosted is not None:
+                    providers.require(replica.hosted.kind)
                     # The authorities' files are read here, not on the event loop.
                     upstream.tls_context()
-                    providers.require(replica.hosted.kind)
+                credentials[sealed] = self._credentials.get(sealed) or self._open(replica)
             except (KeyProblem, NotFound) as problem:
                 log.error("replica %s is left out: %s", replica.id, problem)
                 problems[replica.id] = problem.what
@@ -167,6 +183,7 @@ class TableHolder:
             version=table.version,
             published_unix_s=table.published_unix_s,
             keys={key.sha256: key for key in table.keys},
+            limits=table.limits,
             routes={
                 (route.project_id, route.model): self._target(route, loaded.problems)
                 for route in table.routes
@@ -182,12 +199,16 @@ class TableHolder:
             route,
             backends,
             self._budgets[route.deployment_id],
+            _tiers(backends),
+            PICKS[route.policy],
+            self._timeouts.for_route(route.timeouts),
             problem="" if backends or not unusable else unusable[0],
         )
 
     def _backend(self, replica: Replica, credential: str) -> Backend:
         known = self._backends.get(replica.id)
-        if known is not None and known.replica == replica:
+        if known is not None and _is_same_server(known.replica, replica):
+            known.replica = replica
             return known
         if replica.hosted is None:
             return Backend(replica, credential)
@@ -207,3 +228,18 @@ class TableHolder:
             if pool not in used:
                 del self._shared_pools[origin]
                 pool.close_idle()
+
+
+def _tiers(backends: tuple[Backend, ...]) -> tuple[tuple[Backend, ...], ...]:
+    taking = [each for each in backends if each.replica.weight > 0]
+    priorities = sorted({each.replica.priority for each in taking})
+    return tuple(
+        tuple(each for each in taking if each.replica.priority == priority)
+        for priority in priorities
+    )
+
+
+def _is_same_server(one: Replica, other: Replica) -> bool:
+    """Whether they differ in nothing but how they are used."""
+    used = {"weight": other.weight, "priority": other.priority, "price": other.price}
+    return msgspec.structs.replace(one, **used) == other
