@@ -87,13 +87,13 @@ def combine(
     as_json: Json = False,
 ) -> None:
     """Combine the boards of a task as you weigh them, and keep the models that fit."""
-    from core.leaderboards import services as leaderboards
     from core.leaderboards.schemas import Query
+    from core.registry import licences
 
     query = Query(
         task=_task(task),
         weights=dict(_weight(each) for each in weight or ()),
-        use=leaderboards.find_use(use) if use else "",
+        use=licences.find_use(use) if use else "",
         words=words,
         open_weights=open_weights,
         parameters_from=min_b and min_b * _BILLION,

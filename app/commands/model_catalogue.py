@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 _BILLION = 1e9
 _LEAST, _MOST = 2, 6
-_USE_HELP = "Keep models whose licence allows this use, also with conditions"
+_USE_HELP = (
+    "Keep models whose licence allows this use, also with conditions: internal_tool, "
+    "commercial_chat, hosted_api, fine_tune or research"
+)
 
 
 def search(
@@ -43,13 +46,13 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search the project's models and the catalogue; the filters are for the catalogue."""
-    from core.registry import catalogue
+    from core.registry import catalogue, licences
 
     actor, project_id = context.operator(), context.project_id(project)
     asked = " ".join(words or ())
     facets: dict[str, Sequence[str]] = {ability: ["yes"] for ability in can or ()}
     if use is not None:
-        facets["licence"] = _allowing(use)
+        facets["licence"] = _allowing(licences.find_use(use))
     if maker is not None:
         facets["organisation"] = [maker]
     if open_weights:
@@ -92,10 +95,6 @@ def _allowing(use: str) -> list[str]:
     """The licences that allow a use, also with conditions."""
     from core.registry import catalogue, licences
 
-    if use not in licences.USES:
-        raise InvalidInput(
-            f"There is no use {use!r}.", remedy=f"There are: {', '.join(licences.USES)}."
-        )
     keys = sorted(set(catalogue.models()["licence"].dropna()))
     stated = licences.USES[use]
     return [key for key in keys if licences.verdict(key, stated).outcome in ("yes", "conditional")]
@@ -197,7 +196,7 @@ def compare(
             f"{len(set(models))} models cannot be compared.",
             remedy=f"Name {_LEAST} to {_MOST} different ones.",
         )
-    _allowing(use)
+    use = licences.find_use(use)
     entries = [catalogue.entry(name) for name in models]
     ids = [entry["id"] for entry in entries]
     found = catalogue.index().search(among=ids, limit=len(ids)).models.set_index("id")

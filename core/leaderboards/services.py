@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -36,7 +35,6 @@ from core.registry import catalogue, licences
 
 _own_sources: list[OwnSource] = []
 _MOST_WEIGHT = 10.0
-_WORD = re.compile(r"[a-z0-9]+")
 _TUNED = ("", "-instruct", "-it", "-chat")
 
 
@@ -357,20 +355,6 @@ def uses() -> tuple[str, ...]:
     return tuple(licences.USES)
 
 
-def use_keys() -> dict[str, str]:
-    """The uses by what a command line calls them: the first two words, `commercial_chat`."""
-    return {"_".join(_WORD.findall(title.lower())[:2]): title for title in licences.USES}
-
-
-def find_use(name: str) -> str:
-    """The use of that key or title, in any case. InvalidInput with the uses there are."""
-    wanted = "_".join(_WORD.findall(name.lower()))
-    for key, title in use_keys().items():
-        if wanted in (key, "_".join(_WORD.findall(title.lower()))):
-            return title
-    raise _no_use(name)
-
-
 def _frame(actor: Actor, project_id: str) -> pd.DataFrame:
     frame = scores.load(actor.tenant_id).frame
     own = _own_boards(actor, project_id)
@@ -430,14 +414,8 @@ def _check(query: Query, standing: Standings) -> None:
 def _verdict(use: str) -> Callable[[str], str]:
     if not use:
         return lambda _: ""
-    if use not in licences.USES:
-        raise _no_use(use)
+    licences.find_use(use)
     return lambda key: _outcome(key, use)
-
-
-def _no_use(use: str) -> InvalidInput:
-    known = ", ".join(f"{key} ({title})" for key, title in use_keys().items())
-    return InvalidInput(f"There is no use {use!r}.", remedy=f"There are: {known}.")
 
 
 @cache

@@ -18,6 +18,7 @@ from typing import Any
 from core.registry import licences, makers
 from core.registry.catalogue_files import Entry, Fact, parameters, read, truth
 from core.registry.identity import Identity, parse
+from core.registry.licences.cards import card
 from core.registry.resolver import Resolution, resolve
 
 DATA = Path(__file__).parent / "data"
@@ -195,6 +196,7 @@ def _model(model_id: str, entries: Sequence[Entry]) -> dict[str, Any]:
             if others and column not in ("name", "hub_id"):
                 disagreements[column] = sorted(others, key=str)
     _add_from_name(identity, chosen)
+    _add_from_card(entries, chosen)
     _curate(model_id, chosen)
     maker = model_id.partition("/")[0]
     takes = chosen.get("modalities_in")
@@ -274,6 +276,17 @@ def _is_empty_denial(said: Fact, entry: Entry, identity: Identity) -> bool:
     if identity.size:
         return True
     return entry.published.source in _CALL_ALL_CLOSED and identity.maker not in _CLOSED_MAKERS
+
+
+def _add_from_card(entries: Sequence[Entry], chosen: dict[str, Fact]) -> None:
+    """The licence that a card names is the model's own word; sources repeat it, or none does."""
+    for entry in entries:
+        hub = entry.facts.get("hub_id")
+        found = card(hub.value if hub else entry.published.name)
+        if found:
+            chosen["licence_note"] = Fact(found.licence, 0, found.source)
+            chosen.setdefault("open_weights", Fact(True, 0, f"on the hub, {found.source}"))
+            return
 
 
 def _curate(model_id: str, chosen: dict[str, Fact]) -> None:

@@ -6,11 +6,12 @@ is the same for everybody and ships with Bud, so no actor is asked for.
 """
 
 from core.registry.licences.answers import answers, curated_keys, is_curated
+from core.registry.licences.cards import of_repository
 from core.registry.licences.identification import by_id, identify
 from core.registry.licences.index import licence, licences
 from core.registry.licences.questions import QUESTIONS
 from core.registry.licences.texts import passage, text
-from core.registry.licences.uses import USES, Use
+from core.registry.licences.uses import USES, Use, find_use, use_keys
 from core.registry.licences.verdicts import verdict
 
 __all__ = [
@@ -20,11 +21,14 @@ __all__ = [
     "answers",
     "by_id",
     "curated_keys",
+    "find_use",
     "identify",
     "is_curated",
     "licence",
     "licences",
+    "of_repository",
     "passage",
     "text",
+    "use_keys",
     "verdict",
 ]

@@ -75,6 +75,7 @@ def _known(entry: dict[str, Any]) -> Licence:
         has_text=False,
         text_source="",
         note=entry["note"],
+        builds_on=entry.get("builds_on", ""),
     )
 
 

@@ -81,6 +81,8 @@ class Licence:
         text_source: Where Bud's copy of the text is from.
         released: When this version came out, as far as known: `2024-07-23`, `2024-05` or `2007`.
         note: What a reader should know, such as that a name covers several texts.
+        builds_on: The licence whose terms hold as well, by the name of this one, where Bud lacks
+            the text that is added to them; "" otherwise.
     """
 
     key: str
@@ -94,6 +96,7 @@ class Licence:
     text_source: str
     released: str = ""
     note: str = ""
+    builds_on: str = ""
 
 
 @dataclass(frozen=True, slots=True)

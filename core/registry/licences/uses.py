@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from difflib import get_close_matches
+
+from core.kernel.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +56,34 @@ USES = {
     ),
     "Research": Use(commercial=False, modifies=True, monthly_users=0, annual_revenue_usd=0),
 }
+_WORD = re.compile(r"[a-z0-9]+")
+_NEAREST = 2
+
+
+def use_keys() -> dict[str, str]:
+    """The titles of the uses by their keys: the first two words, such as `commercial_chat`."""
+    return {"_".join(_words(title)[:2]): title for title in USES}
+
+
+def find_use(name: str) -> str:
+    """The title of the use with this key or title, in any case and punctuation.
+
+    Raises:
+        InvalidInput: There is no such use; names the nearest, and the keys of all.
+    """
+    known = use_keys() | {"_".join(_words(title)): title for title in USES}
+    wanted = "_".join(_words(name))
+    if wanted in known:
+        return known[wanted]
+    near = dict.fromkeys(
+        known[each] for each in get_close_matches(wanted, known, n=_NEAREST * 2, cutoff=0)
+    )
+    raise InvalidInput(
+        f"There is no use {name!r}.",
+        remedy=f"The nearest: {' or '.join(list(near)[:_NEAREST])}. "
+        f"There are: {', '.join(use_keys())}.",
+    )
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())

@@ -9,7 +9,16 @@ from __future__ import annotations
 from core.registry.licences import index
 from core.registry.licences.answers import answers
 from core.registry.licences.questions import QUESTIONS
-from core.registry.licences.schemas import Answer, Effect, Impact, Outcome, Reason, Reply, Verdict
+from core.registry.licences.schemas import (
+    Answer,
+    Effect,
+    Impact,
+    Licence,
+    Outcome,
+    Reason,
+    Reply,
+    Verdict,
+)
 from core.registry.licences.uses import Use
 
 PROPRIETARY = "proprietary-license"
@@ -69,6 +78,8 @@ def verdict(key: str | None, use: Use) -> Verdict:
     found = answers(key)
     if key == PROPRIETARY:
         return _needs_review(key, "The model is not published; its provider's terms decide.")
+    if licence.builds_on:
+        return _of_what_is_built_on(licence, use)
     if not found:
         what = _SUMMARIES["needs review"] if licence.has_text else "Bud does not have its text."
         return _needs_review(key, f"{what} {licence.note}".strip())
@@ -80,6 +91,16 @@ def verdict(key: str | None, use: Use) -> Verdict:
     reasons.sort(key=_weight)
     outcome = _outcome({reason.effect for reason in reasons})
     return Verdict(key, outcome, _SUMMARIES[outcome], tuple(reasons))
+
+
+def _of_what_is_built_on(licence: Licence, use: Use) -> Verdict:
+    """What is added may forbid more and allows nothing: only a "no" is sure without its text."""
+    known = verdict(licence.builds_on, use)
+    if known.outcome != "no":
+        return _needs_review(licence.key, f"Bud does not have its text. {licence.note}")
+    name = index.licence(licence.builds_on).short_name
+    summary = f"It holds the terms of {name}, which do not allow this use."
+    return Verdict(licence.key, "no", summary, known.reasons)
 
 
 def _needs_review(key: str, why: str) -> Verdict:

@@ -7,7 +7,8 @@ import textwrap
 import pytest
 
 from core.kernel.errors import InvalidInput
-from core.registry import licences
+from core.registry import catalogue, licences
+from core.registry.licences import cards
 
 _ACCEPTED = "exact", "same words"
 
@@ -128,3 +129,13 @@ def test_a_book_is_refused() -> None:
 )
 def test_names(name: str, key: str | None) -> None:
     assert licences.by_id(name) == key
+
+
+def test_cards_name_licences_that_bud_knows_and_sources_agree() -> None:
+    stated = catalogue.models().set_index("hub_id")["licence"].dropna().to_dict()
+    for hub_id in cards.hub_ids():
+        key = licences.of_repository(hub_id)
+        assert key is not None, hub_id
+        assert stated.get(hub_id, key) == key, hub_id
+    assert licences.of_repository("qwen/QWEN2.5-72b") == "qwen-2024"
+    assert licences.of_repository("nobody/nothing") is None

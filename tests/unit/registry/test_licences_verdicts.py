@@ -63,6 +63,9 @@ RESEARCH = licences.USES["Research"]
             "yes",
             (),
         ),
+        # of an unknown addition only what the known part refuses is sure
+        ("cohere-cc-by-nc-addendum", INTERNAL, "no", ("commercial_use",)),
+        ("cohere-cc-by-nc-addendum", RESEARCH, "needs review", ()),
         # no answers, no guess
         ("falcon-llm", RESEARCH, "needs review", ()),
         ("proprietary-license", CHAT, "needs review", ()),

@@ -240,16 +240,19 @@ def test_licences_are_classed_and_never_guessed() -> None:
         return licences.of_model("own", {"own": name}).use
 
     assert use("apache-2.0") == use("mit") == licences.PERMISSIVE
-    assert use("llama3.1") == use("modified-mit") == licences.CONDITIONAL
-    assert use("cc-by-nc-4.0") == licences.NON_COMMERCIAL
-    assert use("some licence of ours") == licences.UNKNOWN
+    assert use("llama3.1") == use("gpl-3.0") == licences.CONDITIONAL
+    assert use("cc-by-nc-4.0") == use("cohere-cc-by-nc-addendum") == licences.NON_COMMERCIAL
+    assert use("some licence of ours") == use("modified-mit") == licences.UNKNOWN
     assert licences.of_model("own", {}).name == licences.UNKNOWN_LICENCE
+    assert licences.of_model("llama-3.1-8b", {}).use == licences.CONDITIONAL
     # The registry knows better than the shipped list.
     assert licences.of_model("llama-3.1-8b", {"llama-3.1-8b": "mit"}).name == "mit"
 
 
-def test_only_models_with_a_record_have_a_shipped_licence() -> None:
-    assert set(licences.SHIPPED) <= set(subjects.shipped().models.ids)
+def test_most_shipped_models_have_a_licence_with_answers() -> None:
+    ids = subjects.shipped().models.ids
+    known = [each for each in ids if licences.of_model(each, {}).use != licences.UNKNOWN]
+    assert len(known) >= 0.8 * len(ids)
 
 
 def test_a_scenario_is_saved_renamed_and_deleted(project: str, admin: Actor) -> None:
