@@ -168,7 +168,7 @@ def _licences(use: str) -> list[str]:
     """The licences that the choices of licence, category and verdict leave; empty leaves all."""
     if not any(chosen(name) for name in ("licence", CATEGORY, VERDICT)):
         return []
-    left = [key for key in _known_licences() if _is_left(key, use)]
+    left = [key for key in _known_licences(catalogue.version()) if _is_left(key, use)]
     # Nothing has both: a value that no model bears.
     return left or ["-"]
 
@@ -201,7 +201,7 @@ def counts(found: Found, use: str) -> dict[str, Mapping[str, int]]:
 
 
 @lru_cache(maxsize=1)
-def _known_licences() -> tuple[str, ...]:
+def _known_licences(_version: int) -> tuple[str, ...]:
     return (*sorted(set(catalogue.models()["licence"].dropna())), UNKNOWN)
 
 

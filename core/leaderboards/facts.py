@@ -14,9 +14,13 @@ from core.registry import catalogue
 BLEND = 3.0
 
 
-@lru_cache(maxsize=1)
 def facts() -> pd.DataFrame:
     """`ranking.FACTS` by model id; the price is that of the cheapest provider."""
+    return _facts(catalogue.version())
+
+
+@lru_cache(maxsize=1)
+def _facts(_version: int) -> pd.DataFrame:
     table = catalogue.models().set_index("id")
     table["usd_per_million_tokens"] = cheapest(catalogue.prices()).reindex(table.index)
     return table[[*FACTS, "hub_id"]]

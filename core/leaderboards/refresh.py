@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +10,6 @@ import pandas as pd
 from core.leaderboards import scores
 from core.leaderboards.adapters.boards import Row
 from core.registry import catalogue
-from core.registry.identity import parse
 
 _KEY = ["variant", "metric", "published_name"]
 _SAME = 1e-9
@@ -32,39 +30,12 @@ def frame(board: str, rows: Iterable[Row], source: str, day: str) -> pd.DataFram
     made["date"] = made["date"].where(made["date"] != "", day)
     made["is_copy"] = made["copy_of"].notna()
     pairs = made[["published_name", "organisation"]].drop_duplicates()
-    models = {pair: model_of(*pair) for pair in pairs.itertuples(index=False, name=None)}
+    models = {
+        pair: catalogue.recognised(*pair) for pair in pairs.itertuples(index=False, name=None)
+    }
     names = zip(made["published_name"], made["organisation"], strict=True)
     made["model_id"] = [models[pair] for pair in names]
     return made[list(scores.COLUMNS)]
-
-
-def model_of(published_name: str, organisation: str) -> str | None:
-    """The model that a name means: as it was resolved before, or by what the name says.
-
-    A name that could mean several models means none.
-    """
-    by_name, by_key = _known()
-    found = by_name.get(published_name)
-    if found is not None:
-        return found or None
-    return by_key.get(parse(published_name, organisation).key) or None
-
-
-@cache
-def _known() -> tuple[dict[str, str], dict[tuple[str, ...], str]]:
-    """Ids by published name and by what a name says; empty where it means several models."""
-    by_name: dict[str, str] = {}
-    by_key: dict[tuple[str, ...], str] = {}
-    names = catalogue.names()
-    for name, organisation, found in zip(
-        names["name"], names["organisation"], names["model_id"], strict=True
-    ):
-        model_id = found if isinstance(found, str) else ""
-        by_name[name] = model_id if by_name.get(name, model_id) == model_id else ""
-        if model_id:
-            key = parse(name, organisation or "").key
-            by_key[key] = model_id if by_key.get(key, model_id) == model_id else ""
-    return by_name, by_key
 
 
 def with_kept(fetched: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:

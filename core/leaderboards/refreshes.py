@@ -11,7 +11,7 @@ from core.kernel import audit, clock, database, ids
 from core.kernel.actor import Actor
 from core.kernel.errors import Conflict, NotFound
 from core.kernel.settings import settings
-from core.leaderboards import crud, refresh, scores, workflows
+from core.leaderboards import crud, refresh, scores, settling, workflows
 from core.leaderboards.adapters.boards import BOARDS
 from core.leaderboards.models import BoardRefresh
 from core.leaderboards.schemas import RefreshView
@@ -21,8 +21,16 @@ _PERMISSION = "leaderboard:refresh"
 _PROJECT = "prj_default"
 
 
-def start(actor: Actor, project_id: str, board: str) -> tuple[RefreshView, str]:
+def start(
+    actor: Actor, project_id: str, board: str, *, by_schedule: bool = False
+) -> tuple[RefreshView, str]:
     """Fetch a board anew. Admins only.
+
+    Args:
+        actor: Who fetches.
+        project_id: Whose job it is.
+        board: Its name.
+        by_schedule: Whether `BUD_REFRESH_APPLY` decides what becomes of what is found.
 
     Returns:
         The refresh, in state `fetching`, and the id of the job that fetches it.
@@ -61,7 +69,7 @@ def start(actor: Actor, project_id: str, board: str) -> tuple[RefreshView, str]:
             project_id=project_id,
             title=f"Refresh {board}",
             subject=subject,
-            arguments={"refresh_id": row.id},
+            arguments={"refresh_id": row.id, "by_schedule": by_schedule},
         )
     return RefreshView.model_validate(row), job_id
 
@@ -78,7 +86,7 @@ def difference(actor: Actor, refresh_id: str) -> pd.DataFrame:
     """What a refresh that was found would change, see `refresh.difference`. Admins only."""
     actor.require(_PERMISSION)
     with database.reading() as session:
-        row = _found(actor, crud.refresh(session, refresh_id), refresh_id)
+        row = settling.waiting(actor, crud.refresh(session, refresh_id), refresh_id)
         board = row.board
     fetched = scores.read(scores.pending_file(actor.tenant_id, refresh_id))
     return refresh.difference(scores.of_board(actor.tenant_id, board), fetched)
@@ -90,35 +98,14 @@ def apply(actor: Actor, refresh_id: str) -> RefreshView:
     Raises:
         Conflict: It was applied or discarded before, or is not fetched yet.
     """
-    return _decide(actor, refresh_id, "applied")
+    actor.require(_PERMISSION)
+    return settling.settle(actor, refresh_id, "applied")
 
 
 def discard(actor: Actor, refresh_id: str) -> RefreshView:
     """Leave the board as it is. Admins only."""
-    return _decide(actor, refresh_id, "discarded")
-
-
-def _decide(actor: Actor, refresh_id: str, state: str) -> RefreshView:
     actor.require(_PERMISSION)
-    pending = scores.pending_file(actor.tenant_id, refresh_id)
-    with database.transaction() as tx:
-        row = _found(actor, crud.refresh(tx, refresh_id), refresh_id)
-        row.state, row.decided_at, row.decided_by = state, clock.now(), actor.name
-        audit.record(
-            tx,
-            actor,
-            f"board.{state}",
-            f"board:{row.board}",
-            refresh_id=refresh_id,
-            added=row.added,
-            removed=row.removed,
-            changed=row.changed,
-        )
-        if state == "applied":
-            pending.replace(scores.file_of(actor.tenant_id, row.board))
-        else:
-            pending.unlink(missing_ok=True)
-    return RefreshView.model_validate(row)
+    return settling.settle(actor, refresh_id, "discarded")
 
 
 def revert(actor: Actor, board: str) -> None:
@@ -141,7 +128,7 @@ def start_due(actor: Actor) -> list[str]:
     every_days = settings().refresh_boards_days
     boards = due(actor, every_days) if every_days else []
     for board in boards:
-        start(actor, _PROJECT, board)
+        start(actor, _PROJECT, board, by_schedule=True)
     return boards
 
 
@@ -153,13 +140,3 @@ def due(actor: Actor, every_days: int) -> list[str]:
         rows = crud.refreshes(session, actor.tenant_id, limit=10_000)
     recent = {row.board for row in rows if row.created_at > since}
     return [board for board in BOARDS if board not in recent]
-
-
-def _found(actor: Actor, row: BoardRefresh | None, refresh_id: str) -> BoardRefresh:
-    if row is None or row.tenant_id != actor.tenant_id:
-        raise NotFound(f"There is no refresh {refresh_id}.", remedy="See the Leaderboards page.")
-    if row.state != "found":
-        raise Conflict(
-            f"This refresh of {row.board} is {row.state}.", remedy="Fetch the board again."
-        )
-    return row

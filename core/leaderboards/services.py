@@ -14,7 +14,7 @@ import pandas as pd
 from core.kernel.actor import Actor
 from core.kernel.errors import InvalidInput, NotFound
 from core.leaderboards import facts as model_facts
-from core.leaderboards import ranking, refresh, scores
+from core.leaderboards import ranking, scores
 from core.leaderboards.adapters import boards as board_adapters
 from core.leaderboards.own import OwnSource, own_rows, own_task
 from core.leaderboards.ranking import Subjects
@@ -97,7 +97,7 @@ def quality_by_name(
 
 def _of_versions(known: Mapping[str, Quality], name: str) -> Quality | None:
     for suffix in _TUNED:
-        found = known.get(refresh.model_of(f"{name}{suffix}", "") or "")
+        found = known.get(catalogue.recognised(f"{name}{suffix}") or "")
         if found is not None:
             return found
     return None
@@ -368,12 +368,13 @@ def _own_boards(actor: Actor, project_id: str) -> tuple[OwnBoard, ...]:
 def _view(actor: Actor, project_id: str, task: str) -> tuple[Standings, Subjects]:
     loaded = scores.load(actor.tenant_id)
     own = _own_boards(actor, project_id)
-    return _linked(_Held(loaded.version, own, loaded.frame), find(task).key)
+    version = f"{loaded.version} {catalogue.version()}"
+    return _linked(_Held(version, own, loaded.frame), find(task).key)
 
 
 @dataclass(frozen=True)
 class _Held:
-    """Scores and own boards as the key of a cache: alike when version and boards are."""
+    """Scores and own boards as the key of a cache: alike when versions and boards are."""
 
     version: str
     own: tuple[OwnBoard, ...]
@@ -390,7 +391,6 @@ def _linked(held: _Held, task: str) -> tuple[Standings, Subjects]:
     return standing, ranking.subjects(standing, _facts())
 
 
-@cache
 def _facts() -> pd.DataFrame:
     return model_facts.facts()
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from core.jobs import Progress, Run, Step, workflow
 from core.kernel import database
+from core.kernel.actor import Actor
 from core.kernel.errors import BudError, Conflict, UpstreamFailed
-from core.leaderboards import crud, refresh, scores
+from core.kernel.settings import settings
+from core.leaderboards import crud, refresh, scores, settling
 from core.leaderboards.adapters.boards import BOARDS
 from core.leaderboards.adapters.github import Repository
 from core.leaderboards.models import BoardRefresh
@@ -14,7 +16,7 @@ from core.leaderboards.models import BoardRefresh
 _LEAST_SHARE = 0.5
 
 
-def _abandon(refresh_id: str) -> None:
+def _abandon(refresh_id: str, by_schedule: bool) -> None:
     with database.transaction() as tx:
         _row(crud.refresh(tx, refresh_id)).state = "discarded"
 
@@ -27,11 +29,11 @@ def _abandon(refresh_id: str) -> None:
     ),
     on_cancel=_abandon,
 )
-def refresh_board(run: Run, refresh_id: str) -> None:
-    """Fetch a board and keep what differs; nothing changes until an admin applies it."""
+def refresh_board(run: Run, refresh_id: str, by_schedule: bool) -> None:
+    """Fetch a board and keep what differs; nothing changes until it is applied."""
     try:
         run.step("fetch", _fetch, refresh_id)
-        run.step("compare", _compare, refresh_id)
+        run.step("compare", _compare, refresh_id, by_schedule)
     except BudError as error:
         with database.transaction() as tx:
             row = _row(crud.refresh(tx, refresh_id))
@@ -85,7 +87,7 @@ class _Files:
         self._progress.update(min(0.99, self.count / (self.count + 3)), path)
 
 
-def _compare(progress: Progress, refresh_id: str) -> None:
+def _compare(progress: Progress, refresh_id: str, by_schedule: bool) -> None:
     with database.reading() as session:
         row = _row(crud.refresh(session, refresh_id))
         board, tenant_id = row.board, row.tenant_id
@@ -106,6 +108,9 @@ def _compare(progress: Progress, refresh_id: str) -> None:
             older.state = "discarded"
         row.added, row.removed = int(counts.get("added", 0)), int(counts.get("removed", 0))
         row.changed, row.state = int(counts.get("changed", 0)), "found"
+    if by_schedule and settings().refresh_apply:
+        settling.settle(Actor.system(tenant_id), refresh_id, "applied")
+        progress.log("applied, as BUD_REFRESH_APPLY says")
 
 
 def _row(row: BoardRefresh | None) -> BoardRefresh:

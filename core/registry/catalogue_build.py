@@ -128,9 +128,8 @@ def build(folder: Path) -> Built:
     for entry, resolution in zip(entries, resolutions, strict=True):
         if resolution.model_id:
             members[resolution.model_id].append(entry)
-    catalogue = [_model(model_id, members[model_id]) for model_id in sorted(members)]
-    _families(catalogue)
-    _link_bases(catalogue)
+    catalogue = [model_row(model_id, members[model_id]) for model_id in sorted(members)]
+    complete(catalogue, catalogue)
     return Built(catalogue, _names(entries, resolutions), _prices(entries, resolutions))
 
 
@@ -182,7 +181,7 @@ def _arrow_type(column: str, pa: Any, texts: Any) -> Any:
     return pa.int64() if column in _WHOLE else pa.string()
 
 
-def _model(model_id: str, entries: Sequence[Entry]) -> dict[str, Any]:
+def model_row(model_id: str, entries: Sequence[Entry]) -> dict[str, Any]:
     """One row of the catalogue: of each fact what the most trusted source says, most often."""
     identity = parse(model_id)
     chosen: dict[str, Fact] = {}
@@ -227,7 +226,7 @@ def _best(
         return _openness(entries, identity)
     if column == "licence_note":
         facts = _clearest_licences(facts)
-    return _agreed(facts) if facts else None
+    return agreed(facts) if facts else None
 
 
 def _clearest_licences(facts: Sequence[Fact]) -> Sequence[Fact]:
@@ -259,7 +258,7 @@ def _openness(entries: Sequence[Entry], identity: Identity) -> Fact | None:
         if hub and said is None:
             ranked.append((0, Fact(True, hub.trust, f"on the hub, {hub.source}")))
     best = min((rank for rank, _ in ranked), default=None)
-    return _agreed([fact for rank, fact in ranked if rank == best]) if ranked else None
+    return agreed([fact for rank, fact in ranked if rank == best]) if ranked else None
 
 
 def _openness_rank(said: Fact) -> int:
@@ -309,7 +308,8 @@ def _typed(column: str, text: str) -> Any:
     return truth(text) if column == "open_weights" else text
 
 
-def _agreed(facts: Sequence[Fact]) -> Fact:
+def agreed(facts: Sequence[Fact]) -> Fact:
+    """Of several facts that of the most trusted sources, and of these what most of them say."""
     trust = min(fact.trust for fact in facts)
     trusted = [fact for fact in facts if fact.trust == trust]
     counts = Counter(_plain(fact.value) for fact in trusted)
@@ -347,6 +347,12 @@ def _display_name(
     return bare
 
 
+def complete(rows: list[dict[str, Any]], among: list[dict[str, Any]]) -> None:
+    """Give rows their family and their base, which may be any of `among`."""
+    _families(rows)
+    _link_bases(rows, among)
+
+
 def _families(catalogue: list[dict[str, Any]]) -> None:
     """Where no family is known, the first word of the name is one."""
     for row in catalogue:
@@ -359,15 +365,15 @@ def _variant(identity: Identity) -> str | None:
     return " ".join(filter(None, parts)) or None
 
 
-def _link_bases(catalogue: list[dict[str, Any]]) -> None:
+def _link_bases(rows: list[dict[str, Any]], among: list[dict[str, Any]]) -> None:
     """A quantisation points at its model, a tuned model at the base of that name or of its card."""
     curated = {row["model_id"]: row["base_model_id"] for row in makers.table("bases.csv")}
-    by_id = {row["id"]: row for row in catalogue}
+    by_id = {row["id"]: row for row in among}
     by_key = {}
-    for row in catalogue:
+    for row in among:
         identity = parse(row["id"])
         by_key[(*identity.key, str(identity.snapshot or ""))] = row
-    for row in catalogue:
+    for row in rows:
         identity = parse(row["id"])
         snapshot = str(identity.snapshot or "")
         *rest, tuning, quantisation = identity.key

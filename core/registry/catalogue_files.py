@@ -53,6 +53,8 @@ _OWN_SERVICES = {
     "google-vertex": "google",
     "vertex_ai-language-models": "google",
 }
+MODELS_DEV = "models_dev.csv"
+LITELLM = "prices_litellm.csv"
 _LARGEST_SPEECH = 100e9
 _NO_LIMIT = 50_000_000
 
@@ -68,11 +70,17 @@ class Fact:
 
 @dataclass
 class Entry:
-    """A published name with what its source says of the model."""
+    """A published name with what its source says of the model.
+
+    Attributes:
+        price: A row of `prices.parquet` but for the model's id.
+        moved_from: The name that it had before, where the source says so.
+    """
 
     published: Published
     facts: dict[str, Fact] = field(default_factory=dict)
     price: dict[str, Any] | None = None
+    moved_from: str = ""
 
 
 def read_csv(folder: Path, file: str) -> Iterator[dict[str, str]]:
@@ -119,7 +127,7 @@ def _open_models(folder: Path) -> Iterator[Entry]:
             "licence_note": row["licence"],
         }
         source = f"{file}: {row['source']}"
-        yield _entry(row["model_id"], "", file, 1, facts, 3, source, is_hub=True)
+        yield entry(row["model_id"], "", file, 1, facts, 3, source, is_hub=True)
 
 
 def _gpustack(folder: Path) -> Iterator[Entry]:
@@ -138,7 +146,7 @@ def _gpustack(folder: Path) -> Iterator[Entry]:
                 "open_weights": True,
             }
             source = f"{file}: {row['source']}"
-            yield _entry(hub_id, "", file, 1, facts, 2, source, is_hub=True)
+            yield entry(hub_id, "", file, 1, facts, 2, source, is_hub=True)
 
 
 def _gpustack_size(row: Mapping[str, str]) -> int | None:
@@ -165,7 +173,7 @@ def _embedding_models(folder: Path) -> Iterator[Entry]:
             "release_date": row["release_date"],
         }
         source = f"{file}: {row['source']}"
-        yield _entry(row["model_id"], "", file, 1, facts, 2, source, is_hub=True)
+        yield entry(row["model_id"], "", file, 1, facts, 2, source, is_hub=True)
 
 
 def _helm(folder: Path) -> Iterator[Entry]:
@@ -184,93 +192,110 @@ def _helm(folder: Path) -> Iterator[Entry]:
             "release_date": row["release_date"],
             "name": row["display_name"],
         }
-        yield _entry(row["name"], "", file, 4, facts, 4, f"{file}: {row['source']}")
+        yield entry(row["name"], "", file, 4, facts, 4, f"{file}: {row['source']}")
 
 
 def _models_dev(folder: Path) -> Iterator[Entry]:
-    file = "models_dev.csv"
-    for row in read_csv(folder, file):
-        official = _is_official(row["provider"], row["model_id"])
-        context, output = _tokens(row["context"]), _tokens(row["max_output"])
-        facts = {
-            "name": row["name"] if official else "",
-            "modalities_in": tuple(sorted(row["input_modalities"].split("|"), key=_modality_rank)),
-            "modalities_out": tuple(
-                sorted(row["output_modalities"].split("|"), key=_modality_rank)
-            ),
+    for row in read_csv(folder, MODELS_DEV):
+        yield models_dev_entry(row, f"{MODELS_DEV}: {row['source']}")
+
+
+def models_dev_entry(row: Mapping[str, str], source: str) -> Entry:
+    """What models.dev says of one model at one provider.
+
+    Args:
+        row: By the columns of `models_dev.csv`; prices in USD per million tokens.
+        source: What it was read from, with its date; a price bears both.
+    """
+    provider = row["provider"]
+    official = _is_official(provider, row["model_id"])
+    context, output = _tokens(row["context"]), _tokens(row["max_output"])
+    facts = {
+        "name": row["name"] if official else "",
+        "modalities_in": _modalities(row["input_modalities"]),
+        "modalities_out": _modalities(row["output_modalities"]),
+        "context_tokens": context,
+        "max_output_tokens": output,
+        "open_weights": truth(row["open_weights"]),
+        "release_date": row["release_date"],
+        "tools": truth(row["tool_call"]),
+        "reasoning": truth(row["reasoning"]),
+        "hub_id": row["model_id"] if provider == "huggingface" else "",
+    }
+    made = entry(
+        row["model_id"],
+        "",
+        f"{MODELS_DEV}: {provider}",
+        2 if official else 6,
+        facts,
+        1 if official else 5,
+        f"{source}, {provider}",
+        is_served=True,
+        maker=_maker(provider, row["model_id"]),
+    )
+    cost_in, cost_out = _number(row["usd_per_1m_input"]), _number(row["usd_per_1m_output"])
+    if cost_in is not None and cost_out is not None and not _is_plan(row, cost_in, cost_out):
+        made.price = {
+            "provider": provider,
+            "provider_name": row["provider_name"],
+            "published_name": row["model_id"],
+            "usd_per_million_input": cost_in,
+            "usd_per_million_output": cost_out,
+            "usd_per_million_cached_input": _number(row["usd_per_1m_cache_read"]),
             "context_tokens": context,
-            "max_output_tokens": output,
-            "open_weights": truth(row["open_weights"]),
-            "release_date": row["release_date"],
-            "tools": truth(row["tool_call"]),
-            "reasoning": truth(row["reasoning"]),
-            "hub_id": row["model_id"] if row["provider"] == "huggingface" else "",
+            "source": source,
+            "date": _date_in(source),
         }
-        source = f"{file}: {row['source']}, {row['provider']}"
-        entry = _entry(
-            row["model_id"],
-            "",
-            f"{file}: {row['provider']}",
-            2 if official else 6,
-            facts,
-            1 if official else 5,
-            source,
-            is_served=True,
-            maker=_maker(row["provider"], row["model_id"]),
-        )
-        cost_in, cost_out = _number(row["usd_per_1m_input"]), _number(row["usd_per_1m_output"])
-        if cost_in is not None and cost_out is not None and not _is_plan(row, cost_in, cost_out):
-            entry.price = {
-                "provider": row["provider"],
-                "provider_name": row["provider_name"],
-                "published_name": row["model_id"],
-                "usd_per_million_input": cost_in,
-                "usd_per_million_output": cost_out,
-                "usd_per_million_cached_input": _number(row["usd_per_1m_cache_read"]),
-                "context_tokens": context,
-                "source": f"{file}: {row['source']}",
-                "date": _date_in(row["source"]),
-            }
-        yield entry
+    return made
 
 
 def _litellm(folder: Path) -> Iterator[Entry]:
-    file = "prices_litellm.csv"
-    for row in read_csv(folder, file):
-        modes = _MODES.get(row["mode"])
-        if not modes:
-            continue
-        official = _is_official(row["provider"], row["key"])
-        vision = truth(row["supports_vision"])
-        context = _tokens(row["max_input_tokens"])
-        facts = {
-            "modalities_in": (
-                *modes[0],
-                *(("image",) if vision and "image" not in modes[0] else ()),
-            ),
-            "modalities_out": modes[1],
-            "context_tokens": context,
-            "max_output_tokens": _whole(row["max_output_tokens"]),
-            "tools": truth(row["supports_function_calling"]),
-            "reasoning": truth(row["supports_reasoning"]),
-            "embedding_length": _whole(row["output_vector_size"]),
-        }
-        entry = _entry(
-            row["key"],
-            "",
-            f"{file}: {row['provider']}",
-            3 if official else 7,
-            facts,
-            3 if official else 6,
-            f"{file}: {row['source']}, {row['provider']}",
-            is_served=row["mode"] == "chat" and row["provider"] != "fireworks_ai",
-            maker=_maker(row["provider"], row["key"]),
-        )
-        entry.price = _litellm_price(row, context, file)
-        yield entry
+    for row in read_csv(folder, LITELLM):
+        made = litellm_entry(row, f"{LITELLM}: {row['source']}")
+        if made is not None:
+            yield made
 
 
-def _litellm_price(row: Mapping[str, str], context: int | None, file: str) -> dict[str, Any] | None:
+def litellm_entry(row: Mapping[str, str], source: str) -> Entry | None:
+    """What LiteLLM says of one model at one provider; None where it is no model that Bud lists.
+
+    Args:
+        row: By the columns of `prices_litellm.csv`; prices in USD per token.
+        source: What it was read from, with its date if it has one; a price bears both.
+    """
+    modes = _MODES.get(row["mode"])
+    if not modes:
+        return None
+    official = _is_official(row["provider"], row["key"])
+    vision = truth(row["supports_vision"])
+    context = _tokens(row["max_input_tokens"])
+    facts = {
+        "modalities_in": (*modes[0], *(("image",) if vision and "image" not in modes[0] else ())),
+        "modalities_out": modes[1],
+        "context_tokens": context,
+        "max_output_tokens": _whole(row["max_output_tokens"]),
+        "tools": truth(row["supports_function_calling"]),
+        "reasoning": truth(row["supports_reasoning"]),
+        "embedding_length": _whole(row["output_vector_size"]),
+    }
+    made = entry(
+        row["key"],
+        "",
+        f"{LITELLM}: {row['provider']}",
+        3 if official else 7,
+        facts,
+        3 if official else 6,
+        f"{source}, {row['provider']}",
+        is_served=row["mode"] == "chat" and row["provider"] != "fireworks_ai",
+        maker=_maker(row["provider"], row["key"]),
+    )
+    made.price = _litellm_price(row, context, source)
+    return made
+
+
+def _litellm_price(
+    row: Mapping[str, str], context: int | None, source: str
+) -> dict[str, Any] | None:
     cost_in, cost_out = (_per_million(row[f"{way}_cost_per_token"]) for way in ("input", "output"))
     if row["mode"] not in _TOKEN_PRICED or cost_in is None or "commitment" in row["key"]:
         return None
@@ -284,9 +309,39 @@ def _litellm_price(row: Mapping[str, str], context: int | None, file: str) -> di
         "usd_per_million_output": cost_out,
         "usd_per_million_cached_input": _per_million(row["cache_read_cost_per_token"]),
         "context_tokens": context,
-        "source": f"{file}: {row['source']}",
-        "date": None,
+        "source": source,
+        # Of the package there is none: its file bears no date, and its version only an order.
+        "date": _date_in(source),
     }
+
+
+# How far the sources of the shipped facts are trusted, by how their names begin.
+_TRUST = (
+    ("open_models.csv", 3),
+    ("gpustack_catalog.csv", 2),
+    ("embedding_models.csv", 2),
+    ("helm_model_metadata.csv", 4),
+    ("benchmark_results.csv", 5),
+    ("Hugging Face", 1),
+)
+_UNTRUSTED = 7  # names, and what is taken over from another model
+
+
+def source_trust(source: str, maker: str) -> int:
+    """How far a source is trusted about a model, from how the catalogue names it: 1 most, 7 least.
+
+    That of a list of hosts depends on whether the host is the maker: the last word of the source.
+    """
+    known = next((trust for start, trust in _TRUST if source.startswith(start)), None)
+    if known is not None:
+        return known
+    provider = source.rpartition(", ")[2]
+    is_makers = _OWN_SERVICES.get(provider, makers.maker_id(provider)) == maker
+    if source.startswith((MODELS_DEV, "models.dev")):
+        return 1 if is_makers else 5
+    if source.startswith((LITELLM, "LiteLLM")):
+        return 3 if is_makers else 6
+    return _UNTRUSTED
 
 
 def _boards(folder: Path) -> Iterator[Entry]:
@@ -308,7 +363,7 @@ def _boards(folder: Path) -> Iterator[Entry]:
         if row["benchmark"] == "MTEB results repo":
             facts |= {"modalities_in": ("text",), "modalities_out": ("embedding",)}
         source = f"{file}: {row['source'].split(' rev=')[0]}"
-        seen[key] = _entry(
+        seen[key] = entry(
             row["model_name"],
             row["organization"],
             _board_source(row["benchmark"]),
@@ -326,7 +381,7 @@ def _board_source(board: str) -> str:
     return f"benchmark_results.csv: {board}"
 
 
-def _entry(
+def entry(
     name: str,
     organisation: str,
     group: str,
@@ -339,6 +394,20 @@ def _entry(
     is_served: bool = False,
     maker: str = "",
 ) -> Entry:
+    """A published name with its facts; what is None or empty is not known.
+
+    Args:
+        name: As published.
+        organisation: As published.
+        group: How the name is marked: the list, and the provider in it.
+        preference: See `Published`.
+        facts: By column of the catalogue.
+        trust: How far the source is trusted, 1 most.
+        source: Of the facts.
+        is_hub: See `Published`.
+        is_served: See `Published`.
+        maker: See `Published`.
+    """
     known = {
         key: Fact(value, trust, source)
         for key, value in facts.items()
@@ -363,6 +432,10 @@ def _maker(provider: str, name: str) -> str:
 def _is_plan(row: Mapping[str, str], cost_in: float, cost_out: float) -> bool:
     """Zero as the price of a token where a subscription is paid."""
     return cost_in == 0 and cost_out == 0 and "free" not in row["model_id"]
+
+
+def _modalities(text: str) -> tuple[str, ...]:
+    return tuple(sorted(filter(None, text.split("|")), key=_modality_rank))
 
 
 def _modality_rank(modality: str) -> int:

@@ -8,6 +8,7 @@ from sqlalchemy import Select, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from core.registry.models import (
+    CatalogueRefresh,
     Comment,
     Favourite,
     Model,
@@ -193,3 +194,22 @@ def forget_project(tx: Session, project_id: str) -> None:
     """Delete all that a project has in the registry."""
     for table in (Model, StageChange, Policy, Provider, Tag, Comment, Favourite, SavedView):
         tx.execute(delete(table).where(table.project_id == project_id))
+
+
+def refresh(tx: Session, refresh_id: str) -> CatalogueRefresh | None:
+    """One fetch of a source of the catalogue."""
+    return tx.get(CatalogueRefresh, refresh_id)
+
+
+def refreshes(
+    tx: Session, feed: str | None = None, state: str | None = None
+) -> list[CatalogueRefresh]:
+    """The fetches of a source, or of all, in one state or any; the newest first."""
+    query = select(CatalogueRefresh)
+    if feed is not None:
+        query = query.where(CatalogueRefresh.feed == feed)
+    if state is not None:
+        query = query.where(CatalogueRefresh.state == state)
+    return list(
+        tx.scalars(query.order_by(CatalogueRefresh.created_at.desc(), CatalogueRefresh.id.desc()))
+    )

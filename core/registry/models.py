@@ -209,3 +209,26 @@ class SavedView(Base):
     query: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     shared: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class CatalogueRefresh(Base):
+    """One fetch of a source of the catalogue: what differs, and who decided what about it.
+
+    The catalogue is one for all tenants: public facts, which nobody owns.
+    """
+
+    __tablename__ = "catalogue_refreshes"
+    __table_args__ = (Index(None, "feed", "created_at"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    feed: Mapped[str] = mapped_column(String(80))
+    state: Mapped[str] = mapped_column(String(20))
+    error: Mapped[str | None] = mapped_column(Text)
+    entries: Mapped[int] = mapped_column(default=0)
+    unresolved: Mapped[int] = mapped_column(default=0)
+    added: Mapped[int] = mapped_column(default=0)
+    removed: Mapped[int] = mapped_column(default=0)
+    changed: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    decided_by: Mapped[str | None] = mapped_column(String(200))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 import pandas as pd
 
@@ -23,7 +23,7 @@ def family_of(actor: Actor, project_id: str, node_id: str) -> Family:
         node_id: As `node_id` gives it for a project's model; else a canonical id.
     """
     own = [_relative(model) for model in services.list_models(actor, project_id)]
-    return tree([*own, *_of_catalogue()], node_id)
+    return tree([*own, *_of_catalogue(catalogue.version())], node_id)
 
 
 def node_id(model: ModelView) -> str:
@@ -60,8 +60,8 @@ def _relative(model: ModelView) -> Relative:
     return Relative(node_id(model), named, relation)
 
 
-@cache
-def _of_catalogue() -> tuple[Relative, ...]:
+@lru_cache(maxsize=1)
+def _of_catalogue(_version: int) -> tuple[Relative, ...]:
     rows = catalogue.models()[["id", "base_model_id"]]
     return tuple(
         Relative(model_id) if base_id is pd.NA else Relative(model_id, (base_id,), _kind(model_id))

@@ -12,6 +12,7 @@ from core.registry.scanners.report import Finding, ScanState, Severity
 
 ModelKind = Literal["local", "hosted"]
 ModelState = Literal["adding", "ready", "failed", "listed"]
+RefreshState = Literal["fetching", "found", "applied", "discarded", "taken back", "failed"]
 Stage = Literal["draft", "approved", "production", "retired"]
 STAGES: tuple[Stage, ...] = ("draft", "approved", "production", "retired")
 
@@ -205,6 +206,16 @@ class ProviderView(_View):
     created_at: datetime
 
 
+class SealedAccount(_View):
+    """An account at a provider with what opens only with the keyring, as `provider:<id>`."""
+
+    id: str
+    kind: str
+    base_url: str
+    options: dict[str, str]
+    sealed_credentials: str
+
+
 class CommentView(_View):
     """What somebody wrote about a subject."""
 
@@ -228,3 +239,26 @@ class SavedViewView(_View):
     user_id: str
     by_name: str
     created_at: datetime
+
+
+class RefreshView(_View):
+    """One fetch of a source of the catalogue.
+
+    Attributes:
+        entries: How many the source lists.
+        unresolved: Of these, how many names no model is known by.
+        added, removed, changed: Models, facts and prices that would differ from the catalogue.
+    """
+
+    id: str
+    feed: str
+    state: RefreshState
+    error: str | None
+    entries: int
+    unresolved: int
+    added: int
+    removed: int
+    changed: int
+    created_at: datetime
+    decided_at: datetime | None
+    decided_by: str | None

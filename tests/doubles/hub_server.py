@@ -1,7 +1,8 @@
 """A double of the Hugging Face hub: its wire format over a few files, on loopback.
 
-Model info with file metadata, `resolve` that redirects LFS files to storage with byte ranges,
-gated and missing repositories; and on request it breaks off, stalls, or is slow.
+Model info with file metadata, lists of an author's models in pages, `resolve` that redirects LFS
+files to storage with byte ranges, gated and missing repositories; and on request it breaks off,
+stalls, or is slow.
 """
 
 from __future__ import annotations
@@ -14,15 +15,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 REVISION = "5a3e" * 10
+_PAGE = 2
 
 
 @dataclass
 class Hub:
-    """What the double holds and how it behaves."""
+    """What the double holds and how it behaves.
 
+    Attributes:
+        listed: What lists say of repositories, by id, with the fields of `expand[]`.
+        moved: The new id of a repository by its old one.
+        busy: How many requests for lists are refused with 429 first.
+    """
+
+    listed: dict[str, dict[str, object]] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
+    busy: int = 0
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     licence: str = "apache-2.0"
     gated: set[str] = field(default_factory=set)
@@ -70,6 +81,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append((path, self.headers.get("Range"), sent))
         if self.hub.status is not None:
             self._answer(self.hub.status, {"error": "on request"})
+        elif path == "/api/models":
+            self._list(parse_qs(urlsplit(self.path).query))
+        elif path.startswith("/api/models/") and "expand[]" in unquote(self.path):
+            self._expand(path.removeprefix("/api/models/"))
         elif path.startswith("/api/models/"):
             repo_id, _, revision = path.removeprefix("/api/models/").partition("/revision/")
             self._info(repo_id, revision or "main")
@@ -78,6 +93,27 @@ class _Handler(BaseHTTPRequestHandler):
             self._resolve(repo_id, rest.partition("/")[2])
         else:
             self._store(path.removeprefix("/storage/"))
+
+    def _list(self, query: dict[str, list[str]]) -> None:
+        if self.hub.busy:
+            self.hub.busy -= 1
+            self._answer(429, {"error": "rate limit"}, {"Retry-After": "0"})
+            return
+        author, first = query["author"][0], int(query.get("cursor", ["0"])[0])
+        found = [each for repo_id, each in self.hub.listed.items() if repo_id.startswith(author)]
+        following = first + _PAGE
+        link = f'<{self.hub.url}/api/models?author={author}&cursor={following}>; rel="next"'
+        headers = {"Link": link} if following < len(found) else {}
+        self._answer(200, found[first:following], headers)
+
+    def _expand(self, repo_id: str) -> None:
+        if repo_id in self.hub.moved:
+            to = f"{self.hub.url}/api/models/{self.hub.moved[repo_id]}?expand[]=downloads"
+            self._answer(307, {}, {"Location": to})
+        elif repo_id in self.hub.listed:
+            self._answer(200, self.hub.listed[repo_id])
+        else:
+            self._answer(401, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
 
     def _info(self, repo_id: str, revision: str) -> None:
         if repo_id in self.hub.gated and not self.headers.get("Authorization"):
@@ -155,9 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
 
-    def _answer(
-        self, status: int, body: dict[str, object], headers: dict[str, str] | None = None
-    ) -> None:
+    def _answer(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
         content = json.dumps(body).encode()
         self.send_response(status)
         for name, value in (headers or {}).items():
