@@ -11,6 +11,7 @@ from app.widgets.simulation_choice import choose_view, compare_view
 from app.widgets.simulation_inputs import inputs, is_next_asked, open_question
 from app.widgets.simulation_jobs import replay_view, search_view
 from app.widgets.simulation_saved import actions, saved_note, saved_popover
+from app.widgets.simulation_training import train_view
 from core.simulation import services as simulation
 from core.simulation.schemas import Answer
 
@@ -18,8 +19,8 @@ context = session.current()
 actor, project_id = context.actor, context.project_id
 
 _PREDICT, _COMPARE, _CHOOSE = "Predict", "Compare", "Choose a model"
-_SEARCH, _REPLAY = "Find the best", "Replay"
-_VIEWS = (_PREDICT, _COMPARE, _CHOOSE, _SEARCH, _REPLAY)
+_SEARCH, _REPLAY, _TRAIN = "Find the best", "Replay", "Train"
+_VIEWS = (_PREDICT, _COMPARE, _CHOOSE, _SEARCH, _REPLAY, _TRAIN)
 _SHOWN = {
     "Trade-off": lambda answer: results.trade_off([answer], key="trade-off"),
     "Changes": results.changes,
@@ -86,6 +87,8 @@ def main() -> None:
         search_view(context)
     elif view == _REPLAY:
         replay_view(context)
+    elif view == _TRAIN:
+        train_view(context)
     else:
         _predict()
 
