@@ -20,22 +20,23 @@ import openai
 
 from core.contracts import route_table
 from core.contracts.request_fact import RequestFact
-from core.contracts.route_table import ApiKey, Replica, Route, RouteTable
+from core.contracts.route_table import ApiKey, Limit, Replica, Route, RouteTable
 from core.kernel import clock
 from gateway.config import GatewayConfig, Timeouts
 from gateway.server import Gateway
+from tests.machine import slowness
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "bud-test-key-0000000000000000000000000000000000"
 CHAT = "tiny-chat"
 EMBEDDER = "tiny-embedder"
 QUICK = Timeouts(
-    connect_s=0.5,
-    first_byte_s=2.0,
-    between_tokens_s=1.0,
-    replica_wait_s=1.0,
-    caller_s=2.0,
-    drain_s=1.0,
+    connect_s=0.5 * slowness(),
+    first_byte_s=2.0 * slowness(),
+    between_tokens_s=1.0 * slowness(),
+    replica_wait_s=1.0 * slowness(),
+    caller_s=2.0 * slowness(),
+    drain_s=1.0 * slowness(),
 )
 
 
@@ -72,7 +73,12 @@ def embedder(*base_urls: str, **fields: Any) -> Route:
 
 
 def publish(
-    data_dir: Path, routes: Iterable[Route], keys: Iterable[ApiKey] = (), version: int = 1
+    data_dir: Path,
+    routes: Iterable[Route],
+    keys: Iterable[ApiKey] = (),
+    version: int = 1,
+    *,
+    limits: Iterable[Limit] = (),
 ) -> None:
     path = data_dir / "routes" / route_table.FILE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +87,7 @@ def publish(
         published_unix_s=clock.unix_s(),
         routes=list(routes),
         keys=list(keys) or [api_key()],
+        limits=list(limits),
     )
     partial = path.with_suffix(".partial")
     partial.write_bytes(route_table.encode(table))
@@ -105,12 +112,13 @@ class GatewayHere:
         routes: Iterable[Route] = (),
         *,
         keys: Iterable[ApiKey] = (),
+        limits: Iterable[Limit] = (),
         timeouts: Timeouts = QUICK,
         max_body_bytes: int = 1_000_000,
         keys_dir: Path | None = None,
     ) -> None:
         self.data_dir = data_dir
-        publish(data_dir, routes, keys)
+        publish(data_dir, routes, keys, limits=limits)
         self.gateway = Gateway(
             GatewayConfig(
                 host="127.0.0.1",

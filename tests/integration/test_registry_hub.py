@@ -22,6 +22,7 @@ from core.registry import files, versions
 from core.registry import services as registry
 from core.registry.adapters import huggingface
 from tests.doubles.hub_server import REVISION, Hub, serving
+from tests.machine import slowness
 
 sys.path.insert(0, str(ROOT / "tests" / "unit" / "registry"))
 from test_gguf import gguf_bytes
@@ -199,7 +200,7 @@ def test_a_hub_that_never_gives_a_byte_fails_soon(running: Path, hub: Hub, admin
     began_s = time.monotonic()
     view = _ended(admin, registry.add_from_hub(admin, PROJECT, REPO)[1])
     assert (view.state, "cannot be reached" in str(view.error)) == ("failed", True)
-    assert time.monotonic() - began_s < 10
+    assert time.monotonic() - began_s < 10 * slowness()
 
 
 def test_a_damaged_download_is_thrown_away_and_a_retry_gets_a_good_one(
@@ -235,7 +236,7 @@ def test_cancelling_a_download_leaves_nothing_behind(running: Path, hub: Hub, ad
     asked_s = time.monotonic()
     jobs.cancel(admin, job_id)
     assert _ended(admin, job_id).state == "cancelled"
-    assert time.monotonic() - asked_s < 3
+    assert time.monotonic() - asked_s < 3 * slowness()
     assert not files.folder_of(str(model.version_id)).exists()
     assert registry.list_models(admin, PROJECT) == []
 
@@ -299,4 +300,4 @@ def test_the_real_hub_is_reached_or_its_absence_is_said_quickly(data_dir: Path) 
         assert "add the model from a local file" in error.remedy
     else:
         assert found.files
-    assert time.monotonic() - began_s < 25
+    assert time.monotonic() - began_s < 25 * slowness()

@@ -12,6 +12,7 @@ from core.deployments import services as deployments
 from core.deployments.schemas import DeploymentRequest
 from core.registry import services as registry
 from tests.browsing import PAGE_TIMEOUT_MS, Bud, shot, wait_for
+from tests.machine import slowness
 
 # Other tests keep the machine busy as well.
 expect.set_options(timeout=PAGE_TIMEOUT_MS)
@@ -59,7 +60,7 @@ def test_a_running_job_is_cancelled_from_the_page(
     took_s = wait_for(
         "it is cancelled", lambda: jobs.get(bud.actor, job_id).state == "cancelled", 15
     )
-    assert took_s < CANCELLED_WITHIN_S, f"cancelling took {took_s:.1f} s"
+    assert took_s < CANCELLED_WITHIN_S * slowness(), f"cancelling took {took_s:.1f} s"
     cancelled = page.get_by_test_id("stMetric").filter(has_text="Cancelled")
     expect(cancelled).to_contain_text("1")
     expect(page.get_by_role("button", name="Cancel", exact=True)).to_have_count(0)

@@ -22,6 +22,7 @@ from core.kernel.crypto import Secret
 from core.kernel.settings import settings
 from core.projects import services as projects
 from core.registry import services as registry
+from tests.machine import slowness
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -80,7 +81,7 @@ def test_help_is_there_at_once_and_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert imported.stdout.strip() == "[]"
-    assert took_s < 2.0  # 0.2 s alone; tests share two cores
+    assert took_s < 2.0 * slowness()  # 0.2 s alone; tests share two cores
 
 
 def test_the_supervisor_stays_light() -> None:

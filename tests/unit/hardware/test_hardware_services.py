@@ -13,6 +13,7 @@ from core.hardware.schemas import NewAccelerator
 from core.kernel import audit
 from core.kernel.actor import Actor
 from core.kernel.errors import BudError, Conflict, InvalidInput, NotFound, PermissionDenied
+from tests.machine import slowness
 
 OWN = NewAccelerator(
     name="H100 SXM 64 GB custom",
@@ -138,7 +139,9 @@ def test_this_machine_is_measured_once_and_again_when_asked(data_dir: Path, admi
     assert first.memory_gb > 0.5
     start_s = time.perf_counter()
     assert hardware.this_machine() == first
-    assert time.perf_counter() - start_s < 0.2  # read from the data folder, not measured
+    assert (
+        time.perf_counter() - start_s < 0.2 * slowness()
+    )  # read from the data folder, not measured
 
     again = hardware.measure_this_machine(admin)
     assert again.measured_at not in first.source

@@ -17,6 +17,8 @@ from core.kernel.errors import Conflict, NotFound
 sys.path.insert(0, str(Path(__file__).parent))
 import job_process as kinds
 
+from tests.machine import slowness
+
 PROJECT = "prj_a"
 
 
@@ -65,8 +67,8 @@ def test_cancel_ends_the_whole_process_tree_and_undoes(running: Path, admin: Act
     child = psutil.Process(int(jobs.logs(admin, job_id)[0].line.split()[1]))
     tree = [child, *child.children(recursive=True)]
     jobs.cancel(admin, job_id)
-    _wait(lambda: jobs.get(admin, job_id).state == "cancelled", timeout_s=4)
-    _wait(lambda: not any(process.is_running() for process in tree), timeout_s=3)
+    _wait(lambda: jobs.get(admin, job_id).state == "cancelled", timeout_s=4 * slowness())
+    _wait(lambda: not any(process.is_running() for process in tree), timeout_s=3 * slowness())
     _wait(lambda: (running / "undone-tree").exists())
 
 

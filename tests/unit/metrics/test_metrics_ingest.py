@@ -19,6 +19,7 @@ from core.kernel.errors import Unavailable
 from core.metrics import ingest, segments, services, store
 from core.metrics.adapters.duckdb_store import FILE_NAME, DuckDbStore
 from core.metrics.schemas import StoredFact, Window
+from tests.machine import slowness
 
 PROJECT = "prj_a"
 
@@ -46,7 +47,7 @@ def _ingested_after_s(data_dir: Path, admin: Actor, number: int) -> float:
     segments.write(data_dir, f"seg-{number}", facts(3, f"batch-{number}-"))
     sealed_s = time.monotonic()
     while stored(admin) != 3 * number:
-        assert time.monotonic() - sealed_s < 30, "not ingested at all"
+        assert time.monotonic() - sealed_s < 30 * slowness(), "not ingested at all"
         time.sleep(0.05)
     return time.monotonic() - sealed_s
 
@@ -58,7 +59,7 @@ def test_a_request_shows_within_two_seconds(data_dir: Path, admin: Actor) -> Non
         # The gateway seals within a second, so another second is left. The best of three
         # leaves out what else this machine was busy with.
         took_s = min(_ingested_after_s(data_dir, admin, number) for number in range(1, 4))
-        assert took_s < 1.0, "not ingested within a second of sealing"
+        assert took_s < 1.0 * slowness(), "not ingested within a second of sealing"
         # The file goes right after the rows are in.
         time.sleep(0.2)
         assert segments.sealed(data_dir) == []
@@ -146,7 +147,7 @@ def test_state_counts_what_waits_and_what_was_dropped(data_dir: Path, admin: Act
     assert state.dropped_facts == 12
     assert state.waiting_segments == 0
     assert state.last_ingested_at is not None
-    assert (clock.now() - state.last_ingested_at).total_seconds() < 10
+    assert (clock.now() - state.last_ingested_at).total_seconds() < 10 * slowness()
 
 
 def test_another_process_is_refused_with_a_remedy(data_dir: Path) -> None:

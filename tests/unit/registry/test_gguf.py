@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from core.kernel.errors import InvalidInput
 from core.registry import extraction, services
 from core.registry.gguf import read_header
+from tests.machine import slowness
 
 TWO_BY_THREE_F32 = struct.pack("<IQQIQ", 2, 2, 3, 0, 0)
 
@@ -129,7 +130,7 @@ def test_a_sparse_file_of_gigabytes_costs_neither_time_nor_memory(tmp_path: Path
         began_s = time.process_time()
         with pytest.raises(InvalidInput, match=why):
             read_header(path)
-        assert time.process_time() - began_s < 1
+        assert time.process_time() - began_s < 1 * slowness()
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
         tracemalloc.stop()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.registry import model_card
+from tests.machine import slowness
 
 # Shortened from the cards of Qwen3, Llama 3.1 quantisations and bge-m3 on the Hugging Face hub.
 _CARD = """---
@@ -91,7 +92,7 @@ def test_a_bomb_of_aliases_costs_nothing(tmp_path: Path) -> None:
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 40)]
     began_s = time.process_time()
     found, note = _read(tmp_path, "---\n" + "\n".join([*lines, "language: *a39"]) + "\n---\n")
-    assert time.process_time() - began_s < 1
+    assert time.process_time() - began_s < 1 * slowness()
     assert note == ""
     assert found["languages"] == ()
 

@@ -1,0 +1,31 @@
+"""How slow this machine is now: waits and bounds in tests are that much longer.
+
+Bounds hold as they are written on a machine that has its cores for itself. One that shares them
+can be several times slower from one minute to the next, which says nothing about Bud.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from functools import cache
+
+# To start Python with two large modules: on two quiet cores of 2.6 GHz.
+_QUIET_S = 0.06
+_MOST = 10.0
+_STARTS = 5
+
+
+@cache
+def slowness() -> float:
+    """How many times slower than a quiet machine this one is, at least 1; measured once."""
+    took_s = statistics.median(_start_s() for _ in range(_STARTS))
+    return min(max(took_s / _QUIET_S, 1.0), _MOST)
+
+
+def _start_s() -> float:
+    began_s = time.perf_counter()
+    subprocess.run([sys.executable, "-S", "-c", "import asyncio, ssl"], check=True)
+    return time.perf_counter() - began_s
