@@ -1,22 +1,28 @@
-"""Chooses a replica: the better of two at random (p2c), past those that just failed.
-
-"Better" is fewer requests in flight for each slot, then the lower recent latency. Source of
-the method: Mitzenmacher, The power of two choices in randomized load balancing (2001).
-"""
+"""Chooses a replica by its route's policy, past those that just failed."""
 
 from __future__ import annotations
 
-import random
+import zlib
 from collections.abc import Collection, Sequence
 
 from core.contracts.route_table import Replica
 from core.kernel import clock
+from gateway.policies import Pick, p2c
 from gateway.providers import Provider
 from gateway.upstream import Pool
 
 _FIRST_BACK_OFF_S = 0.1
 _MAX_BACK_OFF_S = 2.0
 _EWMA_WEIGHT = 0.2
+# A replica that came, or came back, is given its full share after so long.
+_SLOW_START_S = 10.0
+_LEAST_WARMTH = 0.1
+# In steps: two replicas that came together must compare as equal.
+_WARMTH_STEPS = 20
+# One that fails this share of its requests is ejected, though some succeed in between.
+_OUTLIER_RATE = 0.5
+_OUTLIER_WEIGHT = 0.1
+_EJECTED_S = 5.0
 
 
 class Backend:
@@ -38,13 +44,16 @@ class Backend:
         "_aside_until_s",
         "_away",
         "_failed_at_s",
+        "_failure_rate",
         "_failures",
         "_probing",
+        "_warm_at_s",
         "in_flight",
         "latency_ms",
         "pool",
         "provider",
         "replica",
+        "seed",
     )
 
     def __init__(
@@ -57,8 +66,11 @@ class Backend:
         self.replica = replica
         self.provider = provider
         self.pool = pool or Pool(replica.base_url, credential, replica.slots)
+        self.seed = zlib.crc32(replica.id.encode()) << 32
         self.in_flight = 0
         self.latency_ms = 0.0
+        self._warm_at_s = clock.monotonic_s() + _SLOW_START_S
+        self._failure_rate = 0.0
         self._failures = 0
         self._failed_at_s = 0.0
         self._aside_until_s = 0.0
@@ -83,9 +95,24 @@ class Backend:
         return max(self._aside_until_s - clock.monotonic_s(), 0.0)
 
     @property
+    def warmth(self) -> float:
+        """Which part of its full share it is given, above 0 and at most 1."""
+        if not self._warm_at_s:
+            return 1.0
+        left_s = self._warm_at_s - clock.monotonic_s()
+        if left_s <= 0:
+            self._warm_at_s = 0.0
+            return 1.0
+        steps = int(_WARMTH_STEPS * (1.0 - left_s / _SLOW_START_S))
+        return max(steps / _WARMTH_STEPS, _LEAST_WARMTH)
+
+    @property
     def load(self) -> tuple[float, float]:
-        """What is compared: requests in flight a slot, then latency in ms."""
-        return (self.in_flight / max(self.replica.slots, 1), self.latency_ms)
+        """What is compared: requests for each slot with one more, then latency in ms."""
+        share = self.replica.slots * self.replica.weight
+        if self._warm_at_s:
+            share *= self.warmth
+        return ((self.in_flight + 1) / share, self.latency_ms)
 
     def began(self) -> None:
         """A request is on its way to it."""
@@ -100,12 +127,15 @@ class Backend:
 
     def connected(self) -> None:
         """It accepts connections: other requests need not wait for this one's answer."""
+        if self.away:
+            self._warm_at_s = clock.monotonic_s() + _SLOW_START_S
         self._aside_until_s = 0.0
         self._probing = False
 
     def succeeded(self, first_byte_ms: float) -> None:
         """Close the breaker, and learn the latency."""
         self._failures = 0
+        self._failure_rate *= 1 - _OUTLIER_WEIGHT
         self._aside_until_s = 0.0
         weight = _EWMA_WEIGHT if self.latency_ms else 1.0
         self.latency_ms += weight * (first_byte_ms - self.latency_ms)
@@ -123,7 +153,10 @@ class Backend:
             return
         self._failed_at_s = now_s
         self._failures += 1
+        self._failure_rate += _OUTLIER_WEIGHT * (1 - self._failure_rate)
         back_off_s = min(_FIRST_BACK_OFF_S * 2.0 ** (self._failures - 1), _MAX_BACK_OFF_S)
+        if self._failure_rate >= _OUTLIER_RATE and not away:
+            back_off_s = _EJECTED_S
         self._aside_until_s = now_s + back_off_s
 
     def retire(self) -> None:
@@ -132,23 +165,29 @@ class Backend:
             self.pool.close_idle()
 
 
-def choose(backends: Sequence[Backend], tried: Collection[Backend] = ()) -> Backend | None:
+def choose(
+    tiers: Sequence[Sequence[Backend]],
+    tried: Collection[Backend] = (),
+    pick: Pick = p2c,
+    affinity: int = 0,
+) -> Backend | None:
     """The backend for the next attempt; None when none may be tried now.
 
-    Those already tried for this request are taken again only when nothing else is left.
+    Args:
+        tiers: The route's backends by priority, the first to be used first.
+        tried: Those that failed this request already: taken again when nothing else is left.
+        pick: The route's policy.
+        affinity: See `policies.affinity`.
     """
-    available = [backend for backend in backends if backend.available]
-    candidates = [backend for backend in available if backend not in tried] if tried else available
-    candidates = candidates or available or [each for each in backends if not each.away]
-    if len(candidates) <= 1:
-        return candidates[0] if candidates else None
-    if len(candidates) == 2:
-        first, second = candidates
-        if first.load == second.load and random.random() < 0.5:  # noqa: S311 (balancing)
-            return second
-    else:
-        first, second = random.sample(candidates, 2)
-    return first if first.load <= second.load else second
+    for tier in tiers:
+        fresh = [each for each in tier if each.available and each not in tried]
+        if fresh:
+            return fresh[0] if len(fresh) == 1 else pick(fresh, affinity)
+    every = [each for tier in tiers for each in tier]
+    left = [each for each in every if each.available] or [each for each in every if not each.away]
+    if len(left) <= 1:
+        return left[0] if left else None
+    return pick(left, affinity)
 
 
 class RetryBudget:

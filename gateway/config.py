@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from core.contracts.route_table import PhaseTimeouts
+
+_NO_TIMEOUTS = PhaseTimeouts()
 
 
 @dataclass(frozen=True)
 class Timeouts:
     """How long each phase may take, in seconds.
 
-    `replica_wait_s` is how long a request waits for a replica that is being restarted: nothing
-    was sent yet, so nothing is lost by it. `caller_s` is for a caller that neither reads its
-    answer nor sends its body. `drain_s` is what streams get after SIGTERM.
+    `first_byte_s` is for each attempt, up to the first token of a stream or the end of a short
+    answer; `total_s` for a request with all its attempts. `replica_wait_s` is how long a request
+    waits for a replica that is being restarted: nothing was sent yet, so nothing is lost by it.
+    `caller_s` is for a caller that neither reads its answer nor sends its body. `drain_s` is what
+    streams get after SIGTERM.
     """
 
     connect_s: float = 3.0
     first_byte_s: float = 600.0
     between_tokens_s: float = 120.0
+    total_s: float = math.inf
     replica_wait_s: float = 10.0
     caller_s: float = 60.0
     drain_s: float = 5.0
+
+    def for_route(self, own: PhaseTimeouts) -> Timeouts:
+        """These, with what a route says for itself."""
+        if own == _NO_TIMEOUTS:
+            return self
+        given = {
+            "connect_s": own.connect_s,
+            "first_byte_s": own.first_token_s,
+            "between_tokens_s": own.between_tokens_s,
+            "total_s": own.total_s,
+        }
+        return replace(self, **{name: each for name, each in given.items() if each is not None})
 
 
 @dataclass(frozen=True)
@@ -33,4 +53,6 @@ class GatewayConfig:
     keys_dir: Path
     max_body_bytes: int
     facts_max_bytes: int
+    responses_max_bytes: int = 256_000_000
+    responses_ttl_s: float = 30 * 86_400.0
     timeouts: Timeouts = field(default_factory=Timeouts)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 
 from core.contracts.request_fact import RequestFact
+from core.contracts.route_table import Price, Route
 from core.kernel import clock
-from gateway import usage
+from gateway import policies, usage
 from gateway.balancer import Backend, choose
 from gateway.body import Parsed
 from gateway.config import Timeouts
@@ -23,8 +26,11 @@ from gateway.upstream import Broken, ConnectFailed, Connection, Stopped, TimedOu
 
 MAX_ATTEMPTS = 3
 _RETRY_STATUSES = frozenset({429, 502, 503, 504})
-_SAME_REPLICA_S = 0.2
 _POLL_S = 0.25
+# What another model may still answer; the rest is the request's own fault.
+_ELSEWHERE = frozenset(
+    {"no_replica", "connect", "upstream_error", "upstream_broke", "timeout", "context_length"}
+)
 _MAX_ERROR_BYTES = 64 * 1024
 # An answer up to this size is kept whole, so that another replica can help until its end.
 _WHOLE_BYTES = 1024 * 1024
@@ -35,28 +41,87 @@ _TRANSLATED_BYTES = 32 * 1024 * 1024
 _HOLD_S = 10.0
 
 
+class Patience:
+    """How long each phase of one request may take: its route's timeouts, within the total."""
+
+    __slots__ = ("_ends_s", "_timeouts")
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
+        limited = timeouts.total_s != math.inf
+        self._ends_s = clock.monotonic_s() + timeouts.total_s if limited else math.inf
+
+    @property
+    def connect_s(self) -> float:
+        """For a connection."""
+        return self._within_total(self._timeouts.connect_s)
+
+    @property
+    def first_byte_s(self) -> float:
+        """Up to the first token, or the answer's beginning."""
+        return self._within_total(self._timeouts.first_byte_s)
+
+    @property
+    def between_tokens_s(self) -> float:
+        """From one read to the next."""
+        return self._within_total(self._timeouts.between_tokens_s)
+
+    @property
+    def replica_wait_s(self) -> float:
+        """For a replica that is being restarted."""
+        return self._within_total(self._timeouts.replica_wait_s)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the total is used up."""
+        return self._ends_s != math.inf and clock.monotonic_s() >= self._ends_s
+
+    def _within_total(self, phase_s: float) -> float:
+        if self._ends_s == math.inf:
+            return phase_s
+        return min(phase_s, max(self._ends_s - clock.monotonic_s(), 0.001))
+
+
+@dataclass(slots=True)
+class _Call:
+    """One request on its way: what to send, to which path, and how long it may take."""
+
+    path: str
+    body: Parsed
+    fact: RequestFact
+    patience: Patience
+    affinity: int
+
+
 class Answer:
     """A replica's answer that has begun; nothing of it has been sent to the caller.
 
     `first` is what to forward first: of a stream its first events, else all of the body up to
-    1 MB.
+    1 MB. `route` is the one that answers: the request's own, or a fallback.
     """
 
     def __init__(
         self,
         backend: Backend,
+        route: Route,
         connection: Connection,
         events: EventStream | None,
-        timeouts: Timeouts,
+        patience: Patience,
     ) -> None:
+        self.route = route
         self._provider = backend.provider
         self.first = b""
         self.is_whole = False
         self.events = events
         self._backend = backend
         self._connection = connection
-        self._timeouts = timeouts
+        self._patience = patience
         self._edges = b""
+
+    @property
+    def price(self) -> Price | None:
+        """What the answer's tokens cost."""
+        return self._backend.replica.price or self.route.price
 
     @property
     def content_type(self) -> str:
@@ -94,7 +159,7 @@ class Answer:
     async def _begin_body(self, name: bytes) -> None:
         reads: list[bytes] = []
         size_bytes = 0
-        timeout_s = self._timeouts.first_byte_s
+        timeout_s = self._patience.first_byte_s
         most_bytes = _WHOLE_BYTES if self._provider is None else _TRANSLATED_BYTES
         while size_bytes < most_bytes:
             read = await self._connection.read(timeout_s)
@@ -103,7 +168,7 @@ class Answer:
                 break
             reads.append(read)
             size_bytes += len(read)
-            timeout_s = self._timeouts.between_tokens_s
+            timeout_s = self._patience.between_tokens_s
         self.first = b"".join(reads)
         if self._provider is not None:
             if not self.is_whole:
@@ -118,7 +183,7 @@ class Answer:
         began_s = clock.monotonic_s()
         held = b""
         while True:
-            read = await self._connection.read(self._timeouts.first_byte_s)
+            read = await self._connection.read(self._patience.first_byte_s)
             if not read:
                 raise Broken("the stream ended before its first event")
             held += self._fed(events, read)
@@ -134,7 +199,7 @@ class Answer:
             return b""
         events = self.events
         while True:
-            read = await self._connection.read(self._timeouts.between_tokens_s)
+            read = await self._connection.read(self._patience.between_tokens_s)
             if events is None:
                 self._edges = (
                     self._edges[:_EDGE_BYTES] + ((self._edges[_EDGE_BYTES:] + read)[-_EDGE_BYTES:])
@@ -195,54 +260,93 @@ class _Retryable(Exception):
 class Proxy:
     """Finds a replica that answers."""
 
-    def __init__(self, timeouts: Timeouts, stats: Stats) -> None:
-        self._timeouts = timeouts
+    def __init__(self, stats: Stats) -> None:
         self._stats = stats
 
     async def begin(
-        self, find: Callable[[], Target], path: str, body: Parsed, fact: RequestFact
+        self,
+        find: Callable[[str], Target],
+        path: str,
+        body: Parsed,
+        fact: RequestFact,
+        session: str = "",
     ) -> Answer:
-        """Send the request until a replica begins to answer.
-
-        A replica that did not begin to work on it (nothing listens, or it is loading) costs
-        nothing but time, so the request waits for one for a while; every other retry is paid
-        from a budget.
+        """Send the request until a replica begins to answer: of its model, else of a fallback.
 
         Args:
-            find: Looks the route up again, since the table may change between attempts.
+            find: Looks a model's route up: more than once, since the table may change.
             path: The endpoint, the same at the replica.
             body: What the caller sent.
-            fact: The request's fact; replica, attempts and connect time are filled in.
+            fact: The request's fact; what answered, attempts and connect time are filled in.
+            session: What the caller says belongs together; "" means nothing.
 
         Raises:
             GatewayError: No replica answers, or the request itself is refused.
         """
-        target = find()
+        target = find(body.model)
+        patience = Patience(target.timeouts)
+        prefixed = target.route.policy == "prefix"
+        affinity = policies.affinity(session, body.raw) if prefixed else 0
+        call = _Call(path, body, fact, patience, affinity)
+        try:
+            return await self._begin(find, body.model, call)
+        except GatewayError as error:
+            if error.error_class not in _ELSEWHERE or not target.route.fallbacks:
+                raise
+            return await self._fallen_back(find, target.route.fallbacks, call, error)
+
+    async def _fallen_back(
+        self, find: Callable[[str], Target], models: list[str], call: _Call, last: GatewayError
+    ) -> Answer:
+        """The answer of the first fallback that gives one. Raises as the last one did."""
+        for model in models:
+            if call.patience.is_over:
+                break
+            self._stats.fallbacks.add(call.body.model, model)
+            try:
+                call.fact.deployment_id = find(model).route.deployment_id
+                return await self._begin(find, model, call)
+            except GatewayError as error:
+                if error.error_class not in _ELSEWHERE | {"not_found", "capability"}:
+                    raise
+                last = error
+        raise last
+
+    async def _begin(self, find: Callable[[str], Target], model: str, call: _Call) -> Answer:
+        """Send the request until a replica of one model begins to answer.
+
+        A replica that did not begin to work on it (nothing listens, or it is loading) costs
+        nothing but time, so the request waits for one for a while; every other retry is paid
+        from a budget.
+        """
+        target = find(model)
         target.budget.request()
         tried: list[Backend] = []
         paid = 0
         last: GatewayError | None = None
         give_up_s: float | None = None
         while True:
-            backend = choose(target.backends, tried)
+            backend = choose(target.tiers, tried, target.pick, call.affinity)
             if backend is not None:
                 try:
-                    return await self._attempt(backend, target, path, body, fact)
+                    return await self._attempt(backend, target, call)
                 except _Retryable as failed:
                     failure, last = failed, failed.error
                 tried.append(backend)
-                target = find()
+                target = find(model)
                 if not failure.unsent:
                     paid += 1
                     if paid >= MAX_ATTEMPTS or not _may_retry(failure, target, tried):
                         raise last
+                if call.patience.is_over:
+                    raise last
                 self._stats.retries.add(failure.reason)
                 continue
-            give_up_s = give_up_s or clock.monotonic_s() + self._timeouts.replica_wait_s
+            give_up_s = give_up_s or clock.monotonic_s() + _wait_s(target, call.patience)
             if not target.may_come_back or clock.monotonic_s() >= give_up_s:
                 raise last or _not_ready(target)
             await self._wait(target)
-            target = find()
+            target = find(model)
 
     async def _wait(self, target: Target) -> None:
         soonest_s = min((backend.wait_s for backend in target.backends), default=_POLL_S)
@@ -253,81 +357,81 @@ class Proxy:
         finally:
             self._stats.waiting.add(value=-1)
 
-    async def _attempt(
-        self, backend: Backend, target: Target, path: str, body: Parsed, fact: RequestFact
-    ) -> Answer:
+    async def _attempt(self, backend: Backend, target: Target, call: _Call) -> Answer:
         """One attempt. Raises _Retryable or GatewayError."""
-        fact.attempts += 1
-        fact.replica_id = backend.replica.id
+        call.fact.attempts += 1
+        call.fact.replica_id = backend.replica.id
         began_s = clock.monotonic_s()
         answer: Answer | None = None
         backend.began()
         try:
-            connection = await self._sent(backend, target, path, body, fact)
+            connection = await self._sent(backend, target, call)
             try:
-                answer = await self._begun(backend, connection, target, body)
+                answer = await self._begun(backend, connection, target, call)
             finally:
                 if answer is None:
                     backend.pool.release(connection)
         except (ConnectFailed, Broken, TimedOut, _Retryable) as error:
-            raise _judged(error, backend, began_s, body.model) from error
+            raise _judged(error, backend, began_s, target.route.model) from error
         finally:
             if answer is None:
                 backend.ended()
         backend.succeeded((clock.monotonic_s() - began_s) * 1000)
         return answer
 
-    async def _sent(
-        self, backend: Backend, target: Target, path: str, body: Parsed, fact: RequestFact
-    ) -> Connection:
+    async def _sent(self, backend: Backend, target: Target, call: _Call) -> Connection:
         """A connection on which the replica's status has come."""
+        body, fact, patience = call.body, call.fact, call.patience
         if backend.provider is None:
             outgoing = body.for_replica(target.route.upstream_model)
-            head = backend.pool.head(path, len(outgoing), fact.request_id, stream=body.stream)
+            head = backend.pool.head(call.path, len(outgoing), fact.request_id, stream=body.stream)
         else:
-            await backend.provider.ready(self._timeouts.connect_s)
-            request = backend.provider.request(path, body)
+            await backend.provider.ready(patience.connect_s)
+            request = backend.provider.request(call.path, body)
             outgoing = request.body
             head = backend.pool.own_head(request.path, request.headers, len(outgoing))
         kept = backend.pool.idle()
-        if kept is not None and await self._on_kept(kept, head, outgoing):
+        if kept is not None and await self._on_kept(kept, head, outgoing, patience):
             return kept
         began_s = clock.monotonic_s()
-        connection = await backend.pool.connect(self._timeouts.connect_s)
+        connection = await backend.pool.connect(patience.connect_s)
         fact.connect_ms = (clock.monotonic_s() - began_s) * 1000
         backend.connected()
         try:
             connection.send(head, outgoing)
-            await connection.head(self._timeouts.first_byte_s)
+            await connection.head(patience.first_byte_s)
         except BaseException:
             connection.abort()
             raise
         return connection
 
     async def _begun(
-        self, backend: Backend, connection: Connection, target: Target, body: Parsed
+        self, backend: Backend, connection: Connection, target: Target, call: _Call
     ) -> Answer:
+        body, model = call.body, target.route.model
         if connection.status != 200:
-            raise await self._refusal(connection, body.model, backend.provider)
-        name = msgspec.json.encode(target.route.model)
+            raise await self._refusal(connection, model, backend.provider, call.patience)
+        name = msgspec.json.encode(body.model)
         events = EventStream(keep_usage=body.wants_usage, model=name) if body.stream else None
         if events is not None and backend.provider is not None:
             translator = backend.provider.stream()
             events = TranslatedStream(translator, keep_usage=body.wants_usage, model=name)
-        answer = Answer(backend, connection, events, self._timeouts)
+        answer = Answer(backend, target.route, connection, events, call.patience)
         try:
-            await answer.begin(target.route.model, name)
+            await answer.begin(model, name)
         except GatewayError as error:
             if backend.provider is not None:
                 raise _of_provider(error) from error
             raise
         return answer
 
-    async def _on_kept(self, connection: Connection, head: bytes, body: bytes) -> bool:
+    async def _on_kept(
+        self, connection: Connection, head: bytes, body: bytes, patience: Patience
+    ) -> bool:
         """Send on a kept connection; False when it turns out to be closed: use a new one."""
         try:
             connection.send(head, body)
-            await connection.head(self._timeouts.first_byte_s)
+            await connection.head(patience.first_byte_s)
         except Broken:
             if connection.answer_begun:
                 connection.abort()
@@ -339,12 +443,12 @@ class Proxy:
         return True
 
     async def _refusal(
-        self, connection: Connection, model: str, provider: Provider | None
+        self, connection: Connection, model: str, provider: Provider | None, patience: Patience
     ) -> Exception:
         reads: list[bytes] = []
         size_bytes = 0
         while size_bytes < _MAX_ERROR_BYTES:
-            read = await connection.read(self._timeouts.between_tokens_s)
+            read = await connection.read(patience.between_tokens_s)
             if not read:
                 break
             reads.append(read)
@@ -368,6 +472,11 @@ def _of_provider(error: GatewayError) -> Exception:
     # Its own limits and Bud's credentials are the same a moment later.
     again = error.status != 429 and error.code not in PERMANENT
     return _Retryable(error, str(error.status), again=again)
+
+
+def _wait_s(target: Target, patience: Patience) -> float:
+    """How long to wait for a replica; not at all when another model can answer now."""
+    return 0.0 if target.route.fallbacks else patience.replica_wait_s
 
 
 def _may_retry(failure: _Retryable, target: Target, tried: list[Backend]) -> bool:

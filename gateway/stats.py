@@ -87,6 +87,9 @@ class Stats:
             *("endpoint", "model", "status"),
         )
         self.tokens = Counter("bud_tokens_total", "Tokens, by model and kind.", "model", "kind")
+        self.fallbacks = Counter(
+            "bud_fallbacks_total", "Requests given to another model's route.", "model", "fallback"
+        )
         self.retries = Counter(
             "bud_retries_total", "Attempts after the first one, by reason.", "reason"
         )
