@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import streamlit as st
 
 from app import session
@@ -24,7 +26,7 @@ from app.widgets import (
     show_error,
     table_with_downloads,
 )
-from app.widgets.deploy import engine_settings
+from app.widgets.deploy import engine_settings, version_words
 from app.widgets.memory import fit_bar, memory_bar
 from app.widgets.wizard_predicted import predicted_beside_measured, repredicted
 from core import jobs
@@ -39,6 +41,7 @@ from core.metrics.schemas import Filters, RequestRow, Window
 from core.playground import snippets
 from core.playground.schemas import ChatRequest
 from core.registry import services as registry
+from core.registry import versions
 
 context = session.current()
 actor, project_id = context.actor, context.project_id
@@ -275,6 +278,9 @@ def _endpoint(view: DeploymentView) -> None:
 def _chosen(view: DeploymentView) -> None:
     st.markdown("### How it runs")
     link_to("models", view.model_name, icon="deployed_code", query={"id": view.model_id})
+    if view.model_version_id is not None:
+        with suppress(NotFound):  # it was deleted from the registry; what runs goes on
+            st.caption(f"{version_words(versions.get_version(actor, view.model_version_id))}.")
     chosen = {name: value is None for name, value in view.requested.items()}
     rows = {
         "Task": view.task,

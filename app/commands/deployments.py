@@ -56,6 +56,9 @@ def deploy(
     slots: _Slots = None,
     threads: _Threads = None,
     replicas: Annotated[int, typer.Option(help="How many model servers.")] = 1,
+    version: Annotated[
+        int | None, typer.Option(help="Of the model, by its number; default: in production.")
+    ] = None,
     wait: _Wait = False,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
@@ -64,14 +67,17 @@ def deploy(
     from core.deployments import services as deployments
     from core.deployments.schemas import DeploymentRequest
     from core.registry import services as registry
+    from core.registry import versions
 
     actor, project_id = context.operator(), context.project_id(project)
     chosen = registry.find_model(actor, project_id, model)
+    pinned = None if version is None else versions.find_version(actor, chosen.id, version).id
     request = DeploymentRequest.model_validate(
         {
             "project_id": project_id,
             "name": name or deployments.suggest_name(actor, project_id, chosen),
             "model_id": chosen.id,
+            "model_version_id": pinned,
             "task": task,
             "context_tokens": context_tokens,
             "slots": slots,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import formats
-from core.registry.schemas import ModelView
+from core.registry.schemas import ModelView, VersionView
 
 
 def model_label(model: ModelView) -> str:
@@ -16,6 +16,11 @@ def model_label(model: ModelView) -> str:
         formats.size(model.size_bytes),
     ]
     return f"{model.name} · {' · '.join(part for part in parts if part and part != formats.NONE)}"
+
+
+def version_words(version: VersionView) -> str:
+    """`Version 3 (production)`."""
+    return f"Version {version.number} ({version.stage})"
 
 
 def engine_settings(

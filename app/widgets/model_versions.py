@@ -12,6 +12,7 @@ from app.widgets.model_marks import scan_badge, stage_badge
 from app.widgets.model_subject import Subject
 from app.widgets.states import badge_markdown
 from app.widgets.tables import table_with_downloads
+from app.widgets.wizard import begin
 from core.registry import services as registry
 from core.registry import versions
 from core.registry.schemas import Stage, VersionView
@@ -27,6 +28,7 @@ _VERBS: dict[tuple[Stage, Stage], tuple[str, str]] = {
     ("retired", "draft"): ("Back to draft …", "undo"),
 }
 _DELETE = ":material/delete: Delete …"
+_DEPLOY = ":material/rocket_launch: Deploy …"
 
 
 def versions_view(context: SessionContext, subject: Subject) -> None:
@@ -86,12 +88,17 @@ def _actions(context: SessionContext, subject: Subject, version: VersionView) ->
             _stage_dialog(context, version, stage)
     rest = {_VERBS[version.stage, stage][0]: stage for stage in steps[1:]}
     options = list(rest)
+    if version.state == "ready" and actor.may("deployment:create", context.project_id):
+        options.append(_DEPLOY)
     if version.project_id is not None and len(subject.versions) > 1:
         options.append(_DELETE)
     if not options:
         return
     picked = st.menu_button("", options, icon=":material/more_horiz:", key=f"more-{version.number}")
-    if picked == _DELETE:
+    if picked == _DEPLOY:
+        with errors_shown():
+            begin(actor, context.project_id, version.model_id, version.id)
+    elif picked == _DELETE:
         confirm_by_name(
             f"version {version.number}",
             "Bud's copies of its files are deleted. Its history stays.",

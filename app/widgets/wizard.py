@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import streamlit as st
 
 from app import formats
-from app.widgets.deploy import engine_settings, model_label
+from app.widgets.deploy import engine_settings, model_label, version_words
 from app.widgets.layout import (
     empty_state,
     errors_shown,
@@ -29,6 +29,8 @@ from core.deployments.schemas import ONE_PERSON, STEPS, DraftContent, DraftStep,
 from core.kernel.actor import Actor
 from core.kernel.errors import BudError
 from core.registry import services as registry
+from core.registry import versions
+from core.registry.schemas import ModelView, VersionView
 from core.simulation.workloads import WORKLOADS
 
 _TITLES: dict[DraftStep, str] = {
@@ -42,9 +44,11 @@ _JUST_RUN, _OWN = "just-run", "own"
 _WORKLOADS = {each.id: each for each in WORKLOADS}
 
 
-def begin(actor: Actor, project_id: str, model_id: str = "") -> NoReturn:
+def begin(
+    actor: Actor, project_id: str, model_id: str = "", version_id: str | None = None
+) -> NoReturn:
     """Begin a draft, and open the wizard with it."""
-    draft = drafts.start(actor, project_id, model_id)
+    draft = drafts.start(actor, project_id, model_id, version_id)
     open_page("deploy", draft=draft.id)
 
 
@@ -156,7 +160,39 @@ def _model_step(actor: Actor, draft: DraftView) -> None:
         "Licence": chosen.licence or "unknown",
     }
     st.caption(" · ".join(f"{name}: {escape(value)}" for name, value in facts.items()))
-    _navigation(actor, draft, {"model_id": chosen.id})
+    version = _version_choice(actor, draft, chosen)
+    changes = {"model_id": chosen.id, "model_version_id": version and version.id}
+    why_not, remedy = versions.blocked(actor, draft.project_id, version) if version else ("", "")
+    if why_not:
+        st.warning(f"It may not be deployed: {escape(why_not)} {escape(remedy)}")
+    _navigation(actor, draft, changes, can_go_on=not why_not)
+
+
+def _version_choice(actor: Actor, draft: DraftView, model: ModelView) -> VersionView | None:
+    """Which version of a model: the current one at first; None where it has none to choose."""
+    ready = [each for each in versions.list_versions(actor, model.id) if each.state == "ready"]
+    if not ready:
+        return None
+    ids = [version.id for version in ready]
+    known = (draft.content.model_version_id, model.version_id)
+    if len(ready) == 1:
+        st.caption(f"{version_words(ready[0])}, the only one that is ready.")
+        return ready[0]
+    return st.selectbox(
+        "Version",
+        ready,
+        index=next((ids.index(each) for each in known if each in ids), 0),
+        format_func=lambda version: _version_label(version, is_current=version.id == known[1]),
+        key=_key(draft, f"version-{model.id}"),
+        help="The current version is the one in production, or else the newest that is ready. "
+        "A deployment keeps to its version when another goes into production.",
+    )
+
+
+def _version_label(version: VersionView, *, is_current: bool) -> str:
+    facts = (version.quantization, formats.size(version.size_bytes))
+    current = " · current" if is_current else ""
+    return " · ".join([version_words(version), *(fact for fact in facts if fact)]) + current
 
 
 def _targets_step(actor: Actor, draft: DraftView) -> None:
@@ -317,7 +353,7 @@ def _evaluated(option: Option, content: DraftContent) -> None:
 
 def _configuration(actor: Actor, draft: DraftView) -> dict[str, Any]:
     content = draft.content
-    model = registry.get_model(actor, content.model_id)
+    model = versions.pinned(actor, content.model_id, content.model_version_id)
     left, right = st.columns([3, 1])
     for name, value in (("name", content.name), ("replicas", content.replicas)):
         st.session_state.setdefault(_key(draft, f"set-{name}"), value)
@@ -355,13 +391,16 @@ def _confirm_step(actor: Actor, draft: DraftView) -> None:
     content = draft.content
     option = None
     try:
-        model = registry.get_model(actor, content.model_id)
+        model = versions.pinned(actor, content.model_id, content.model_version_id)
         option = options.evaluate(actor, draft.project_id, content)
         with st.container(border=True, key="wizard-summary"):
             st.markdown(
                 f"**{escape(content.name)}** runs {escape(model_label(model))} on "
                 f"**{escape(option.cluster_name)}**. {badges(option, content)}"
             )
+            if model.version_id is not None:
+                version = versions.get_version(actor, model.version_id)
+                st.caption(f"{version_words(version)} of {escape(model.name)}.")
             if option.fit is not None:
                 st.caption(setup_words(option.fit))
             st.caption(f"Predicted for {load_words(content.load)}.{_targets_words(content)}")

@@ -13,12 +13,20 @@ from core.kernel import audit, clock, database, ids
 from core.kernel.actor import Actor
 from core.kernel.errors import InvalidInput, NotFound
 from core.registry import services as registry
+from core.registry import versions
 
 
-def start(actor: Actor, project_id: str, model_id: str = "") -> DraftView:
-    """Begin a draft; with a model its first step is done."""
+def start(
+    actor: Actor, project_id: str, model_id: str = "", version_id: str | None = None
+) -> DraftView:
+    """Begin a draft; with a model, and a version of it, its first step is done.
+
+    Raises:
+        NotFound: There is no such model in the project, or it has no such version.
+        Conflict: The version has no files that could run.
+    """
     actor.require("deployment:create", project_id)
-    content = DraftContent()
+    content = DraftContent(model_version_id=version_id)
     if model_id:
         content = _with_model(actor, project_id, content, model_id)
     row = DeploymentDraft(
@@ -58,17 +66,24 @@ def save(actor: Actor, draft_id: str, step: DraftStep, **changes: Any) -> DraftV
         draft_id: The draft.
         step: Where to go on.
         changes: Fields of `DraftContent`. A new model takes its own name and lets Bud choose
-            the rest anew.
+            the rest anew, and its current version unless one is named; another version lets
+            Bud choose anew what depends on its size.
 
     Raises:
         InvalidInput: A number out of its range, or a model that cannot be deployed.
-        NotFound: There is no such draft or model.
+        NotFound: There is no such draft, model or version.
+        Conflict: The version has no files that could run.
     """
     draft = get_draft(actor, draft_id)
     actor.require("deployment:create", draft.project_id)
     content = DraftContent.model_validate(draft.content.model_dump() | changes)
     if content.model_id != draft.content.model_id:
+        named = {"model_version_id": changes.get("model_version_id")}
+        content = content.model_copy(update=named)
         content = _with_model(actor, draft.project_id, content, content.model_id)
+    elif content.model_version_id != draft.content.model_version_id:
+        versions.pinned(actor, content.model_id, content.model_version_id)
+        content = content.model_copy(update=_CHOSEN_ANEW)
     _check(content)
     with database.transaction() as tx:
         row = _row(actor, tx, draft_id)
@@ -91,18 +106,24 @@ def confirm(actor: Actor, draft_id: str) -> DeploymentView:
     return deployed
 
 
+# What depends on how large a model's files are; None is left to Bud.
+_CHOSEN_ANEW: dict[str, None] = dict.fromkeys(("context_tokens", "slots", "threads"))
+
+
 def _with_model(
     actor: Actor, project_id: str, content: DraftContent, model_id: str
 ) -> DraftContent:
     model = registry.get_model(actor, model_id)
     if model.project_id not in (None, project_id):
         raise NotFound(f"There is no model {model_id} in this project.")
+    if content.model_version_id is not None:
+        versions.pinned(actor, model_id, content.model_version_id)
     return content.model_copy(
         update={
             "model_id": model.id,
             "name": services.suggest_name(actor, project_id, model),
             "task": None,
-            **dict.fromkeys(("context_tokens", "slots", "threads")),
+            **_CHOSEN_ANEW,
             "replicas": 1,
         }
     )

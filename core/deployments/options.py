@@ -14,7 +14,7 @@ from core.deployments.schemas import DeploymentRequest, DraftContent, Fit, Load
 from core.kernel.actor import Actor
 from core.kernel.errors import BudError
 from core.prices import services as prices
-from core.registry import services as registry
+from core.registry import versions
 from core.simulation import costs
 from core.simulation.schemas import Value
 
@@ -61,9 +61,9 @@ class Option:
 
 def request_of(project_id: str, content: DraftContent) -> DeploymentRequest:
     """What a draft asks for."""
-    names = ("name", "model_id", "task", "context_tokens", "slots", "threads", "replicas")
+    names = {"name", "model_id", "model_version_id", "task", "context_tokens", "slots", "threads"}
     return DeploymentRequest(
-        project_id=project_id, **{name: getattr(content, name) for name in names}
+        project_id=project_id, **content.model_dump(include=names | {"replicas"})
     )
 
 
@@ -117,7 +117,7 @@ def _plans(actor: Actor, project_id: str, content: DraftContent) -> Iterable[Fit
         update={"context_tokens": _context_tokens(content.load)}
     )
     machine = clusters.this_machine()
-    model = registry.get_model(actor, content.model_id)
+    model = versions.pinned(actor, content.model_id, content.model_version_id)
     embeds = planning.task_of(request, model) == "embedding"
     cores = max(machine.physical_cores, 1)
     enough = next((slots for slots in _SLOTS if slots >= content.load.concurrency), _SLOTS[-1])
@@ -144,7 +144,8 @@ def _predicted(
     found: list[Predicted | None] = [None] * len(fits)
     try:
         asked = [(Setup.of(fit), content.load) for fit in fits]
-        found = [*predictions.predict(actor, content.model_id, asked)]
+        model = versions.pinned(actor, content.model_id, content.model_version_id)
+        found = [*predictions.predict(actor, model, asked)]
     except BudError as error:
         note = f"It cannot be predicted: {error.what}"
     return [

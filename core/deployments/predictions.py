@@ -13,7 +13,8 @@ from core.hardware import services as hardware
 from core.hardware.schemas import Accelerator
 from core.kernel.actor import Actor
 from core.kernel.errors import InvalidInput
-from core.registry import services as registry
+from core.registry import versions
+from core.registry.schemas import ModelView
 from core.simulation import architectures, processor, trained_models
 from core.simulation.architectures import Architecture
 from core.simulation.predictor import Band, Predictor
@@ -88,11 +89,17 @@ def check_load(load: Load) -> None:
 def of_deployment(actor: Actor, view: DeploymentView, loads: Sequence[Load]) -> list[Predicted]:
     """What a deployment as it is set up now does under each load, before any calibration."""
     setup = Setup(view.slots, view.threads, max(1, view.desired_replicas))
-    return predict(actor, view.model_id, [(setup, load) for load in loads])
+    model = versions.pinned(actor, view.model_id, view.model_version_id)
+    return predict(actor, model, [(setup, load) for load in loads])
 
 
-def predict(actor: Actor, model_id: str, asked: Sequence[tuple[Setup, Load]]) -> list[Predicted]:
+def predict(actor: Actor, model: ModelView, asked: Sequence[tuple[Setup, Load]]) -> list[Predicted]:
     """What each setup on this machine does under its load, in one batch.
+
+    Args:
+        actor: Who asks.
+        model: As `versions.pinned` gives it.
+        asked: Setups with their loads.
 
     Raises:
         InvalidInput: A load out of range, or a model whose architecture the simulator does not
@@ -100,7 +107,6 @@ def predict(actor: Actor, model_id: str, asked: Sequence[tuple[Setup, Load]]) ->
     """
     for _, load in asked:
         check_load(load)
-    model = registry.get_model(actor, model_id)
     if model.path is None:
         raise InvalidInput(f"{model.name} has no file yet.", remedy="Wait until it was added.")
     architecture = _architecture(model.path, model.sha256)

@@ -212,13 +212,15 @@ class DeploymentRoute(BaseModel):
 class DraftContent(BaseModel):
     """What somebody has chosen so far; None is not chosen yet, or left to Bud.
 
-    `workload` is the id of a template of the simulator, or empty for own numbers. `ttft_ms` and
-    `tpot_ms` are the targets.
+    `model_version_id` None is the model's current version: the one in production, or else the
+    newest that is ready. `workload` is the id of a template of the simulator, or empty for own
+    numbers. `ttft_ms` and `tpot_ms` are the targets.
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
     model_id: str = ""
+    model_version_id: str | None = None
     workload: str = "chat"
     load: Load = Load()
     ttft_ms: float | None = None

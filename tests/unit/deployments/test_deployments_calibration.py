@@ -15,6 +15,8 @@ from core.kernel import audit, clock
 from core.kernel.actor import Actor
 from core.kernel.errors import InvalidInput, NotFound
 from core.registry import services as registry
+from core.registry import versions
+from core.registry.schemas import ModelView
 from core.simulation.schemas import Value
 from tests.unit.deployments.machines import PROJECT, probed
 
@@ -39,6 +41,10 @@ def deployed(data_dir: Path, admin: Actor) -> DeploymentView:
         project_id=PROJECT, name="smol", model_id=model.id, context_tokens=512, slots=2, threads=1
     )
     return deployments.deploy(admin, asked)
+
+
+def _model(admin: Actor, deployed: DeploymentView) -> ModelView:
+    return versions.pinned(admin, deployed.model_id, deployed.model_version_id)
 
 
 def test_what_follows_from_the_two_means() -> None:
@@ -103,7 +109,7 @@ def test_threads_that_meet_after_each_operation_slow_a_small_model(
     """Measured on two quiet cores: 6.2 ms a token with one thread, 18.1 ms with two."""
     setups = [Setup(1, 1, 1), Setup(1, 2, 1)]
     asked = [(setup, Load(isl=16, osl=48)) for setup in setups]
-    one, two = predictions.predict(admin, deployed.model_id, asked)
+    one, two = predictions.predict(admin, _model(admin, deployed), asked)
     assert one.tpot_ms.mean == pytest.approx(6.2, rel=0.3)
     assert two.tpot_ms.mean == pytest.approx(18.1, rel=0.3)
 
@@ -114,9 +120,9 @@ def test_more_slots_and_replicas_are_predicted_as_such(
     load = Load(isl=64, osl=32, concurrency=4)
     setups = [Setup(1, 1, 1), Setup(4, 1, 1), Setup(2, 1, 2)]
     asked = [(setup, load) for setup in setups]
-    one, four, two_by_two = predictions.predict(admin, deployed.model_id, asked)
+    one, four, two_by_two = predictions.predict(admin, _model(admin, deployed), asked)
     assert four.ttft_ms.mean < one.ttft_ms.mean, "nobody waits for a slot"
     assert four.tpot_ms.mean > one.tpot_ms.mean, "four share each step"
     assert two_by_two.tpot_ms.mean < four.tpot_ms.mean
     (own,) = predictions.of_deployment(admin, deployed, [load])
-    assert own == predictions.predict(admin, deployed.model_id, [(Setup(2, 1, 1), load)])[0]
+    assert own == predictions.predict(admin, _model(admin, deployed), [(Setup(2, 1, 1), load)])[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from core.deployments import drafts
 from core.deployments import services as deployments
 from core.deployments.schemas import DeploymentRequest
 from core.kernel import audit, database, ids
@@ -66,6 +67,32 @@ def _model(actor: Actor, version: VersionView) -> ModelView:
 def _deploy(actor: Actor, version: VersionView, **more: object) -> Callable[[], object]:
     request = {"project_id": PROJECT, "model_id": version.model_id, "slots": 1} | more
     return lambda: deployments.deploy(actor, DeploymentRequest(name="chat", **request))
+
+
+def test_the_wizard_deploys_the_chosen_version(project_admin: Actor, admin: Actor) -> None:
+    first = _added(admin, quantization="Q4_0")
+    second = _added(admin, first.model_id, quantization="Q8_0")
+    versions.set_stage(project_admin, first.id, "approved", "Evaluated on our questions.")
+    versions.set_stage(project_admin, first.id, "production")
+    draft = drafts.start(admin, PROJECT, first.model_id)
+    assert draft.content.model_version_id is None, "the one in production, whichever that is then"
+    drafts.save(admin, draft.id, "configuration", slots=2, threads=1)
+    chosen = drafts.save(admin, draft.id, "targets", model_version_id=second.id)
+    assert (chosen.content.slots, chosen.content.threads) == (None, None), "its size is another"
+    other = _added(admin)
+    for version_id in (other.id, "ver_none"):
+        with pytest.raises(NotFound, match="has no version"):
+            drafts.save(admin, draft.id, "targets", model_version_id=version_id)
+        with pytest.raises(NotFound, match="has no version"):
+            drafts.start(admin, PROJECT, first.model_id, version_id)
+    drafts.save(admin, draft.id, "confirm", slots=1)
+    assert drafts.confirm(admin, draft.id).model_version_id == second.id
+    again = drafts.start(admin, PROJECT, first.model_id, second.id)
+    moved = drafts.save(admin, again.id, "targets", model_id=other.model_id)
+    assert moved.content.model_version_id is None, "a version belongs to its model"
+    drafts.save(admin, again.id, "confirm", model_id=first.model_id, slots=1, name="prod")
+    drafts.save(admin, again.id, "confirm", name="prod")
+    assert drafts.confirm(admin, again.id).model_version_id == first.id
 
 
 def test_one_version_is_in_production_and_the_history_says_which_when(
