@@ -19,10 +19,12 @@ from gateway.errors import GatewayError
 class Translation(Protocol):
     """One request in a caller's dialect, and its answer.
 
-    `chat` is the request for the replica; usage is always asked for in its streams.
+    `chat` is the request for the replica; usage is always asked for in its streams. The caller
+    does not wait for the answer of one in the background.
     """
 
     chat: Parsed
+    background: bool
 
     def answer(self, content: bytes) -> bytes:
         """A whole chat answer as the caller expects it.

@@ -50,6 +50,7 @@ class MessageAnswer:
     """
 
     def __init__(self, model: str, request_id: str, stop_sequences: list[str]) -> None:
+        self.background = False
         self._model = model
         self._request_id = request_id
         self._stop_sequences = stop_sequences
