@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app import formats
-from app.commands import context, follow, licences, model_catalogue, model_versions, output
+from app.commands import (
+    context,
+    follow,
+    hosted,
+    licences,
+    model_catalogue,
+    model_versions,
+    output,
+)
 from app.commands.context import DEFAULT_PROJECT, Project
 from app.commands.model_versions import (
     ModelName,
@@ -24,7 +32,7 @@ if TYPE_CHECKING:
     from core.registry.schemas import ModelView, VersionView
 
 group = typer.Typer(
-    help="Models: list, search, compare, add, show, scan, delete; versions and licences.",
+    help="Models: list, search, compare, add, show, scan, serve, delete; versions and licences.",
     no_args_is_help=True,
 )
 group.command("license")(licences.show_licence)
@@ -34,6 +42,9 @@ group.command("versions")(model_versions.list_versions)
 group.command("stage")(model_versions.set_stage)
 group.command("override")(model_versions.override)
 group.command("policy")(model_versions.policy)
+group.command("serve")(hosted.serve)
+group.command("served")(hosted.list_served)
+group.command("withdraw")(hosted.withdraw)
 
 
 @group.command("list")

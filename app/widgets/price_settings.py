@@ -10,6 +10,7 @@ import streamlit as st
 from app import formats
 from app.session import SessionContext
 from app.widgets.layout import errors_shown, escape
+from core.deployments import hosted
 from core.deployments import services as deployments
 from core.kernel.actor import Actor
 from core.prices import services as prices
@@ -154,6 +155,7 @@ def _tokens(actor: Actor, project_id: str, project_name: str) -> None:
         st.caption("No model of this project has a token price.")
     if actor.may("price:update", project_id):
         names = [view.name for view in deployments.list_deployments(actor, project_id)]
+        names += hosted.names(actor, project_id)
         _token_form(actor, project_id, sorted({*names, *(row.model for row in found)}))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
-from core.deployments.models import Deployment, DeploymentDraft, Replica
+from core.deployments.models import Deployment, DeploymentDraft, HostedEndpoint, Replica
 
 
 def deployment(tx: Session, deployment_id: str) -> Deployment | None:
@@ -53,6 +53,25 @@ def replica(tx: Session, replica_id: str) -> Replica | None:
 def delete_replica(tx: Session, replica_id: str) -> None:
     """Forget a replica."""
     tx.execute(delete(Replica).where(Replica.id == replica_id))
+
+
+def hosted(tx: Session, project_id: str | None = None) -> list[HostedEndpoint]:
+    """The hosted endpoints of a project, or every one when None; by name."""
+    query = select(HostedEndpoint).order_by(HostedEndpoint.name, HostedEndpoint.id)
+    if project_id is not None:
+        query = query.where(HostedEndpoint.project_id == project_id)
+    return list(tx.scalars(query))
+
+
+def hosted_endpoint(tx: Session, endpoint_id: str) -> HostedEndpoint | None:
+    """One hosted endpoint."""
+    return tx.get(HostedEndpoint, endpoint_id)
+
+
+def hosted_by_name(tx: Session, project_id: str, name: str) -> HostedEndpoint | None:
+    """The hosted endpoint of a project with this name."""
+    found = HostedEndpoint.project_id == project_id, HostedEndpoint.name == name
+    return tx.scalar(select(HostedEndpoint).where(*found))
 
 
 def draft(tx: Session, draft_id: str) -> DeploymentDraft | None:

@@ -51,6 +51,22 @@ class Deployment(Base):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class HostedEndpoint(Base):
+    """A hosted model of the registry under a name that callers of the project use."""
+
+    __tablename__ = "hosted_endpoints"
+    __table_args__ = (UniqueConstraint("project_id", "name"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(String(40))
+    project_id: Mapped[str] = mapped_column(String(40), index=True)
+    name: Mapped[str] = mapped_column(String(63))
+    model_id: Mapped[str] = mapped_column(String(40), index=True)
+    task: Mapped[str] = mapped_column(String(20))
+    created_by_name: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class Replica(Base):
     """One server of a deployment, as the reconciler last saw it.
 

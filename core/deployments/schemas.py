@@ -209,6 +209,40 @@ class DeploymentRoute(BaseModel):
     replicas: list[ReadyReplica]
 
 
+class HostedView(BaseModel):
+    """A hosted model of the registry under a name that callers use."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True, protected_namespaces=())
+
+    id: str
+    project_id: str
+    name: str
+    model_id: str
+    task: Task
+    created_by_name: str
+    created_at: datetime
+
+
+class HostedRoute(BaseModel):
+    """A hosted endpoint as the route table needs it, with its account's sealed credentials."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    endpoint_id: str
+    tenant_id: str
+    project_id: str
+    name: str
+    capability: Literal["chat", "embedding"]
+    context_tokens: int
+    created_at: datetime
+    kind: str
+    base_url: str
+    options: dict[str, str]
+    provider_model: str
+    account_id: str
+    sealed_credentials: str
+
+
 class DraftContent(BaseModel):
     """What somebody has chosen so far; None is not chosen yet, or left to Bud.
 

@@ -39,6 +39,8 @@ def suggest_name(actor: Actor, project_id: str, model: ModelView) -> str:
     """A free name for a deployment of `model`: `smollm2-135m-instruct`, `…-2`."""
     base = re.sub(r"[^a-z0-9.]+", "-", model.name.lower()).strip("-.")[:50] or "model"
     taken = {deployment.name for deployment in list_deployments(actor, project_id)}
+    with database.reading() as session:
+        taken |= {row.name for row in crud.hosted(session, project_id)}
     number, name = 2, base
     while name in taken:
         name, number = f"{base}-{number}", number + 1
@@ -77,7 +79,7 @@ def deploy(actor: Actor, request: DeploymentRequest) -> DeploymentView:
     planning.require_fit(fit)
     row = planned_row(actor, request, model, fit)
     with database.transaction() as tx:
-        _require_free_name(tx, request.project_id, request.name)
+        require_free_name(tx, request.project_id, request.name)
         tx.add(row)
         _record(tx, actor, "created", row, model=model.name, replicas=fit.replicas)
         _bring_up(tx, actor, row)
@@ -229,7 +231,7 @@ def edit(
     with database.transaction() as tx:
         row = _row(actor, tx, deployment_id)
         if name is not None and name != row.name:
-            _require_free_name(tx, row.project_id, name)
+            require_free_name(tx, row.project_id, name)
             _record(tx, actor, "renamed", row, new_name=name)
             row.name = name
         if fit is not None:
@@ -248,7 +250,8 @@ def _take(row: Deployment, fit: Fit, asked: dict[str, int | None]) -> None:
         row.measured_since = clock.now()
 
 
-def _require_free_name(tx: Session, project_id: str, name: str) -> None:
+def require_free_name(tx: Session, project_id: str, name: str) -> None:
+    """Raises InvalidInput (a bad name) or Conflict (a deployment or hosted endpoint has it)."""
     if not _NAME.fullmatch(name):
         raise InvalidInput(
             "A deployment's name has 1 to 63 small letters, digits, dots and dashes, "
@@ -256,9 +259,11 @@ def _require_free_name(tx: Session, project_id: str, name: str) -> None:
             value=name,
             remedy="It is the model name that callers use, such as smollm2-135m.",
         )
-    if crud.by_name(tx, project_id, name) is not None:
+    hosted = crud.hosted_by_name(tx, project_id, name) is not None
+    if hosted or crud.by_name(tx, project_id, name) is not None:
+        what = "hosted endpoint" if hosted else "deployment"
         raise Conflict(
-            f"There is already a deployment {name!r} in this project.",
+            f"There is already a {what} {name!r} in this project.",
             remedy=f"Choose another name, such as {name}-2.",
         )
 

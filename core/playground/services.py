@@ -8,6 +8,7 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from core.accounts import api_keys
+from core.deployments import hosted
 from core.deployments import services as deployments
 from core.kernel import audit, clock, database, ids
 from core.kernel.actor import Actor
@@ -35,11 +36,12 @@ _TITLE_CHARACTERS = 60
 
 
 def chat_models(actor: Actor, project_id: str) -> list[str]:
-    """The names of the deployments that answer chats now."""
+    """The names of the deployments that answer chats now, and of the hosted endpoints for chat."""
     found = deployments.list_deployments(actor, project_id)
-    return [
+    ready = [
         view.name for view in found if view.task == "chat" and view.state in ("ready", "degraded")
     ]
+    return [*ready, *hosted.names(actor, project_id, "chat")]
 
 
 def list_sessions(

@@ -22,7 +22,13 @@ from core.registry import crud
 from core.registry.adapters import guarded_http
 from core.registry.adapters import providers as adapter
 from core.registry.models import Provider
-from core.registry.schemas import HostedModel, ProviderKind, ProviderRequest, ProviderView
+from core.registry.schemas import (
+    HostedModel,
+    ProviderKind,
+    ProviderRequest,
+    ProviderView,
+    SealedAccount,
+)
 
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MAX_CREDENTIAL = 20_000
@@ -193,6 +199,13 @@ def listed_model(account: ProviderView, name: str) -> HostedModel:
         f"{account.name} lists no model {name!r}.",
         remedy=f"The nearest: {', '.join(near) or 'it lists none'}.",
     )
+
+
+def sealed_account(provider_id: str) -> SealedAccount | None:
+    """An account as the route table needs it: its credentials stay sealed. None: there is none."""
+    with database.reading() as session:
+        row = crud.provider(session, provider_id)
+    return SealedAccount.model_validate(row) if row is not None else None
 
 
 def credentials_of(provider_id: str) -> dict[str, Secret]:

@@ -216,6 +216,16 @@ class SealedAccount(_View):
     sealed_credentials: str
 
 
+class SealedAccount(_View):
+    """An account at a provider with what opens only with the keyring, as `provider:<id>`."""
+
+    id: str
+    kind: str
+    base_url: str
+    options: dict[str, str]
+    sealed_credentials: str
+
+
 class CommentView(_View):
     """What somebody wrote about a subject."""
 

@@ -1,4 +1,4 @@
-"""Composes the route table from deployments, API keys, limits and prices, and publishes it."""
+"""Composes the route table from what is deployed and hosted, keys, limits, prices; publishes it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import msgspec
 
 from core.accounts import api_keys
 from core.contracts import route_table
-from core.contracts.route_table import ApiKey, Limit, Price, Replica, Route, RouteTable
+from core.contracts.route_table import ApiKey, Hosted, Limit, Price, Replica, Route, RouteTable
+from core.deployments import hosted
 from core.deployments import services as deployments
-from core.deployments.schemas import DeploymentRoute
+from core.deployments.schemas import DeploymentRoute, HostedRoute
 from core.kernel import clock, database, events
 from core.kernel.actor import Actor
 from core.kernel.settings import settings
@@ -75,8 +76,8 @@ def _is_published(last: Publication, digest: str) -> bool:
 
 def subscribe() -> None:
     """Publish whenever something that stands in the table changes."""
-    for event in ("keys.changed", "deployments.changed", "limits.changed", "prices.changed"):
-        events.subscribe(event, _publish)
+    for what in ("keys", "deployments", "models", "limits", "prices"):
+        events.subscribe(f"{what}.changed", _publish)
 
 
 def _publish() -> None:
@@ -95,7 +96,8 @@ def _compose() -> _Composed:
         )
         for key in api_keys.active_keys()
     ]
-    return [_route(source) for source in deployments.routes()], keys, _limits()
+    local = [_route(source) for source in deployments.routes()]
+    return [*local, *[_hosted(source) for source in hosted.routes()]], keys, _limits()
 
 
 def _limits() -> list[Limit]:
@@ -136,7 +138,32 @@ def _route(source: DeploymentRoute) -> Route:
     )
 
 
-def _price(source: DeploymentRoute) -> Price | None:
+def _hosted(source: HostedRoute) -> Route:
+    replica = Replica(
+        id=source.endpoint_id,
+        base_url=source.base_url,
+        credential=source.sealed_credentials,
+        hosted=Hosted(
+            kind=source.kind,
+            model=source.provider_model,
+            account_id=source.account_id,
+            options=source.options,
+        ),
+    )
+    return Route(
+        model=source.name,
+        project_id=source.project_id,
+        deployment_id=source.endpoint_id,
+        upstream_model=source.provider_model,
+        capabilities=[source.capability],
+        replicas=[replica],
+        context_tokens=source.context_tokens,
+        created_unix_s=int(source.created_at.timestamp()),
+        price=_price(source),
+    )
+
+
+def _price(source: DeploymentRoute | HostedRoute) -> Price | None:
     actor = Actor.system(source.tenant_id)
     found = prices.token_price(actor, source.project_id, source.name)
     if found is None:

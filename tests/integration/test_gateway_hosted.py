@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +37,10 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def running(tmp_path_factory: pytest.TempPathFactory, _made_keys: Path) -> Iterator[Running]:
     data_dir = tmp_path_factory.mktemp("hosted")
-    keyring = Keyring.open_or_create(data_dir / "keys")
+    shutil.copytree(_made_keys, data_dir / "keys")
+    keyring = Keyring(data_dir / "keys")
     with provider_chat.serving(Chats()) as chats:
         credentials = {"api_key": provider_chat.KEY}
         parts = {

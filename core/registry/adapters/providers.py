@@ -2,8 +2,9 @@
 
 Wire formats as the providers publish them: OpenAI's `GET /v1/models` (also Mistral, Groq, Together,
 DeepSeek and compatible servers), Anthropic's `GET /v1/models`, Azure OpenAI's
-`GET /openai/models?api-version=2024-10-21`, Bedrock's `ListFoundationModels`, and Vertex AI's
-`GET /v1beta1/publishers/google/models` with a token for a service account (RFC 7523).
+`GET /openai/models?api-version=2024-10-21`, the Gemini API's `GET /v1beta/models`, Bedrock's
+`ListFoundationModels`, and Vertex AI's `GET /v1beta1/publishers/google/models` with a token for a
+service account (RFC 7523).
 """
 
 from __future__ import annotations
@@ -103,6 +104,31 @@ KINDS: dict[str, ProviderKind] = {
             credentials=_API_KEY,
         ),
         ProviderKind(
+            id="gemini",
+            name="Google Gemini API",
+            base_url="https://generativelanguage.googleapis.com/v1beta",
+            credentials=_API_KEY,
+        ),
+        ProviderKind(
+            id="openrouter",
+            name="OpenRouter",
+            base_url="https://openrouter.ai/api/v1",
+            credentials=_API_KEY,
+        ),
+        ProviderKind(
+            id="xai",
+            name="xAI",
+            base_url="https://api.x.ai/v1",
+            credentials=_API_KEY,
+        ),
+        ProviderKind(
+            id="fireworks",
+            name="Fireworks AI",
+            base_url="https://api.fireworks.ai/inference/v1",
+            credentials=_API_KEY,
+            lists_all=False,
+        ),
+        ProviderKind(
             id="openai_compatible",
             name="OpenAI-compatible",
             base_url="",
@@ -185,6 +211,25 @@ def _azure(
     headers = {"api-key": credentials["api_key"].reveal()}
     answer = _get(f"{base_url}/openai/models?api-version={_AZURE_API_VERSION}", headers)
     return [_openai_model(row) for row in _rows(answer, "data", base_url)]
+
+
+def _gemini(
+    base_url: str, _options: Mapping[str, str], credentials: Mapping[str, Secret]
+) -> list[HostedModel]:
+    headers = {"x-goog-api-key": credentials["api_key"].reveal()}
+    answer = _get(f"{base_url}/models?pageSize=1000", headers)
+    rows = answer.get("models") if isinstance(answer, dict) else None
+    if not isinstance(rows, list):
+        raise _no_list(base_url)
+    return [
+        HostedModel(
+            id=str(row["name"]).removeprefix("models/"),
+            name=str(row.get("displayName") or ""),
+            context_tokens=row.get("inputTokenLimit"),
+        )
+        for row in rows
+        if isinstance(row, dict) and row.get("name")
+    ]
 
 
 def _vertex(
@@ -358,6 +403,7 @@ _Lister = Callable[[str, Mapping[str, str], Mapping[str, Secret]], list[HostedMo
 _LISTERS: dict[str, _Lister] = {
     "anthropic": _anthropic,
     "azure_openai": _azure,
+    "gemini": _gemini,
     "vertex": _vertex,
     "bedrock": _bedrock,
 }

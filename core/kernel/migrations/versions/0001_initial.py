@@ -180,6 +180,22 @@ def upgrade() -> None:
     with op.batch_alter_table('hardware_entries', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_hardware_entries_tenant_id_slug'), ['tenant_id', 'slug'], unique=True)
 
+    op.create_table('hosted_endpoints',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('name', sa.String(length=63), nullable=False),
+    sa.Column('model_id', sa.String(length=40), nullable=False),
+    sa.Column('task', sa.String(length=20), nullable=False),
+    sa.Column('created_by_name', sa.String(length=200), nullable=False),
+    sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_hosted_endpoints')),
+    sa.UniqueConstraint('project_id', 'name', name=op.f('uq_hosted_endpoints_project_id_name'))
+    )
+    with op.batch_alter_table('hosted_endpoints', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_hosted_endpoints_model_id'), ['model_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_hosted_endpoints_project_id'), ['project_id'], unique=False)
+
     op.create_table('jobs',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('tenant_id', sa.String(length=40), nullable=False),
@@ -215,7 +231,7 @@ def upgrade() -> None:
     sa.Column('subject', sa.String(length=200), nullable=False),
     sa.Column('metric', sa.String(length=20), nullable=False),
     sa.Column('window', sa.String(length=20), nullable=False),
-    sa.Column('amount', sa.Float(), nullable=False),
+    sa.Column('amount', sa.Double(), nullable=False),
     sa.Column('when_alone', sa.String(length=20), nullable=False),
     sa.Column('set_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
     sa.Column('set_by_name', sa.String(length=200), nullable=False),
@@ -750,6 +766,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_jobs_project_id_created_at'))
 
     op.drop_table('jobs')
+    with op.batch_alter_table('hosted_endpoints', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_hosted_endpoints_project_id'))
+        batch_op.drop_index(batch_op.f('ix_hosted_endpoints_model_id'))
+
+    op.drop_table('hosted_endpoints')
     with op.batch_alter_table('hardware_entries', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_hardware_entries_tenant_id_slug'))
 
