@@ -13,6 +13,9 @@ CLASSES: dict[str, tuple[int, str, str | None]] = {
     "permission": (403, "invalid_request_error", "model_not_allowed"),
     "not_found": (404, "invalid_request_error", "model_not_found"),
     "too_large": (413, "invalid_request_error", "request_too_large"),
+    "rate_limited": (429, "rate_limit_error", "rate_limit_exceeded"),
+    "budget_exceeded": (429, "insufficient_quota", "insufficient_quota"),
+    "limits_unavailable": (503, "server_error", "limits_unavailable"),
     "no_replica": (503, "server_error", "model_not_ready"),
     "connect": (503, "server_error", "replica_unreachable"),
     "upstream_error": (502, "server_error", "replica_error"),
@@ -54,6 +57,7 @@ class GatewayError(Exception):
         self.status = status or default_status
         self.code = code or default_code
         self.retry_after_s = retry_after_s
+        self.upstream_status: int | None = None  # what the replica answered, if it did
 
     def body(self) -> bytes:
         """The error as OpenAI's JSON document."""
@@ -98,6 +102,12 @@ def from_upstream(
         model: The model the caller named.
         retry_after_s: What the replica said in `Retry-After`.
     """
+    error = _translated(status, body, model, retry_after_s)
+    error.upstream_status = status
+    return error
+
+
+def _translated(status: int, body: bytes, model: str, retry_after_s: int | None) -> GatewayError:
     detail = _detail(body)
     message = detail.message or f"The server of {model!r} answered with status {status}."
     code = detail.code if isinstance(detail.code, str) else None

@@ -3,33 +3,62 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from aiohttp import web
 
 from core.contracts.request_fact import RequestFact
-from core.contracts.route_table import Route
 from core.kernel import clock
+from gateway.dialects import Translation
 from gateway.errors import GatewayError
+from gateway.limits.limiter import Reservation
 from gateway.proxy import Answer
 from gateway.stats import Stats
 from gateway.upstream import Broken, Stopped, TimedOut
 from gateway.usage import cost_usd
+
+_JSON_HEADERS = {"Content-Type": "application/json"}
+_STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
+_RUN_OUT_S = 0.05
+# What is translated is held in memory whole.
+_MAX_TRANSLATED_BYTES = 32 * 1024 * 1024
 
 
 class Exchange:
     """One request in flight.
 
     `caller_since_s` is since when it waits for its caller, to send the body or to read the
-    answer; 0 while it does not.
+    answer; 0 while it does not. `translation` is there when the caller speaks another dialect
+    than OpenAI's chat; `keep` is then awaited before the last bytes go out, for what must outlive
+    the answer.
     """
 
-    __slots__ = ("_task", "answer", "caller_since_s", "fact", "request", "started_s", "stopping")
+    __slots__ = (
+        "_task",
+        "answer",
+        "caller_since_s",
+        "fact",
+        "held",
+        "keep",
+        "request",
+        "started_s",
+        "stopping",
+        "translation",
+    )
 
     def __init__(self, request: web.BaseRequest, fact: RequestFact, started_s: float) -> None:
         self.request = request
         self.fact = fact
         self.started_s = started_s
         self.answer: Answer | None = None
+        self.translation: Translation | None = None
+        self.keep: Callable[[], Awaitable[None]] | None = None
+        self.held: Reservation | None = None
         self.caller_since_s = 0.0
         self.stopping = False
         self._task = asyncio.current_task()
@@ -83,7 +112,9 @@ class Exchange:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def send(self, answer: Answer, headers: dict[str, str]) -> web.StreamResponse:
-        """Forward all of an answer."""
+        """Forward all of an answer. Raises GatewayError: it cannot be translated."""
+        if self.translation is not None:
+            return await self._send_translated(answer, self.translation, headers)
         if answer.is_whole:
             self.fact.response_bytes = len(answer.first)
             headers["Content-Type"] = answer.content_type
@@ -93,9 +124,7 @@ class Exchange:
             response.headers["Content-Type"] = answer.content_type
             response.content_length = answer.content_bytes
         else:
-            response.headers["Content-Type"] = "text/event-stream; charset=utf-8"
-            response.headers["Cache-Control"] = "no-cache"
-            response.headers["X-Accel-Buffering"] = "no"
+            response.headers.update(_STREAM_HEADERS)
             self.fact.ttft_ms = (clock.monotonic_s() - self.started_s) * 1000
         await response.prepare(self.request)
         self.fact.status = 200
@@ -125,6 +154,79 @@ class Exchange:
             self.caller_since_s = 0.0
             piece = await following()
 
+    async def _send_translated(
+        self, answer: Answer, translation: Translation, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        headers["request-id"] = self.fact.request_id
+        if answer.events is None:
+            body = translation.answer(await self._collected(answer))
+            await self._kept()
+            self.fact.response_bytes = len(body)
+            return web.Response(body=body, headers=headers | _JSON_HEADERS)
+        response = web.StreamResponse(headers=headers | _STREAM_HEADERS)
+        self.fact.ttft_ms = self.elapsed_ms()
+        await response.prepare(self.request)
+        self.fact.status = 200
+        try:
+            await self._translate(answer, translation, response)
+        except (Broken, TimedOut, Stopped, GatewayError) as error:
+            broken = error if isinstance(error, GatewayError) else self._broken(error)
+            self.fact.error_class, self.fact.error_message = broken.error_class, broken.message
+            if isinstance(error, Broken | TimedOut):
+                answer.broke()
+            last = translation.broken(broken)
+            await self._kept()
+            await self._write(response, last)
+        await response.write_eof()
+        return response
+
+    async def _collected(self, answer: Answer) -> bytes:
+        """All of an answer that is no stream. Raises GatewayError: it broke off."""
+        pieces = [answer.first]
+        size_bytes = len(answer.first)
+        try:
+            while piece := await answer.next():
+                size_bytes += len(piece)
+                if size_bytes > _MAX_TRANSLATED_BYTES:
+                    raise GatewayError(
+                        "upstream_error",
+                        f"The answer of {self.fact.model!r} is too large to be translated.",
+                    )
+                pieces.append(piece)
+        except (Broken, TimedOut, Stopped) as error:
+            if not isinstance(error, Stopped):
+                answer.broke()
+            raise self._broken(error) from error
+        return b"".join(pieces)
+
+    async def _translate(
+        self, answer: Answer, translation: Translation, response: web.StreamResponse
+    ) -> None:
+        assert answer.events is not None
+        piece = answer.first
+        while piece:
+            out = translation.feed(piece)
+            if answer.events.done:
+                break
+            if out:
+                await self._write(response, out)
+            piece = await answer.next()
+        # Not held back until the replica closes its stream.
+        out = (out if piece else b"") + translation.end()
+        await self._kept()
+        await self._write(response, out)
+        await _run_out(answer)
+
+    async def _write(self, response: web.StreamResponse, out: bytes) -> None:
+        self.fact.response_bytes += len(out)
+        self.caller_since_s = clock.monotonic_s()
+        await response.write(out)
+        self.caller_since_s = 0.0
+
+    async def _kept(self) -> None:
+        if self.keep is not None:
+            await self.keep()
+
     def _broken(self, error: Exception) -> GatewayError:
         model = self.fact.model
         if isinstance(error, Stopped):
@@ -136,9 +238,9 @@ class Exchange:
             kind, f"The answer of {model!r} broke off: {error}. Send the request again."
         )
 
-    def account(self, answer: Answer, route: Route, stats: Stats) -> None:
+    def account(self, answer: Answer, stats: Stats) -> None:
         """Fill in tokens and cost, also of an answer that broke off."""
-        fact, found = self.fact, answer.usage
+        fact, found, route = self.fact, answer.usage, answer.route
         if answer.events is not None and answer.events.error is not None and not fact.error_class:
             fact.error_class = "upstream_error"
             fact.error_message = "The replica ended the stream with an error event."
@@ -146,7 +248,7 @@ class Exchange:
             stats.ttft.observe(fact.ttft_ms / 1000, route.model)
         if found is None:
             return
-        fact.cost_usd = cost_usd(route.price, found)
+        fact.cost_usd = cost_usd(answer.price, found)
         fact.input_tokens, fact.output_tokens = found.prompt_tokens, found.completion_tokens
         fact.cached_tokens = found.cached_tokens
         stats.tokens.add(route.model, "input", value=fact.input_tokens or 0)
@@ -155,6 +257,14 @@ class Exchange:
     def elapsed_ms(self) -> float:
         """Since the request's head was read."""
         return (clock.monotonic_s() - self.started_s) * 1000
+
+
+async def _run_out(answer: Answer) -> None:
+    """Let a stream that said its last word come to its end: its connection can then be kept."""
+    with suppress(Broken, TimedOut, Stopped, TimeoutError):
+        async with asyncio.timeout(_RUN_OUT_S):
+            while await answer.next():
+                continue
 
 
 def _too_large(max_bytes: int) -> GatewayError:

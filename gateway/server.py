@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 from aiohttp import web
@@ -19,12 +20,19 @@ from core.contracts.request_fact import RequestFact
 from core.contracts.route_table import ApiKey, Route
 from core.kernel import clock, ids
 from gateway import log as logs
-from gateway.body import parse
+from gateway import responses, status, tokens
+from gateway.body import Parsed, parse
 from gateway.config import GatewayConfig
-from gateway.errors import GatewayError
+from gateway.dialects import Translation, anthropic_answers
+from gateway.dialects.anthropic_messages import Messages, to_count
+from gateway.dialects.responses import Responses
+from gateway.errors import CLASSES, GatewayError
 from gateway.facts import FactWriter
+from gateway.limits.gate import LimitGate
 from gateway.proxy import Proxy
 from gateway.relay import Exchange
+from gateway.response_store import ResponseStore
+from gateway.responses import KeptResponses
 from gateway.stats import Stats
 from gateway.table import TableHolder, Target
 
@@ -43,8 +51,19 @@ ENDPOINTS: dict[str, tuple[str, str, bool]] = {
     "/v1/chat/completions": ("chat.completions", "chat", True),
     "/v1/completions": ("completions", "completion", True),
     "/v1/embeddings": ("embeddings", "embedding", False),
+    # These speak another dialect: `gateway.dialects`.
+    "/v1/messages": ("messages", "chat", True),
+    "/v1/responses": ("responses", "chat", True),
 }
+_TRANSLATED = frozenset({"/v1/messages", responses.PATH})
+_CHAT = "/v1/chat/completions"
+_MESSAGES = "/v1/messages"
+_COUNT_TOKENS = "/v1/messages/count_tokens"
+_INPUT_TOKENS = responses.PATH + "/input_tokens"
 _MODELS = "/v1/models"
+
+# Endpoints that ask no model anything: only what went wrong is worth a fact.
+_READ = frozenset({"models", "responses.kept"})
 
 _Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
 
@@ -56,11 +75,15 @@ class Gateway:
         self.config = config
         self.stats = Stats()
         self.table = TableHolder(
-            config.data_dir / "routes" / route_table.FILE_NAME, config.keys_dir
+            config.data_dir / "routes" / route_table.FILE_NAME, config.keys_dir, config.timeouts
         )
         self.facts = FactWriter(config.data_dir, config.facts_max_bytes)
+        self.limits = LimitGate(config.data_dir)
+        self._responses = KeptResponses(
+            ResponseStore(config.data_dir, config.responses_max_bytes, config.responses_ttl_s)
+        )
         self.port = config.port
-        self._proxy = Proxy(config.timeouts, self.stats)
+        self._proxy = Proxy(self.stats)
         self._started_s = clock.monotonic_s()
         self._exchanges: set[Exchange] = set()
         self._stopping = False
@@ -72,7 +95,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Read the table, begin to write facts, then listen. Raises OSError: port taken."""
-        await self.table.refresh()
+        await self._refresh()
         self.facts.start()
         server = web.Server(
             self._answer,
@@ -108,6 +131,8 @@ class Gateway:
             self._ticker.cancel()
             with suppress(asyncio.CancelledError):
                 await self._ticker
+        await self._responses.close()
+        self.limits.close()
         await asyncio.to_thread(self.facts.stop)
         log.info("stopped")
 
@@ -122,11 +147,16 @@ class Gateway:
             before_s = clock.monotonic_s()
             await asyncio.sleep(_TICK_S)
             self.stats.loop_lag.observe(max(clock.monotonic_s() - before_s - _TICK_S, 0.0))
-            await self.table.refresh()
+            await self._refresh()
             ticks += 1
             if ticks % _SWEEP_TICKS == 0:
+                self.limits.sweep()
                 for exchange in list(self._exchanges):
                     exchange.drop_stalled_caller(self.config.timeouts.caller_s)
+
+    async def _refresh(self) -> None:
+        await self.table.refresh()
+        self.limits.use(self.table.current.limits)
 
     # -- one request
 
@@ -134,9 +164,20 @@ class Gateway:
         """Errors in OpenAI's shape, one fact a request, whatever happens."""
         path = request.path
         if path == "/health":
-            return self._health()
+            return status.health(
+                self.table,
+                self.facts,
+                stopping=self._stopping,
+                uptime_s=clock.monotonic_s() - self._started_s,
+                in_flight=len(self._exchanges),
+            )
         if path == "/metrics":
-            return self._metrics()
+            return status.metrics(
+                self.stats,
+                self.table,
+                in_flight=len(self._exchanges),
+                facts_dropped=self.facts.dropped,
+            )
         endpoint, handler = self._route(request.method, path)
         fact = RequestFact(
             request_id=ids.new_id("req"),
@@ -144,7 +185,10 @@ class Gateway:
             endpoint=endpoint,
             worker_id=self.facts.worker_id,
         )
-        exchange = Exchange(request, fact, clock.monotonic_s())
+        return await self._worked_on(Exchange(request, fact, clock.monotonic_s()), handler)
+
+    async def _worked_on(self, exchange: Exchange, handler: _Handler) -> web.StreamResponse:
+        fact = exchange.fact
         self._exchanges.add(exchange)
         try:
             response = await handler(exchange)
@@ -174,12 +218,18 @@ class Gateway:
         finally:
             self._exchanges.discard(exchange)
             fact.duration_ms = exchange.elapsed_ms()
+            if exchange.held is not None:
+                self.limits.settle(exchange.held, fact)
             self._finish(fact)
 
     def _route(self, method: str, path: str) -> tuple[str, _Handler]:
         found = ENDPOINTS.get(path)
         if found is not None and method == "POST":
             return found[0], self._infer
+        if method == "POST" and path == _COUNT_TOKENS:
+            return "messages.count_tokens", self._count_tokens
+        if path.startswith(responses.PATH + "/"):
+            return "responses.kept", self._kept_response
         if method == "GET" and path == _MODELS:
             return "models", self._list_models
         if method == "GET" and path.startswith(_MODELS + "/"):
@@ -191,25 +241,54 @@ class Gateway:
         key = self._authenticate(exchange)
         _, capability, can_stream = ENDPOINTS[path]
         raw = await exchange.read_body(self.config.max_body_bytes)
-        body = parse(raw, can_stream=can_stream)
+        if path in _TRANSLATED:
+            exchange.translation = await self._translation(exchange, key, raw)
+            body, path = exchange.translation.chat, _CHAT
+        else:
+            body = parse(raw, can_stream=can_stream)
         fact.model, fact.stream = body.model, body.stream
 
-        def find() -> Target:
-            return self._target(key, fact.model, capability)
+        def find(model: str) -> Target:
+            return self._target(key, model, capability, asked=fact.model)
 
-        route = find().route
+        route = find(fact.model).route
         fact.deployment_id = route.deployment_id
-        answer = await self._proxy.begin(find, path, body, fact)
-        exchange.answer = answer
+        exchange.held = self.limits.admit(key, route, body.raw)
+        session = exchange.request.headers.get("X-Session-Id", "")
+        if exchange.translation is not None and exchange.translation.background:
+            carry = partial(self._carry, find=find, path=path, body=body, session=session)
+            return await self._in_background(exchange, key, carry)
+        carried = self._carry(exchange, find, path, body, session)
         del raw, body  # up to 32 MB, not needed while the answer runs
+        return await carried
+
+    async def _carry(
+        self,
+        exchange: Exchange,
+        find: Callable[[str], Target],
+        path: str,
+        body: Parsed,
+        session: str,
+    ) -> web.StreamResponse:
+        """To a replica and back."""
+        fact = exchange.fact
+        answer = await self._proxy.begin(find, path, body, fact, session)
+        exchange.answer = answer
+        del body
         try:
-            return await exchange.send(answer, self._headers(fact))
+            headers = self._headers(fact)
+            if answer.route.model != fact.model:
+                headers["X-Bud-Fallback"] = answer.route.model
+            return await exchange.send(answer, headers)
         finally:
-            exchange.account(answer, route, self.stats)
+            exchange.account(answer, self.stats)
             answer.release()
 
-    def _target(self, key: ApiKey, model: str, capability: str) -> Target:
-        """The route for a model, when the key may use it and it can do what is asked."""
+    def _target(self, key: ApiKey, model: str, capability: str, *, asked: str) -> Target:
+        """The route for a model, when it can do what is wanted.
+
+        The key must be one for the model that was asked for; its fallbacks come with it.
+        """
         table = self.table.current
         target = table.routes.get((key.project_id, model))
         if target is None:
@@ -219,8 +298,8 @@ class Gateway:
                 f"There is no model {model!r} in this project. It has: {known or 'none yet'}.",
                 param="model",
             )
-        if key.models and model not in key.models:
-            raise GatewayError("permission", f"This API key may not use {model!r}.", param="model")
+        if key.models and asked not in key.models:
+            raise GatewayError("permission", f"This API key may not use {asked!r}.", param="model")
         if capability not in target.route.capabilities:
             has = ", ".join(target.route.capabilities)
             raise GatewayError(
@@ -268,7 +347,12 @@ class Gateway:
         headers = self._headers(fact) | {"Content-Type": "application/json"}
         if error.retry_after_s is not None:
             headers["Retry-After"] = str(error.retry_after_s)
-        response = web.Response(body=error.body(), status=error.status, headers=headers)
+        body = error.body()
+        if request.path.startswith(_MESSAGES) or "anthropic-version" in request.headers:
+            fact.status = anthropic_answers.status_of(error)
+            body = anthropic_answers.error_body(error, fact.request_id)
+            headers["request-id"] = fact.request_id
+        response = web.Response(body=body, status=fact.status, headers=headers)
         if not request.content.at_eof() and request.can_read_body:
             # What is left of the body is thrown away: the connection cannot be used again.
             response.force_close()
@@ -278,11 +362,74 @@ class Gateway:
         # A model name nobody has is not made a label: callers could fill the memory with them.
         model = fact.model if fact.deployment_id else ""
         self.stats.requests.add(fact.endpoint, model, str(fact.status))
-        if fact.endpoint == "models" and not fact.error_class:
+        if fact.endpoint in _READ and not fact.error_class:
             return
         if model:
             self.stats.duration.observe(fact.duration_ms / 1000, model)
         self.facts.add(fact)
+
+    # -- other dialects than OpenAI's chat
+
+    async def _translation(self, exchange: Exchange, key: ApiKey, raw: bytes) -> Translation:
+        request_id = exchange.fact.request_id
+        if exchange.request.path == _MESSAGES:
+            return Messages(raw, request_id)
+        translation = await self._responses.open(raw, key.project_id, request_id)
+        if not translation.background:
+            exchange.keep = partial(self._responses.keep, translation, key.project_id)
+        return translation
+
+    async def _in_background(
+        self, exchange: Exchange, key: ApiKey, carry: _Handler
+    ) -> web.StreamResponse:
+        """Answer at once; the work has a fact of its own, and goes on when the caller is gone."""
+        translation = exchange.translation
+        assert isinstance(translation, Responses)
+        asked = exchange.fact
+        held, exchange.held = exchange.held, None
+
+        async def work() -> None:
+            fact = msgspec.structs.replace(
+                asked, request_id=ids.new_id("req"), endpoint="responses.background"
+            )
+            own = Exchange(exchange.request, fact, clock.monotonic_s())
+            own.translation, own.held = translation, held
+            with suppress(asyncio.CancelledError, ConnectionError):
+                await self._worked_on(own, carry)
+            if fact.error_class in CLASSES:
+                translation.fail(GatewayError(fact.error_class, fact.error_message))
+
+        begun = await self._responses.start(translation, key.project_id, work)
+        return self._json(begun, asked)
+
+    async def _kept_response(self, exchange: Exchange) -> web.StreamResponse:
+        request = exchange.request
+        if request.method == "POST" and request.path == _INPUT_TOKENS:
+            return await self._count_tokens(exchange)
+        operation = self._responses.operation(request.method, request.path)
+        if operation is None:
+            return await self._unknown(exchange)
+        key = self._authenticate(exchange)
+        return self._json(await operation(key.project_id, request.query), exchange.fact)
+
+    async def _count_tokens(self, exchange: Exchange) -> web.StreamResponse:
+        """The prompt's tokens as the replica counts them; never an estimate."""
+        fact = exchange.fact
+        key = self._authenticate(exchange)
+        raw = await exchange.read_body(self.config.max_body_bytes)
+        if exchange.request.path == _COUNT_TOKENS:
+            body, kind = to_count(raw), {}
+        else:
+            body = await self._responses.to_count(raw, key.project_id)
+            kind = {"object": "response.input_tokens"}
+        fact.model = body.model
+
+        def find(model: str) -> Target:
+            return self._target(key, model, "chat", asked=fact.model)
+
+        fact.deployment_id = find(fact.model).route.deployment_id
+        count = await tokens.count(self._proxy, find, body, fact)
+        return self._json({**kind, "input_tokens": count}, fact)
 
     # -- the other routes
 
@@ -303,8 +450,9 @@ class Gateway:
 
     async def _unknown(self, exchange: Exchange) -> web.StreamResponse:
         request = exchange.request
-        known = request.path in ENDPOINTS or request.path == _MODELS
-        allowed = "POST" if request.path in ENDPOINTS else "GET"
+        posted = request.path in ENDPOINTS or request.path == _COUNT_TOKENS
+        known = posted or request.path == _MODELS
+        allowed = "POST" if posted else "GET"
         hint = f"Use {allowed}." if known else "See GET /v1/models and POST /v1/chat/completions."
         raise GatewayError(
             "not_found",
@@ -313,43 +461,10 @@ class Gateway:
             status=405 if known else 404,
         )
 
-    def _health(self) -> web.Response:
-        table = self.table.current
-        age_s = round(clock.unix_s() - table.published_unix_s, 1) if table.version else None
-        document = {
-            "status": "stopping" if self._stopping else "ok",
-            "worker_id": self.facts.worker_id,
-            "route_table_version": table.version,
-            "route_table_age_s": age_s,
-            "routes": len(table.routes),
-            "uptime_s": round(clock.monotonic_s() - self._started_s, 1),
-            "in_flight": len(self._exchanges),
-            "facts_dropped": self.facts.dropped,
-        }
-        return web.Response(
-            body=msgspec.json.encode(document),
-            status=503 if self._stopping else 200,
-            content_type="application/json",
-        )
-
-    def _metrics(self) -> web.Response:
-        stats, table = self.stats, self.table.current
-        stats.in_flight.set(len(self._exchanges))
-        stats.facts_dropped.set(self.facts.dropped)
-        stats.table_version.set(table.version)
-        age_s = clock.unix_s() - table.published_unix_s if table.version else 0.0
-        stats.table_age.set(max(age_s, 0.0))
-        stats.replica_in_flight.values = {
-            (backend.replica.id,): backend.in_flight for backend in self.table.backends
-        }
-        return web.Response(
-            body=stats.text().encode(),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
-        )
-
     def _json(self, document: object, fact: RequestFact) -> web.Response:
         headers = self._headers(fact) | {"Content-Type": "application/json"}
-        return web.Response(body=msgspec.json.encode(document), headers=headers)
+        body = document if isinstance(document, bytes) else msgspec.json.encode(document)
+        return web.Response(body=body, headers=headers)
 
 
 def _caller_left(fact: RequestFact) -> None:

@@ -24,8 +24,8 @@ class RequestFact(msgspec.Struct, kw_only=True, omit_defaults=False):
     Durations are in milliseconds on a monotonic clock, from the moment the request's head was
     read. Token counts are the upstream's own `usage`, else None. `error_class` is "" on
     success, else one of: invalid_request, authentication, permission, not_found, too_large,
-    context_length, capability, no_replica, connect, upstream_error, upstream_broke, timeout,
-    client_closed, gateway_stopped, internal.
+    context_length, capability, rate_limited, budget_exceeded, limits_unavailable, no_replica,
+    connect, upstream_error, upstream_broke, timeout, client_closed, gateway_stopped, internal.
     """
 
     request_id: str

@@ -39,6 +39,11 @@ class Reservation:
     cost_nano_usd: int
     admitted_s: float
 
+    @property
+    def cost_usd(self) -> float:
+        """What was held of budgets, in USD."""
+        return self.cost_nano_usd / NANO
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

@@ -1,0 +1,185 @@
+"""Between a request and its limits: estimates, refusals in the caller's words, settling."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from core.contracts.request_fact import RequestFact
+from core.contracts.route_table import ApiKey, Limit, Price, Route
+from gateway.errors import GatewayError
+from gateway.limits.ledger import NoPlace
+from gateway.limits.limiter import Busy, Limiter, Refusal, Reservation
+from gateway.limits.plan import Plan
+from gateway.limits.shared_table import FOLDER_NAME, Stuck, TableFull
+
+log = logging.getLogger(__name__)
+
+# What an answer is taken to have when the caller names no maximum, in tokens.
+DEFAULT_OUTPUT_TOKENS = 512
+_BYTES_PER_TOKEN = 4
+_MOST_TOKENS = 1_000_000_000
+_UNITS = {"requests": "requests", "tokens": "tokens", "concurrent": "requests at once"}
+
+
+class _Asked(msgspec.Struct):
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+
+
+_decode_asked = msgspec.json.Decoder(_Asked).decode
+
+
+class LimitGate:
+    """The limits of one worker; costs an attribute while the route table has none.
+
+    Args:
+        data_dir: Workers on the same folder share their limits.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._folder = data_dir / FOLDER_NAME
+        self._limiter: Limiter | None = None
+        self._limits: Sequence[Limit] | None = None
+        self._problem = ""
+
+    def use(self, limits: Sequence[Limit]) -> None:
+        """Take a route table's limits; does nothing when these are in use."""
+        if limits is self._limits:
+            return
+        if self._limiter is None and limits and not self._opened():
+            return  # tried again with the next call
+        self._limits, self._problem = limits, ""
+        if self._limiter is not None:
+            self._limiter.use(limits)
+
+    def _opened(self) -> bool:
+        try:
+            self._limiter = Limiter(self._folder)
+        except (OSError, NoPlace, Stuck) as error:
+            if not self._problem:
+                log.error("limits cannot be kept, so requests are refused: %s", error)
+            self._problem = str(error)
+            return False
+        return True
+
+    def admit(self, key: ApiKey, route: Route, body: bytes) -> Reservation | None:
+        """Hold what a request may use; None when nothing limits it.
+
+        Args:
+            key: Whose request it is.
+            route: The model it calls.
+            body: The request, in OpenAI's form.
+
+        Raises:
+            GatewayError: A limit is reached, or limits cannot be kept now.
+        """
+        if self._limiter is None:
+            if self._problem:
+                raise _unavailable(self._problem)
+            return None
+        plan = self._limiter.plan_for(key, route.model)
+        if plan is None:
+            return None
+        tokens, cost_usd = estimate(body, route) if plan.estimates else (0, 0.0)
+        return self._reserved(self._limiter, plan, tokens, cost_usd)
+
+    @staticmethod
+    def _reserved(limiter: Limiter, plan: Plan, tokens: int, cost_usd: float) -> Reservation:
+        try:
+            result = limiter.reserve(plan, tokens, cost_usd)
+        except (Stuck, TableFull, Busy) as error:
+            log.error("a request with limits is refused: %s", error)
+            raise _unavailable(str(error)) from None
+        if isinstance(result, Refusal):
+            raise _refused(result, tokens, cost_usd)
+        return result
+
+    def settle(self, held: Reservation, fact: RequestFact) -> None:
+        """Put what a request took in the place of what it held.
+
+        An answer that broke off, or whose caller left, without usage counts as estimated; a
+        request that no replica answered takes nothing but itself.
+        """
+        assert self._limiter is not None
+        tokens, cost_usd = held.tokens, held.cost_usd
+        if fact.input_tokens is not None:
+            tokens = fact.input_tokens + (fact.output_tokens or 0)
+            cost_usd = fact.cost_usd or 0.0
+        elif not fact.response_bytes and fact.error_class != "client_closed":
+            tokens, cost_usd = 0, 0.0
+        try:
+            self._limiter.reconcile(held, tokens, cost_usd)
+        except (Stuck, TableFull) as error:
+            log.error("a reservation is left until it expires: %s", error)
+
+    def sweep(self) -> None:
+        """Give back what dead workers held; for about every second."""
+        if self._limiter is None:
+            return
+        try:
+            given = self._limiter.sweep()
+        except Stuck as error:
+            log.error("reservations of dead workers are not looked at: %s", error)
+            return
+        if given:
+            log.warning("%d reservations that nobody will settle are given back", given)
+
+    def close(self) -> None:
+        """Leave the limits to the other workers."""
+        if self._limiter is not None:
+            self._limiter.close()
+            self._limiter = None
+
+
+def estimate(body: bytes, route: Route) -> tuple[int, float]:
+    """Tokens and USD that a request may take: four bytes a token, and the longest answer.
+
+    Without a maximum in the request, an answer is taken to have 512 tokens; with a context
+    length, a request never counts for more than that.
+    """
+    try:
+        asked = _decode_asked(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        asked = _Asked()
+    most = asked.max_completion_tokens or asked.max_tokens or DEFAULT_OUTPUT_TOKENS
+    output = max(most, 0) * max(asked.n or 1, 1) if "embedding" not in route.capabilities else 0
+    given = len(body) // _BYTES_PER_TOKEN
+    most_tokens = route.context_tokens or _MOST_TOKENS
+    given = min(given, most_tokens)
+    output = min(output, most_tokens * max(asked.n or 1, 1) - given, _MOST_TOKENS)
+    return given + output, _cost_usd(route.price, given, output)
+
+
+def _cost_usd(price: Price | None, given: int, output: int) -> float:
+    if price is None:
+        return 0.0
+    input_usd = (price.input_usd_per_million_tokens or 0.0) * given
+    return (input_usd + (price.output_usd_per_million_tokens or 0.0) * output) / 1e6
+
+
+def _refused(refusal: Refusal, tokens: int, cost_usd: float) -> GatewayError:
+    limit = refusal.limit
+    budget = limit.metric == "usd"
+    most = f"{limit.amount:,.15g} {_UNITS.get(limit.metric, 'USD')}"
+    after_s = max(math.ceil(refusal.retry_after_s), 1)
+    if refusal.too_large:
+        about = f"{cost_usd:.6g} USD" if budget else f"{tokens:,} tokens"
+        what = f"This request may take {about}, more than the whole limit {limit.name} of {most}."
+        hint = "Ask for fewer tokens (max_tokens), or for a higher limit."
+    else:
+        what = f"The limit {limit.name} of {most} is reached."
+        hint = f"Try again in {after_s} s."
+    kind = "budget_exceeded" if budget else "rate_limited"
+    return GatewayError(kind, f"{what} {hint}", param=limit.name, retry_after_s=after_s)
+
+
+def _unavailable(why: str) -> GatewayError:
+    return GatewayError(
+        "limits_unavailable", f"Limits cannot be kept now: {why}. Try again.", retry_after_s=1
+    )

@@ -1,0 +1,173 @@
+"""Limits as callers of the gateway meet them; workers of one folder, and one killed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from core.contracts.route_table import Limit, Price
+from tests.doubles.gateway_harness import (
+    CHAT,
+    KEY,
+    GatewayHere,
+    GatewayProcess,
+    api_key,
+    publish,
+    route,
+    until,
+)
+from tests.doubles.openai_server import OpenAiDouble
+
+CALL: dict[str, Any] = {"model": CHAT, "messages": [{"role": "user", "content": "Hello"}]}
+SUBJECTS = {"key": "key_test", "user": "usr_a", "project": "prj_a", "model": CHAT}
+PRICE = Price(input_usd_per_million_tokens=1e5, output_usd_per_million_tokens=1e5)
+
+
+def limit(name: str, amount: float) -> Limit:
+    level, _, rest = name.partition(".")
+    metric, _, window = rest.partition("_per_")
+    asked: Any = {"metric": metric.removesuffix("_requests"), "window": window, "level": level}
+    return Limit(project_id="prj_a", subject=SUBJECTS[level], amount=amount, **asked)
+
+
+@pytest.fixture
+async def double() -> AsyncIterator[OpenAiDouble]:
+    async with OpenAiDouble() as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("name", "amount", "kind"),
+    [
+        ("key.requests_per_hour", 2, "rate_limited"),
+        # 4 tokens out and 1 to 3 in by the double's usage; 10 and the prompt's bytes before.
+        ("project.tokens_per_day", 60, "rate_limited"),
+        ("user.usd_per_month", 6.0, "budget_exceeded"),
+    ],
+)
+async def test_over_a_limit_is_429_with_its_name_and_when_to_come_back(
+    tmp_path: Path, double: OpenAiDouble, name: str, amount: float, kind: str
+) -> None:
+    served = route(double.base_url, price=PRICE)
+    async with GatewayHere(tmp_path, [served], limits=[limit(name, amount)]) as gateway:
+        answers = [
+            await gateway.http.post("/v1/chat/completions", json={**CALL, "max_tokens": 10})
+            for _ in range(12)
+        ]
+        good = [answer for answer in answers if answer.status_code == 200]
+        refused = answers[-1]
+        assert 1 < len(good) < 12
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) >= 1
+        error = refused.json()["error"]
+        assert error["param"] == name
+        assert f"{name} of {amount:g}" in error["message"]
+        with pytest.raises(openai.RateLimitError, match=name):
+            await gateway.openai.chat.completions.create(**CALL, max_tokens=10)
+        facts = await gateway.facts(13)
+        assert [fact.error_class for fact in facts if fact.status != 200] == [kind] * (
+            13 - len(good)
+        )
+        # Every token of the good ones was paid for by what they used, not by what they held.
+        used = sum((fact.input_tokens or 0) + (fact.output_tokens or 0) for fact in facts)
+        assert {"rate_limited": used <= 60, "budget_exceeded": used * 0.1 <= 6.0}[kind]
+        assert double.state.requests == len(good)
+
+
+async def test_requests_at_once_are_free_again_however_they_end(
+    tmp_path: Path, double: OpenAiDouble
+) -> None:
+    limits = [limit("model.concurrent_requests", 2)]
+    async with GatewayHere(tmp_path, [route(double.base_url)], limits=limits) as gateway:
+        endless = {**CALL, "stream": True, "double": {"tokens": 10_000, "delay_s": 0.01}}
+
+        async def leaves() -> None:
+            async with gateway.http.stream("POST", "/v1/chat/completions", json=endless) as answer:
+                assert answer.status_code == 200
+                await seen_full.wait()
+
+        seen_full = asyncio.Event()
+        leaving = [asyncio.create_task(leaves()) for _ in range(2)]
+        await until(lambda: double.state.in_flight == 2)
+        full = await gateway.http.post("/v1/chat/completions", json=CALL)
+        assert (full.status_code, full.headers["retry-after"]) == (429, "1")
+        seen_full.set()
+        await asyncio.gather(*leaving)
+        await until(lambda: double.state.in_flight == 0)
+        for knobs in ({"status": 500}, {"break_after": 1}, {}):
+            ended = [
+                await gateway.http.post(
+                    "/v1/chat/completions", json={**CALL, "stream": True, "double": knobs}
+                )
+                for _ in range(3)
+            ]
+            assert 429 not in [answer.status_code for answer in ended]
+
+
+async def test_limits_are_changed_and_taken_away_while_it_runs(
+    tmp_path: Path, double: OpenAiDouble
+) -> None:
+    async with GatewayHere(tmp_path, [route(double.base_url)]) as gateway:
+
+        async def statuses(*limits: Limit) -> list[int]:
+            version = gateway.gateway.table.current.version + 1
+            publish(tmp_path, [route(double.base_url)], version=version, limits=limits)
+            await until(lambda: gateway.gateway.table.current.version == version)
+            answers = [await gateway.http.post("/v1/chat/completions", json=CALL) for _ in "123"]
+            return [answer.status_code for answer in answers]
+
+        assert await statuses() == [200, 200, 200]
+        assert not (tmp_path / "limits").exists()
+        assert await statuses(limit("key.requests_per_day", 2)) == [200, 200, 429]
+        assert await statuses(limit("key.requests_per_day", 3)) == [200, 429, 429]
+        assert await statuses(limit("key.requests_per_day", 0)) == [429, 429, 429]
+        assert await statuses() == [200, 200, 200]
+
+
+async def test_two_workers_share_limits_and_a_killed_ones_are_given_back(
+    tmp_path: Path, double: OpenAiDouble
+) -> None:
+    data_dir = tmp_path / "data"
+    limits = [limit("key.requests_per_hour", 40), limit("project.concurrent_requests", 3)]
+    publish(data_dir, [route(double.base_url, double.base_url)], [api_key()], limits=limits)
+    first, second = GatewayProcess(data_dir), GatewayProcess(data_dir)
+    async with AsyncExitStack() as stack:
+        for worker in (first, second):
+            stack.enter_context(worker)
+        clients = [
+            await stack.enter_async_context(
+                httpx.AsyncClient(
+                    base_url=worker.url,
+                    headers={"Authorization": f"Bearer {KEY}"},
+                    verify=False,
+                    timeout=30,
+                )
+            )
+            for worker in (first, second)
+        ]
+
+        async def post(worker: int, **double: Any) -> int:
+            body = {**CALL, "stream": True, "double": double}
+            return (await clients[worker].post("/v1/chat/completions", json=body)).status_code
+
+        held = [asyncio.create_task(post(0, tokens=10_000, delay_s=0.05)) for _ in range(3)]
+        await until(lambda: double.state.in_flight == 3)
+        assert await post(1) == 429
+        first.kill()
+        await asyncio.gather(*held, return_exceptions=True)
+        # Its requests at once are free again within a second or two; what they took is not.
+        for _ in range(100):
+            status = await post(1)
+            if status == 200:
+                break
+            await asyncio.sleep(0.05)
+        first.start()
+        statuses = [status, *[await post(n % 2) for n in range(60)]]
+        assert statuses.count(200) + 3 == 40
