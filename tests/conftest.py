@@ -8,12 +8,20 @@ from pathlib import Path
 
 import pytest
 from argon2 import PasswordHasher
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from core.accounts import identity
 from core.kernel import database, keys
 from core.kernel.actor import Actor
 from core.kernel.crypto import Keyring
 from core.kernel.settings import settings
+
+# How long an example takes says how busy the machine is; only what it finds counts.
+hypothesis_settings.register_profile(
+    "bud", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("bud")
 
 
 @pytest.fixture(scope="session")
