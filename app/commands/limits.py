@@ -76,6 +76,5 @@ def delete(
 
 
 def _told(limit: LimitView) -> str:
-    unit = "requests at once" if limit.metric == "concurrent" else limit.metric
-    unit = "USD" if limit.metric == "usd" else unit
+    unit = {"concurrent": "requests at once", "usd": "USD"}.get(limit.metric, limit.metric)
     return f"{limit.amount:,.15g} {unit}" + (f" per {limit.window}" if limit.window else "")

@@ -26,6 +26,7 @@ from core.kernel.errors import BudError
 from core.metrics import services, store
 from core.metrics.schemas import Filters, RequestRow, Window
 from core.projects import services as projects
+from core.registry import versions
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,8 @@ def repredict(actor: Actor, deployment_id: str, plan: Fit) -> Predicted:
     view = deployments.get_deployment(actor, deployment_id)
     timed = _timed(_rows(actor, view))
     load = _mean_load(timed) if timed else ONE_PERSON
-    (predicted,) = predictions.predict(actor, view.model_id, [(Setup.of(plan), load)])
+    model = versions.pinned(actor, view.model_id, view.model_version_id)
+    (predicted,) = predictions.predict(actor, model, [(Setup.of(plan), load)])
     return calibration.applied(predicted, view.calibration)
 
 

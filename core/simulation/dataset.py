@@ -76,12 +76,14 @@ class Measured:
 
     def has(self, head: str) -> npt.NDArray[np.bool_]:
         """Which rows have a measured `head`: `ttft_ms`, `tpot_ms` or `e2e_ms`."""
-        return np.isfinite(getattr(self, head))
+        measured: Floats = getattr(self, head)
+        return np.isfinite(measured)
 
     @property
     def is_own(self) -> npt.NDArray[np.bool_]:
         """Which rows a person measured."""
-        return self.source == OWN
+        own: npt.NDArray[np.bool_] = self.source == OWN
+        return own
 
     @property
     def emphasis(self) -> Floats:

@@ -18,6 +18,7 @@ from gateway.limits import ledger, plan, windows
 from gateway.limits.ledger import CHANGING, FREE, HELD, Ledger
 from gateway.limits.plan import HOLD_S, NANO, Plan, Scope
 from gateway.limits.shared_table import BUCKETS, RECORDS, SharedTable, acquire, release
+from gateway.limits.windows import HEADER_COUNTS
 
 _now_s = clock.monotonic_s
 _flock = fcntl.flock
@@ -135,7 +136,7 @@ class Limiter:
             entry = self._enter(held, tokens, cost, now_s)
         for at, _, _, is_tokens, _ in held.windows:
             count = tokens if is_tokens else 1
-            counts[at * 2 + 12 + words[at + 1] % BUCKETS] += count
+            counts[at * 2 + HEADER_COUNTS + words[at + 1] % BUCKETS] += count
             words[at + 2] += count
         for at, _, budget, _ in held.cells:
             words[at + 3] += cost if budget else 1

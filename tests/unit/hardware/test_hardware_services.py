@@ -139,9 +139,7 @@ def test_this_machine_is_measured_once_and_again_when_asked(data_dir: Path, admi
     assert first.memory_gb > 0.5
     start_s = time.perf_counter()
     assert hardware.this_machine() == first
-    assert (
-        time.perf_counter() - start_s < 0.2 * slowness()
-    )  # read from the data folder, not measured
+    assert time.perf_counter() - start_s < 0.2 * slowness()  # read, not measured
 
     again = hardware.measure_this_machine(admin)
     assert again.measured_at not in first.source
