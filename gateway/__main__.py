@@ -39,6 +39,8 @@ def _config() -> GatewayConfig:
     parser.add_argument("--keys-dir", type=Path, help="default: keys/ in the data folder")
     parser.add_argument("--max-body-mb", type=float, default=32)
     parser.add_argument("--facts-max-mb", type=float, default=256)
+    parser.add_argument("--responses-max-mb", type=float, default=256)
+    parser.add_argument("--responses-ttl-h", type=float, default=720)
     for phase in fields(Timeouts):
         option = "--" + phase.name.replace("_", "-")
         parser.add_argument(option, type=float, default=phase.default, help="timeout in seconds")
@@ -50,6 +52,8 @@ def _config() -> GatewayConfig:
         keys_dir=given.keys_dir or given.data_dir / "keys",
         max_body_bytes=int(given.max_body_mb * 1_000_000),
         facts_max_bytes=int(given.facts_max_mb * 1_000_000),
+        responses_max_bytes=int(given.responses_max_mb * 1_000_000),
+        responses_ttl_s=given.responses_ttl_h * 3600,
         timeouts=Timeouts(**{phase.name: getattr(given, phase.name) for phase in fields(Timeouts)}),
     )
 
