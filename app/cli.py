@@ -27,6 +27,7 @@ from app.commands import (
     output,
     providers,
     quality,
+    routes,
     simulate,
     simulator,
     up,
@@ -57,6 +58,7 @@ app.command()(chat.chat)
 app.add_typer(leaderboards.group, name="leaderboard")
 app.add_typer(keys.group, name="keys")
 app.add_typer(limits.group, name="limits")
+app.add_typer(routes.group, name="routes")
 app.add_typer(metrics.group, name="metrics")
 app.add_typer(hardware.group, name="hardware")
 app.command()(simulate.simulate)

@@ -374,6 +374,18 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_models_provider_id'), ['provider_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_models_sha256'), ['sha256'], unique=False)
 
+    op.create_table('route_rules',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('model', sa.String(length=200), nullable=False),
+    sa.Column('version', sa.Integer(), nullable=False),
+    sa.Column('rules', sa.JSON(), nullable=False),
+    sa.Column('set_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('set_by_name', sa.String(length=200), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_route_rules')),
+    sa.UniqueConstraint('project_id', 'model', 'version', name=op.f('uq_route_rules_project_id_model_version'))
+    )
     op.create_table('route_table_publications',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('version', sa.Integer(), nullable=False),
@@ -735,6 +747,7 @@ def downgrade() -> None:
 
     op.drop_table('simulation_runs')
     op.drop_table('route_table_publications')
+    op.drop_table('route_rules')
     with op.batch_alter_table('models', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_models_sha256'))
         batch_op.drop_index(batch_op.f('ix_models_provider_id'))
