@@ -123,10 +123,10 @@ def _shown_rows(read: OwnRows) -> bool:
     """Show what can be used of a file; whether one may train on it."""
     usable = len(read.table)
     if usable:
-        st.success(f"{usable:,} rows of {_configurations(read.configurations)} can be used.")
+        st.success(f"{_rows(usable)} of {_configurations(read.configurations)} can be used.")
     if not read.bad:
         return True
-    st.warning(f"{len(read.bad):,} rows cannot be used:")
+    st.warning(f"{_rows(len(read.bad))} cannot be used:")
     table_with_downloads(
         [{"Line": each.line, "What is wrong": each.what} for each in read.bad],
         name="training-bad-rows",
@@ -134,7 +134,11 @@ def _shown_rows(read: OwnRows) -> bool:
     )
     if not usable:
         return False
-    return st.checkbox(f"Leave these {len(read.bad):,} rows out", key="training-leave-out")
+    return st.checkbox(f"Leave out {_rows(len(read.bad))}", key="training-leave-out")
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
 
 
 def _configurations(count: int) -> str:
@@ -158,7 +162,7 @@ def _chosen(found: list[TrainingView]) -> TrainingView:
 def _title(training: TrainingView) -> str:
     in_use = "in use · " if training.is_in_use else ""
     made = f"{formats.ago(training.created_at)}, {training.created_by_name}"
-    return f"{in_use}{training.name} · {training.rows:,} rows · {made}"
+    return f"{in_use}{training.name} · {_rows(training.rows)} · {made}"
 
 
 def _training(actor: Actor, training: TrainingView) -> None:
@@ -185,7 +189,7 @@ def _result(training: TrainingView, result: TrainingResult) -> None:
             *(_error_kpi(head, error) for head, error in result.errors.items()),
             Kpi(
                 "Your rows",
-                f"{training.rows:,} rows",
+                _rows(training.rows),
                 note=f"of {_configurations(training.configurations)}",
             ),
         ],

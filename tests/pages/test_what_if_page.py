@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from core.kernel import clock, database
 from core.projects import services as projects
+from core.simulation import predictor, trained_models, trainings
 from core.simulation import services as simulation
+from core.simulation.models import SimulationTraining
 from core.simulation.schemas import WhatIf
 from tests.browsing import PAGE_TIMEOUT_MS, Bud, looks, settle, shot
 
@@ -235,6 +239,72 @@ def test_a_trace_is_replayed_as_a_job(bud: Bud, member_page: Page) -> None:
     expect(_kpi(page, "Targets met")).to_be_visible(timeout=60_000)
     expect(_kpi(page, "Targets met")).to_contain_text("of 3")
     expect(page.get_by_text("Requests running and queued")).to_be_visible()
+
+
+_MEASURED = (
+    b"model,system,engine,precision,mode,isl,osl,concurrency,tp,pp,ep,dp,ttft_ms,tpot_ms\n"
+    b"llama-3.1-8b,l40s,vllm,fp8,agg,1024,256,16,1,1,1,1,350,24.5\n"
+    b"llama-3.1-8b,l40s,vllm,fp8,agg,1024,256,32,1,1,1,1,fast,30\n"
+)
+
+
+def _trained(bud: Bud) -> str:
+    """A finished training, without its minute of work: the shipped model with one date changed."""
+    shipped = predictor.trained()
+    made = replace(shipped, about=replace(shipped.about, data_date="2026-11-29"))
+    error = {"rows": 20, "shipped_mape": 33.3, "held_out_mape": 7.5}
+    row = SimulationTraining(
+        id="trn_browser",
+        tenant_id=bud.actor.tenant_id,
+        project_id="prj_default",
+        name="lab.csv",
+        job_id="job_none",
+        rows=20,
+        configurations=5,
+        own=b"",
+        trained=trained_models.packed(made),
+        result=vars(made.about) | {"rows": {"own": 20}, "errors": {"tpot_ms": error}},
+        created_by_name="a test",
+        created_at=clock.now(),
+    )
+    with database.transaction() as tx:
+        tx.add(row)
+    return row.id
+
+
+def test_own_measurements_are_trained_on_and_used_until_one_goes_back(
+    bud: Bud, admin_page: Page
+) -> None:
+    page = admin_page
+    bud.open(page, "what-if?view=Train")
+    expect(page.get_by_text("Nothing was trained here yet")).to_be_visible()
+    train = page.locator(".st-key-training-go button")
+    expect(train).to_be_disabled()
+    page.locator("input[type=file]").set_input_files(
+        {"name": "mine.csv", "mimeType": "text/csv", "buffer": _MEASURED}
+    )
+    expect(page.get_by_text("1 row cannot be used")).to_be_visible()
+    expect(train).to_be_disabled()
+    page.get_by_text("Leave out 1 row").click()
+    train.click()
+    expect(page.get_by_text("Calibrate the roofline")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("button", name="Retry")).to_be_visible()
+    (cancelled,) = trainings.list_trainings(bud.actor, "prj_default")
+    assert (cancelled.rows, cancelled.result) == (1, None)
+
+    bud.open(page, f"what-if?view=Train&training={_trained(bud)}")
+    expect(_kpi(page, "TPOT error, held out")).to_contain_text("shipped 33.3%")
+    standing = _kpi(page, "Predictions stand on")
+    expect(standing).to_contain_text("the shipped model")
+    page.locator(".st-key-training-use button").click()
+    expect(standing).to_contain_text("your model")
+    expect(_kpi(page, "Newest row of")).to_contain_text("2026-11-29")
+    for width in (1440, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        looks(page, "what-if-train")
+    page.locator(".st-key-training-back button").click()
+    expect(standing).to_contain_text("the shipped model")
 
 
 @pytest.mark.parametrize("width", [1440, 390])
