@@ -18,7 +18,16 @@ from typing import Any
 
 from core.kernel.errors import BudError, Unavailable
 from tests.benchmarks import gateway_peers, gateway_report, native_code
-from tests.benchmarks.gateway_load import CASES, JSON_64, SSE_64, Case, Load, Sample, rss_mb
+from tests.benchmarks.gateway_load import (
+    CASES,
+    JSON_64,
+    SSE_64,
+    Case,
+    Load,
+    Sample,
+    rss_mb,
+    same_work_ms,
+)
 from tests.benchmarks.gateway_peers import Cpus, Peer
 
 _ROUNDS = 5
@@ -75,7 +84,7 @@ def _measured(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
         replicas = stack.enter_context(gateway_peers.replicas(folder, cpus))
         gateway = stack.enter_context(gateway_peers.gateway(folder, replicas, cpus))
         others, skipped = gateway_peers.start_others(stack, folder, replicas, cpus)
-        bench = _Bench(folder, Load(folder, cpus), [gateway, *others, replicas])
+        bench = _Bench(folder, cpus, [gateway, *others, replicas])
         return {
             **bench.figures(rounds, seconds),
             "skipped": skipped,
@@ -89,8 +98,9 @@ def _measured(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
 class _Bench:
     """All loads on all peers; the gateway is the first of them."""
 
-    def __init__(self, folder: Path, load: Load, peers: list[Peer]) -> None:
-        self._folder, self._load, self._peers = folder, load, peers
+    def __init__(self, folder: Path, cpus: Cpus, peers: list[Peer]) -> None:
+        self._folder, self._cpus, self._peers = folder, cpus, peers
+        self._load = Load(folder, cpus)
         self._samples: dict[str, dict[str, list[Sample]]] = {}
 
     def figures(self, rounds: int, seconds: float) -> dict[str, Any]:
@@ -99,10 +109,12 @@ class _Bench:
                 self._load.measure(peer, case, seconds=_WARM_UP_S)
         gateway = self._peers[0]
         rss_before_mb = rss_mb(gateway)
+        work_ms = []
         for number in range(rounds):
             # Nobody is always the first, nor always behind the same one.
             turn = number % len(self._peers)
             for case in CASES:
+                work_ms.append(same_work_ms(self._cpus))
                 for peer in self._peers[turn:] + self._peers[:turn]:
                     self._run(peer, case, seconds)
         every = [each for by in self._samples.values() for of in by.values() for each in of]
@@ -113,6 +125,7 @@ class _Bench:
             "first_failure": next((each.first_failure for each in every if each.failures), ""),
             "memory_mb": {peer.name: rss_mb(peer) for peer in self._peers[:-1]},
             "memory_growth_mb": rss_mb(gateway) - rss_before_mb,
+            "same_work_ms": gateway_report.spread(work_ms),
             "dropped_facts": gateway_peers.dropped_facts(gateway),
         }
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +38,7 @@ _WHOLE: dict[str, Any] = {
 }
 _STREAM = {**_WHOLE, "stream": True, "seed": PACE_US}
 _BURST = {**_WHOLE, "stream": True}
+_SAME_WORK = bytes(16_000_000)
 _ANTHROPIC = {"model": MODEL, "max_tokens": TOKENS, "system": _SYSTEM, "messages": [_ASKED]}
 
 
@@ -185,6 +188,18 @@ def rss_mb(peer: Peer) -> float:
     """Resident memory of the largest process: a worker, where there is a process above it."""
     sizes = [process.memory_info().rss for process in _tree(peer.pid)]
     return max(sizes) / 1e6
+
+
+def same_work_ms(cpus: Cpus) -> float:
+    """CPU time of work that is always the same, on the gateway's CPU.
+
+    Where it differs from round to round, the machine is shared in a way that its kernel does not
+    see, and counts others' time as ours.
+    """
+    with on_cpus(cpus.gateway):
+        before_ns = time.thread_time_ns()
+        hashlib.sha256(_SAME_WORK).digest()
+        return (time.thread_time_ns() - before_ns) / 1e6
 
 
 def _tree(pid: int) -> list[psutil.Process]:

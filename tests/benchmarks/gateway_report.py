@@ -187,4 +187,6 @@ def _closing_lines(figures: dict[str, Any]) -> list[str]:
         f"medians (least–most) of {figures['rounds']} rounds of {figures['seconds']:g} s, gateway "
         f"{gateway}, Python {platform.python_version()}, load average "
         f"{figures['load_average']:.1f}",
+        "CPU ms of the same work, which a steady machine does not vary: "
+        f"{_cell(figures['same_work_ms'], 1).strip()}",
     ]
