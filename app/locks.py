@@ -22,6 +22,7 @@ _FILES: dict[str, tuple[str, ...]] = {
     "runtime.txt": ("pyproject.toml",),
     "test.txt": ("--extra", "test", "-c", "requirements/runtime.txt", "pyproject.toml"),
     "models.txt": ("--no-deps", "--group", "models"),
+    "bench.txt": ("-c", "requirements/test.txt", "requirements/bench.in"),
 }
 
 
