@@ -9,11 +9,12 @@ from app.widgets import errors_shown, page_header
 from app.widgets.models_add import HUB, Prefilled, add_dialog
 from app.widgets.models_catalogue import catalogue_view
 from app.widgets.models_project import project_view
+from app.widgets.models_refresh import refresh_view
 from app.widgets.wizard import begin
 
 context = session.current()
 
-_PROJECT, _CATALOGUE = "In this project", "Catalogue"
+_PROJECT, _CATALOGUE, _REFRESH = "In this project", "Catalogue", "Refresh"
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
             begin(context.actor, context.project_id)
     view = st.segmented_control(
         "View",
-        [_PROJECT, _CATALOGUE],
+        [_PROJECT, _CATALOGUE, _REFRESH],
         default=_PROJECT,
         key="view",
         bind="query-params",
@@ -39,6 +40,8 @@ def main() -> None:
         add_dialog(context, Prefilled(HUB, name=st.query_params.pop("add_named")))
     if view == _CATALOGUE:
         catalogue_view(context)
+    elif view == _REFRESH:
+        refresh_view(context)
     else:
         project_view(context)
 

@@ -14,6 +14,7 @@ from app.commands import (
     hosted,
     licences,
     model_catalogue,
+    model_refresh,
     model_versions,
     output,
 )
@@ -38,6 +39,9 @@ group = typer.Typer(
 group.command("license")(licences.show_licence)
 group.command("search")(model_catalogue.search)
 group.command("compare")(model_catalogue.compare)
+group.command("sources")(model_refresh.sources)
+group.command("refresh")(model_refresh.refresh)
+group.command("undo")(model_refresh.undo)
 group.command("versions")(model_versions.list_versions)
 group.command("stage")(model_versions.set_stage)
 group.command("override")(model_versions.override)

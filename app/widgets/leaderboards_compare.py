@@ -105,7 +105,8 @@ def _prices(chosen: Sequence[str], names: dict[str, str]) -> None:
                     "USD/M input": row.usd_per_million_input,
                     "USD/M output": row.usd_per_million_output,
                     "Context": row.context_tokens,
-                    "Date": row.date,
+                    "As of": row.date,
+                    "State": "old" if row.is_old else "current",
                     "Source": source_url(row.source) or None,
                     "Read from": row.source,
                 }

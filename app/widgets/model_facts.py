@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import date
 from typing import Any
 
 import pandas as pd
@@ -14,7 +13,8 @@ from app.session import SessionContext
 from app.widgets.layout import Kpi, empty_state, escape, kpi_row
 from app.widgets.model_subject import Subject, licence_source
 from app.widgets.tables import table_with_downloads
-from core.registry import catalogue
+from core.kernel.settings import settings
+from core.registry import ages, catalogue
 from core.registry.schemas import ModelView
 
 Words = Callable[[Any], str | None]
@@ -63,6 +63,9 @@ _OF_CATALOGUE: dict[str, tuple[str, Words]] = {
     "family": ("Family", _text),
     "embedding_length": ("Embedding length", _count),
     "hub_id": ("Hugging Face id", _text),
+    "downloads": ("Downloads in a month", _count),
+    "gated": ("Gate on Hugging Face", _text),
+    "hub_changed": ("Last change on Hugging Face", _text),
 }
 # What the files say: of the record of extraction, then of the model's own columns.
 _OF_FILES: dict[str, tuple[str, Words]] = {
@@ -125,7 +128,7 @@ def overview(_context: SessionContext, subject: Subject) -> None:
         rows,
         name="model-facts",
         columns={
-            "Fact": st.column_config.TextColumn(width=175),
+            "Fact": st.column_config.TextColumn(width=200),
             "Value": st.column_config.TextColumn(width=230),
             "Source": st.column_config.TextColumn(width=400),
             "Others say": st.column_config.TextColumn(width=175),
@@ -229,12 +232,20 @@ def _catalogue_rows(subject: Subject) -> list[dict[str, object]]:
         {
             "Fact": title,
             "Value": text,
-            "Source": sources.get(name, "; ".join(subject.entry["sources"][:2])),
+            "As of": _as_of(said := sources.get(name, "; ".join(subject.entry["sources"][:2]))),
+            "Source": said,
             "Others say": _others(others.get(name, []), words),
         }
         for name, (title, words) in _OF_CATALOGUE.items()
         if (text := words(subject.entry[name])) is not None
     ]
+
+
+def _as_of(source: str) -> str:
+    dated = ages.of_source(source)
+    if not dated.text:
+        return formats.NONE
+    return f"{dated.text} · old" if ages.is_old_fact(source) else dated.text
 
 
 def _others(values: list[Any], words: Words) -> str | None:
@@ -259,7 +270,11 @@ def _names(subject: Subject) -> None:
 
 def prices(_context: SessionContext, subject: Subject) -> None:
     """What each host asks, with source and date."""
-    found = catalogue.prices_of(subject.catalogue_id) if subject.catalogue_id else pd.DataFrame()
+    found = (
+        ages.with_ages(catalogue.prices_of(subject.catalogue_id))
+        if subject.catalogue_id
+        else pd.DataFrame()
+    )
     if found.empty:
         empty_state(
             "No price is known",
@@ -272,6 +287,13 @@ def prices(_context: SessionContext, subject: Subject) -> None:
         return
     paid = _paid(subject)
     kpi_row(_price_kpis(found, paid), key="prices")
+    oldest_days, old = settings().stale_prices_days, int(found["is_old"].sum())
+    if old:
+        st.markdown(
+            f":orange-badge[:material/history: {old} of {len(found)} prices are over "
+            f"{oldest_days} days old] An admin fetches them anew on *Models → Refresh*."
+        )
+    found["state"] = found["is_old"].map({True: f"over {oldest_days} days old", False: "current"})
     table_with_downloads(
         found.rename(columns=_PRICES)[list(_PRICES.values())],
         name="model-prices",
@@ -280,7 +302,8 @@ def prices(_context: SessionContext, subject: Subject) -> None:
     )
     st.caption(
         "List prices in USD per million tokens. A price of zero is an offer on terms, such as a "
-        "trial, and is not counted as the cheapest. A dated source is not today's price."
+        "trial, and is not counted as the cheapest. A date is that of the list of prices; where it "
+        "bears none, that of Bud's snapshot of it."
     )
 
 
@@ -308,21 +331,8 @@ def _price_kpis(found: pd.DataFrame, paid: pd.DataFrame) -> list[Kpi]:
             formats.usd(float(outward.iloc[0])).replace("$", "\\$") if len(outward) else None,
             "USD per million tokens; maybe of another host.",
         ),
-        Kpi("Newest date", _newest(found["date"])),
+        Kpi("Newest date", found["date"].dropna().max() if found["date"].notna().any() else None),
     ]
-
-
-def _newest(dates: pd.Series[Any]) -> str | None:
-    known = [str(each) for each in dates.dropna() if _is_date(str(each))]
-    return max(known, default=None)
-
-
-def _is_date(text: str) -> bool:
-    try:
-        date.fromisoformat(f"{text}-01" if len(text) == 7 else text)
-    except ValueError:
-        return False
-    return True
 
 
 _PRICES: Mapping[str, str] = {
@@ -331,7 +341,9 @@ _PRICES: Mapping[str, str] = {
     "usd_per_million_output": "Output",
     "usd_per_million_cached_input": "Cached input",
     "context_tokens": "Context",
-    "date": "Date",
+    "date": "As of",
+    "state": "State",
+    "date_is": "That date is",
     "source": "Source",
     "published_name": "Called",
 }

@@ -31,7 +31,7 @@ from core.leaderboards.schemas import (
 from core.leaderboards.scores import UNRESOLVED, Scores
 from core.leaderboards.standings import NOT_THE_MODEL, Standings, standings
 from core.leaderboards.tasks import TASKS, Task, TaskBoard, find
-from core.registry import catalogue, licences
+from core.registry import ages, catalogue, licences
 
 _own_sources: list[OwnSource] = []
 _MOST_WEIGHT = 10.0
@@ -282,9 +282,9 @@ def facts_of(models: Sequence[str]) -> pd.DataFrame:
 
 
 def prices_of(models: Sequence[str]) -> pd.DataFrame:
-    """What hosts ask for models, the cheapest first, see `catalogue.prices`."""
+    """What hosts ask for models, the cheapest first, see `catalogue.prices` and `ages`."""
     prices = catalogue.prices()
-    return model_facts.blended(prices[prices["model_id"].isin(models)])
+    return ages.with_ages(model_facts.blended(prices[prices["model_id"].isin(models)]))
 
 
 def by_task(actor: Actor, project_id: str, models: Sequence[str]) -> pd.DataFrame:

@@ -139,9 +139,9 @@ def _set(columns: Mapping[str, list[Any]], position: int, column: str, fact: Fac
 
 def _replaces(fact: Fact, column: str, now: Any, trust: int) -> bool:
     """Whether a fact takes the place of what the catalogue says, which is so far trusted."""
-    if column == "open_weights" and fact.trust >= _HOSTED_TRUST:
-        # Hosts call most open models closed too, see `catalogue_build`.
-        return False
+    if column == "open_weights":
+        # Hosts call most open models closed, see `catalogue_build`; and what is open once stays so.
+        return fact.trust < _HOSTED_TRUST and (_is_unknown(now) or fact.value)
     if _is_unknown(now):
         return True
     if column == "licence_note" and licences.by_id(fact.value) is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pandas as pd
@@ -11,10 +12,10 @@ from core.kernel import audit, clock, database, ids
 from core.kernel.actor import Actor
 from core.kernel.errors import Conflict, NotFound
 from core.kernel.settings import settings
-from core.registry import crud, refresh_workflow, refreshing
-from core.registry.adapters.feeds import FEEDS
+from core.registry import ages, catalogue, crud, refresh_workflow, refreshing
+from core.registry.adapters.feeds import FEEDS, Feed
 from core.registry.models import CatalogueRefresh
-from core.registry.schemas import RefreshView
+from core.registry.schemas import RefreshView, SourceView
 
 _PERMISSION = "catalogue:refresh"
 # The catalogue belongs to no project, but every job does.
@@ -74,6 +75,37 @@ def applied(actor: Actor) -> list[RefreshView]:
     """Of each source the fetch that the catalogue is made with. Admins only."""
     found = [each for each in list_refreshes(actor) if each.state == "applied"]
     return list({each.feed: each for each in reversed(found)}.values())
+
+
+def sources(actor: Actor) -> list[SourceView]:
+    """The public sources of the catalogue, and how old what it has of each is. Admins only."""
+    refreshed = {each.feed for each in applied(actor)}
+    return [_source(feed, feed.name in refreshed) for feed in FEEDS.values()]
+
+
+def _source(feed: Feed, is_refreshed: bool) -> SourceView:
+    prices, models = catalogue.prices(), catalogue.models()
+    if feed.mark:
+        starts = feed.name if is_refreshed else f"{feed.mark}:"
+        read_from = prices["source"][prices["source"].str.startswith(starts)]
+        oldest_days = settings().stale_prices_days
+    else:
+        facts = models["fact_sources"][models["downloads"].notna()]
+        read_from = facts.map(lambda text: json.loads(text)["downloads"])
+        oldest_days = settings().stale_facts_days
+    dated = ages.newest(read_from.unique().tolist())
+    return SourceView(
+        name=feed.name,
+        what=feed.what,
+        url=str(getattr(settings(), feed.setting.removeprefix("BUD_").lower())),
+        setting=feed.setting,
+        rows=len(read_from),
+        dated=dated.text,
+        basis=dated.basis,
+        age_days=dated.age_days,
+        is_old=dated.is_older_than(oldest_days),
+        is_refreshed=is_refreshed,
+    )
 
 
 def difference(actor: Actor, refresh_id: str) -> pd.DataFrame:

@@ -216,16 +216,6 @@ class SealedAccount(_View):
     sealed_credentials: str
 
 
-class SealedAccount(_View):
-    """An account at a provider with what opens only with the keyring, as `provider:<id>`."""
-
-    id: str
-    kind: str
-    base_url: str
-    options: dict[str, str]
-    sealed_credentials: str
-
-
 class CommentView(_View):
     """What somebody wrote about a subject."""
 
@@ -249,6 +239,34 @@ class SavedViewView(_View):
     user_id: str
     by_name: str
     created_at: datetime
+
+
+class SourceView(_View):
+    """A public source of the catalogue, and how old what the catalogue has of it is.
+
+    Attributes:
+        name: As people call it.
+        what: What is read from it.
+        url: Where it is read from.
+        setting: The setting that names that address.
+        rows: Prices of it, or models that it was asked about.
+        dated: Its date, `2026-05-22` or `2026-05`; empty where it was never asked.
+        basis: What that date is.
+        age_days: Days since then.
+        is_old: Whether that is over the age that a setting names, or not known.
+        is_refreshed: Whether it was fetched here, and did not come with Bud.
+    """
+
+    name: str
+    what: str
+    url: str
+    setting: str
+    rows: int
+    dated: str
+    basis: str
+    age_days: int | None
+    is_old: bool
+    is_refreshed: bool
 
 
 class RefreshView(_View):
