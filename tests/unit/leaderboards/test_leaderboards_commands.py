@@ -75,9 +75,9 @@ def test_a_board_and_a_models_figures_are_shown_with_their_source(bud: Callable[
         (("show", "cooking"), 4, "There are: chat"),
         (("combine", "tools", "--weight", "bfcl"), 2, "BOARD=WEIGHT"),
         (("combine", "tools", "--weight", "crux=1"), 2, "There are: bfcl, tau2"),
-        (("combine", "tools", "--use", "comercial"), 2, "commercial_chat (Commercial chat"),
+        (("combine", "tools", "--use", "comercial"), 2, "The nearest: Commercial chat"),
         (("board", "BFLC"), 4, "BFCL"),
-        (("refresh", "MTEB"), 4, "These can"),
+        (("refresh", "Luck"), 4, "These can"),
     ],
 )
 def test_what_is_wrong_is_said_with_a_remedy(
