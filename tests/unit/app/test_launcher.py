@@ -54,7 +54,7 @@ def launch(folder: Path, tools: Path, **variables: str) -> subprocess.CompletedP
         env={"PATH": str(tools), "HOME": str(folder), **variables},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 
