@@ -161,8 +161,8 @@ def _latency_line(quantile: str, figures: dict[str, Any]) -> str:
 def _cell(value: Spread | None, digits: int) -> str:
     if value is None:
         return f"{'':24}"
-    shown = (f"{value[name]:.{digits}f}" for name in ("median", "min", "max"))
-    return "{:>24}".format("{} ({}–{})".format(*shown))
+    median, least, most = (f"{value[name]:.{digits}f}" for name in ("median", "min", "max"))
+    return f" {median} ({least}–{most})".rjust(24)
 
 
 def _memory_lines(figures: dict[str, Any]) -> list[str]:
