@@ -83,7 +83,7 @@ def _query(context: SessionContext, task: Task) -> Query:
             [_ANY, *leaderboards.uses()],
             key="use",
             bind="query-params",
-            width=220,
+            width=300,
             help="Keeps models whose licence allows this, also those with conditions. "
             "No legal advice.",
         )
@@ -226,18 +226,19 @@ def _models(count: int) -> str:
 
 
 _COLUMNS: dict[str, Any] = {
-    "#": st.column_config.NumberColumn(width=40),
-    "Model": st.column_config.TextColumn(width=230, pinned=True),
+    # Name, score and band fit a phone together.
+    "Model": st.column_config.TextColumn(width=165, pinned=True),
     "Score": st.column_config.ProgressColumn(
         format="%.1f",
         min_value=20,
         max_value=85,
-        width=130,
+        width=85,
         help="50 is the middle of this view's models, 10 is one standard deviation.",
     ),
     "Band": st.column_config.TextColumn(
-        help="Holds the score in nine cases of ten. Wide on few boards.", width=85
+        help="Holds the score in nine cases of ten. Wide on few boards.", width=70
     ),
+    "#": st.column_config.NumberColumn(width=40),
     "Rank": st.column_config.TextColumn(
         help="Among the models shown: between which ranks it lies, given all bands.", width=75
     ),
@@ -253,10 +254,10 @@ def _rows(found: Ranking) -> pd.DataFrame:
     table = found.table
     return pd.DataFrame(
         {
-            "#": table["position"],
             "Model": table["name"],
             "Score": table["score"].astype(float),
             "Band": [f"{row.low:.0f} – {row.high:.0f}" for row in table.itertuples()],
+            "#": table["position"],
             "Rank": [_rank(row.best_rank, row.worst_rank) for row in table.itertuples()],
             "Boards": table["boards"],
             "Licence says": table["verdict"],

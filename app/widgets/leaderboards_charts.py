@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -17,6 +18,9 @@ _COLORS = {_OPEN: PALETTE[0], _CLOSED: PALETTE[1], _UNKNOWN: OTHER_COLOR}
 _MOST_BARS = 20
 _NAME_CHARACTERS = 34
 _BAR_PX = 25
+# Labels closer than this, in points of score and as a share of the costs' decades, would collide.
+_LABEL_POINTS = 1.5
+_LABEL_SHARE = 0.45
 
 
 def bands(table: pd.DataFrame) -> go.Figure:
@@ -67,12 +71,40 @@ def trade_off(table: pd.DataFrame, cost: str, x_title: str, scale: float = 1.0) 
     front = ranking.pareto(known, cost)
     points = list(zip(front[cost] / scale, front["score"], strict=True))
     figure = trade_off_chart(curves, x_title=x_title, y_title="score", front=points, joined=False)
+    _label(figure, points, [_short(name) for name in front["name"]])
     for trace in figure.data:
         if trace.name in _COLORS:
             trace.marker.color = _COLORS[trace.name]
             trace.marker.size = 8
     figure.update_yaxes(rangemode="normal")
     return figure
+
+
+def _label(figure: go.Figure, points: Sequence[tuple[float, float]], names: Sequence[str]) -> None:
+    """Name the front's points, above and left of them, where no other point can be.
+
+    Where two names would lie on each other only the better point keeps its own; hovering names all.
+    """
+    costs = [math.log10(cost) for cost, _ in points]
+    apart = _LABEL_SHARE * (max(costs) - min(costs))
+    best_first = sorted(zip(costs, points, names, strict=True), reverse=True)
+    kept: list[tuple[float, tuple[float, float], str]] = []
+    for cost, point, name in best_first:
+        if all(at - cost > apart or over[1] - point[1] > _LABEL_POINTS for at, over, _ in kept):
+            kept.append((cost, point, name))
+    figure.add_scatter(
+        x=[point[0] for _, point, _ in kept],
+        y=[point[1] for _, point, _ in kept],
+        text=[f"{name} " for _, _, name in kept],
+        mode="text",
+        textposition="top left",
+        textfont={"size": 11},
+        cliponaxis=False,
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    # Room for the name of the cheapest.
+    figure.update_xaxes(range=[min(costs) - apart, None])
 
 
 def trend(table: pd.DataFrame) -> go.Figure:
@@ -98,10 +130,12 @@ def trend(table: pd.DataFrame) -> go.Figure:
 
 def radar(by_task: pd.DataFrame, names: Mapping[str, str]) -> go.Figure:
     """Scores of models by task; a task that lists a model on no board leaves a gap."""
-    axes = list(dict.fromkeys(by_task["title"]))
+    titles = list(dict.fromkeys(by_task["title"]))
+    # Broken into lines: on a phone longer ones leave the picture.
+    axes = [title.replace(" ", "<br>") for title in titles]
     figure = go.Figure()
     for number, (key, name) in enumerate(names.items()):
-        own = by_task[by_task["id"] == key].set_index("title")["score"].reindex(axes)
+        own = by_task[by_task["id"] == key].set_index("title")["score"].reindex(titles)
         figure.add_scatterpolar(
             r=[*own, *own.head(1)],
             theta=[*axes, *axes[:1]],
@@ -118,9 +152,9 @@ def radar(by_task: pd.DataFrame, names: Mapping[str, str]) -> go.Figure:
         polar={
             "bgcolor": "rgba(0,0,0,0)",
             "radialaxis": {"range": [low, high], "gridcolor": "#94a3b855", "nticks": 5},
-            "angularaxis": {"gridcolor": "#94a3b855"},
+            "angularaxis": {"gridcolor": "#94a3b855", "tickfont": {"size": 11}},
         },
-        margin={"l": 48, "r": 48, "t": 28, "b": 8},
+        margin={"l": 72, "r": 72, "t": 36, "b": 16},
     )
     return figure
 

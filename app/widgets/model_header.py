@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -15,9 +17,11 @@ from app.widgets.models_add import HUB, MACHINE, Prefilled, add_dialog
 from app.widgets.states import badge_markdown
 from app.widgets.wizard import begin
 from core import jobs
+from core.deployments import hosted
+from core.deployments import services as deployments
 from core.registry import annotations as notes
+from core.registry import catalogue, versions
 from core.registry import services as registry
-from core.registry import versions
 from core.registry.schemas import ModelView
 
 _RENAME = ":material/edit: Rename …"
@@ -39,10 +43,15 @@ def header(context: SessionContext, subject: Subject, use: str) -> DeltaGenerato
 def _purpose(subject: Subject) -> str:
     if subject.model is None:
         entry = subject.entry or {}
-        return f"{escape(entry['organisation'])} · an entry of the catalogue, {escape(subject.id)}"
+        moving = f" · {_MOVING}" if catalogue.is_moving(subject.id) else ""
+        maker = escape(entry["organisation"])
+        return f"{maker} · an entry of the catalogue, {escape(subject.id)}{moving}"
     if subject.model.kind == "hosted":
         return f"Runs at its provider · {escape(subject.model.source)}"
     return f"From {escape(subject.model.source)}"
+
+
+_MOVING = "a name that its maker moves from model to model; no source says which it means now"
 
 
 def _badges(subject: Subject, use: str) -> list[str]:
@@ -105,6 +114,8 @@ def _own_actions(context: SessionContext, subject: Subject, model: ModelView) ->
     if model.project_id is not None:
         _more(context, subject, model)
     if model.kind == "hosted":
+        if st.button("Serve …", type="primary", icon=":material/cloud_upload:", key="model-serve"):
+            _serve(context, model)
         return
     if model.project_id is not None and st.button(
         "Add a version …", icon=":material/add:", key="model-add-version"
@@ -159,6 +170,33 @@ def _rename(context: SessionContext, model: ModelView) -> None:
             st.rerun()
 
 
+@dialog("Serve the model", icon=":material/cloud_upload:")
+def _serve(context: SessionContext, model: ModelView) -> None:
+    st.caption("Callers of the project use it by this name; its provider's account pays.")
+    suggested = deployments.suggest_name(context.actor, context.project_id, model)
+    name = st.text_input("Name", suggested, max_chars=63, key=f"serve-{model.id}")
+    if st.button("Serve", type="primary", key="serve-go"):
+        with errors_shown():
+            hosted.serve(context.actor, model.id, name or "")
+            st.rerun()
+
+
+def _withdraw(context: SessionContext, model: ModelView) -> None:
+    """For each name that callers use it by: chat with it, or take it away."""
+    for view in hosted.list_hosted(context.actor, context.project_id):
+        if view.model_id != model.id:
+            continue
+        if view.task == "chat":
+            link_to("playground", f"Chat: {view.name}", icon="forum", query={"model": view.name})
+        if st.button(f"Withdraw {view.name} …", icon=":material/cloud_off:", key=view.id):
+            confirm_by_name(
+                view.name,
+                "Callers get an error from then on. The model stays in the project.",
+                partial(hosted.withdraw, context.actor, view.id),
+                verb="Withdraw",
+            )
+
+
 def other_ways(context: SessionContext, subject: Subject, at: DeltaGenerator) -> None:
     """Links to what else shows this model: What if, Compare, Playground, its other entry.
 
@@ -181,6 +219,8 @@ def other_ways(context: SessionContext, subject: Subject, at: DeltaGenerator) ->
             link_to(
                 "compare", "Compare", icon="compare_arrows", query={"models": subject.catalogue_id}
             )
+        if subject.model is not None and subject.model.kind == "hosted":
+            _withdraw(context, subject.model)
         for view in subject.users:
             link_to("playground", f"Chat: {view.name}", icon="forum", query={"model": view.name})
             link_to("deployment", view.name, icon="rocket_launch", query={"id": view.id})

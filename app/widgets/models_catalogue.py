@@ -91,7 +91,7 @@ def _search_row(context: SessionContext) -> tuple[str, str, str]:
             key="use",
             bind="query-params",
             help="What you want to do; verdicts are for this use. No legal advice.",
-            width=250,
+            width=300,
         )
         sort = st.selectbox(
             "Order",
@@ -191,7 +191,7 @@ def _kpis(found: Found, use: str) -> None:
     allowed = _left(counts, query.VERDICT, ("yes", "conditional"))
     kpi_row(
         [
-            Kpi("Models", formats.count(found.total), note=f"of {len(catalogue.models()):,}"),
+            Kpi("Models", formats.count(found.total), _MOVING_HELP, _in_all()),
             Kpi("Open weights", formats.count(_left(counts, "weights", ("yes",)))),
             Kpi(
                 "Licence allows it",
@@ -206,6 +206,18 @@ def _kpis(found: Found, use: str) -> None:
         ],
         key="catalogue",
     )
+
+
+_MOVING_HELP = (
+    "A moving name, such as gemini-flash-latest, is one that its maker brings from model to model. "
+    "No source says which one it means now, so it stands for itself and counts apart."
+)
+
+
+def _in_all() -> str:
+    ids = catalogue.models()["id"]
+    moving = int(ids.map(catalogue.is_moving).sum())
+    return f"of {len(ids) - moving:,} and {moving} moving names"
 
 
 def _left(counts: Mapping[str, Mapping[str, int]], name: str, values: tuple[str, ...]) -> int:
@@ -268,7 +280,10 @@ def _rows(
     return pd.DataFrame(
         {
             _STAR: ["★" if key in favourites else "☆" for key in models["id"]],
-            "Model": models["name"],
+            "Model": [
+                f"{row.name} (moving name)" if catalogue.is_moving(row.id) else row.name
+                for row in models[["id", "name"]].itertuples()
+            ],
             "Licence says": [VERDICT_MARKS[query.outcome(key, use)] for key in keys],
             "Maker": models["organisation"],
             "Parameters": models["parameters"],

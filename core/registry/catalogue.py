@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,15 @@ def recognised(name: str, organisation: str = "") -> str | None:
     if name.strip().lower() in tables().known_names:
         return id_of_name(name)
     return tables().by_meaning.get(meaning(name, organisation))
+
+
+def is_moving(model_id: str) -> bool:
+    """Whether it is a name that its maker moves from model to model, such as `…-latest`.
+
+    No source of the catalogue says what such a name means at the time, so it stands for itself:
+    its price is known, its weights are not. `gpt-4o-latest-2024-08-08` is a snapshot and is none.
+    """
+    return re.search(r"[/-]latest$", model_id) is not None
 
 
 def names_of(model_id: str) -> pd.DataFrame:
