@@ -10,6 +10,8 @@ import time
 import zlib
 from functools import lru_cache
 
+from sqlalchemy.orm import Session
+
 from core.kernel import database
 from core.kernel.errors import NotFound
 from core.simulation import crud, predictor, training
@@ -35,11 +37,16 @@ def in_use(tenant_id: str) -> str:
     if now_s < until_s:
         return training_id
     with database.reading() as session:
-        row = crud.used_training(session, tenant_id)
-    is_readable = row is not None and row.result is not None and is_current(row.result)
-    training_id = row.id if row is not None and is_readable else SHIPPED
+        training_id = chosen(session, tenant_id)
     _in_use[key] = (now_s + KEPT_S, training_id)
     return training_id
+
+
+def chosen(session: Session, tenant_id: str) -> str:
+    """The same as it is at this moment."""
+    row = crud.used_training(session, tenant_id)
+    is_readable = row is not None and row.result is not None and is_current(row.result)
+    return row.id if row is not None and is_readable else SHIPPED
 
 
 def is_current(result: dict[str, object]) -> bool:

@@ -195,7 +195,7 @@ def delete(actor: Actor, training_id: str) -> None:
     actor.require(_PERMISSION)
     with database.transaction() as tx:
         row = _known(actor, crud.training(tx, training_id), training_id)
-        if row.used_at is not None:
+        if row.id == trained_models.chosen(tx, actor.tenant_id):
             raise Conflict(f"{row.name} is in use.", remedy="Go back to the shipped model first.")
         if _is_at_work(actor, row):
             raise Conflict(f"{row.name} is at work.", remedy="Cancel its job first.")
