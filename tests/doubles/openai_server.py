@@ -17,7 +17,10 @@ from typing import Any
 import httptools
 import msgspec
 
+from tests.doubles import chat_scripts
+
 _CREATED = 1_760_000_000
+_COUNTERS = {"/v1/chat/completions/input_tokens": "input_tokens", "/tokenize": "count"}
 
 
 class Knobs(msgspec.Struct, kw_only=True):
@@ -25,6 +28,8 @@ class Knobs(msgspec.Struct, kw_only=True):
 
     `statuses` are answered in turn before anything else (200 means a good answer); `fail` is
     "before_first_byte" (read the request, then close), "garbage" (no HTTP), or "" for none.
+    `script` is what to say instead of tokens: arguments of `tests.doubles.chat_scripts`. It counts
+    7 tokens for every prompt, at the path `counter`, and knows no other path that counts.
     """
 
     tokens: int = 4
@@ -49,6 +54,8 @@ class Knobs(msgspec.Struct, kw_only=True):
     vectors: int = 1
     dimensions: int = 4
     close: bool = False
+    script: dict[str, Any] | None = None
+    counter: str = ""
 
 
 class _Body(msgspec.Struct):
@@ -241,14 +248,34 @@ class _Connection(asyncio.Protocol):
                 retry_after_s=knobs.retry_after_s,
             )
             return
+        if path in _COUNTERS:
+            self._count(path, knobs)
+            return
         if knobs.first_delay_s:
             await asyncio.sleep(knobs.first_delay_s)
-        if path == "/v1/embeddings":
+        if knobs.script is not None:
+            self._scripted(request, knobs.script)
+        elif path == "/v1/embeddings":
             self._embeddings(request, knobs)
         elif request.stream:
             await self._stream(request, knobs, chat=path == "/v1/chat/completions")
         else:
             await self._whole(request, knobs, chat=path == "/v1/chat/completions")
+
+    def _count(self, path: str, knobs: Knobs) -> None:
+        if path == knobs.counter:
+            self._json(200, {_COUNTERS[path]: 7})
+        else:
+            self._error(404, {"message": "File Not Found", "type": "not_found_error", "code": 404})
+
+    def _scripted(self, request: _Body, script: dict[str, Any]) -> None:
+        if not request.stream:
+            self._json(200, msgspec.json.decode(chat_scripts.whole(**script)))
+            return
+        self.write(_head(200, "text/event-stream", b"Transfer-Encoding: chunked\r\n"))
+        for event in chat_scripts.chunks(**script).split(b"\n\n")[:-1]:
+            self._chunk(event + b"\n\n")
+        self._chunk(b"")
 
     def _usage(self, knobs: Knobs) -> dict[str, Any]:
         return {
