@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+from playwright.sync_api import Browser, Locator, Page, Playwright, expect
 from playwright.sync_api import Error as PlaywrightError
-from playwright.sync_api import Locator, Page, expect
 
 from app.guard import SESSION_COOKIE
 from core.accounts import services as accounts
@@ -30,6 +30,16 @@ START_TIMEOUT_S = 180.0
 # Pages wait for a machine that other tests keep busy as well.
 PAGE_TIMEOUT_MS = 90_000
 _LOST_CLICK_MS = 8_000
+_DEBIAN_CHROMIUM = Path("/usr/bin/chromium")
+_BROWSER_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def free_port() -> int:
@@ -55,6 +65,12 @@ def answers(url: str) -> bool:
         return httpx.get(url, timeout=2).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def launch(playwright: Playwright) -> Browser:
+    """Debian's chromium where there is one, else playwright's own; its error where neither is."""
+    debian = str(_DEBIAN_CHROMIUM) if _DEBIAN_CHROMIUM.exists() else None
+    return playwright.chromium.launch(executable_path=debian, args=_BROWSER_ARGUMENTS)
 
 
 @dataclass

@@ -26,18 +26,7 @@ from core.kernel import database, ids, keys
 from core.kernel.settings import settings
 from core.projects import services as projects
 from core.registry import services as registry
-from tests.browsing import PAGE_TIMEOUT_MS, Bud, wait_for
-
-_DEBIAN_CHROMIUM = Path("/usr/bin/chromium")
-_BROWSER_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from tests.browsing import PAGE_TIMEOUT_MS, Bud, launch, wait_for
 
 
 @pytest.fixture(scope="session")
@@ -98,11 +87,10 @@ def shared_window(browser: Browser) -> BrowserContext:
 
 
 def _launch(playwright: Playwright) -> Browser:
-    debian = str(_DEBIAN_CHROMIUM) if _DEBIAN_CHROMIUM.exists() else None
     try:
-        return playwright.chromium.launch(executable_path=debian, args=_BROWSER_ARGUMENTS)
+        return launch(playwright)
     except PlaywrightError as error:
-        if debian is None and "Executable doesn't exist" in str(error):
+        if "Executable doesn't exist" in str(error):
             pytest.skip("no browser")
         raise
 
