@@ -55,7 +55,7 @@ def event(name: str, payload: Any) -> bytes:
 
 # https://platform.openai.com/docs/api-reference/chat/object and /chat/streaming
 _CALL = {"name": TOOL, "arguments": json.dumps(ARGUMENTS)}
-_OPENAI_USAGE = {
+_OPENAI_USAGE: dict[str, Any] = {
     "prompt_tokens": 25,
     "completion_tokens": 12,
     "total_tokens": 37,
@@ -69,10 +69,10 @@ _MESSAGE = {
 _OPENAI_FRAME = {"id": "chatcmpl-1", "created": 1_760_000_000, "model": "gpt-4o-mini-2024-07-18"}
 
 
-def _openai_whole(**usage: Any) -> bytes:
+def _openai_whole(usage: dict[str, Any] = _OPENAI_USAGE) -> bytes:
     choice = {"index": 0, "message": _MESSAGE, "finish_reason": "tool_calls", "logprobs": None}
     document = {**_OPENAI_FRAME, "object": "chat.completion", "choices": [choice]}
-    return json.dumps({**document, "usage": usage or _OPENAI_USAGE}).encode()
+    return json.dumps({**document, "usage": usage}).encode()
 
 
 def _chunk(finish: str | None = None, **delta: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _chunk(finish: str | None = None, **delta: Any) -> dict[str, Any]:
     return {**_OPENAI_FRAME, "object": "chat.completion.chunk", "choices": [choice]}
 
 
-def _openai_stream(first: tuple[Any, ...] = (), **usage: Any) -> bytes:
+def _openai_stream(usage: dict[str, Any] = _OPENAI_USAGE, first: tuple[Any, ...] = ()) -> bytes:
     start = {"index": 0, "id": "call_1", "type": "function"}
     last = {**_OPENAI_FRAME, "object": "chat.completion.chunk", "choices": []}
     return sse(
@@ -92,7 +92,7 @@ def _openai_stream(first: tuple[Any, ...] = (), **usage: Any) -> bytes:
         _chunk(tool_calls=[{"index": 0, "function": {"arguments": '{"city": '}}]),
         _chunk(tool_calls=[{"index": 0, "function": {"arguments": '"Paris"}'}}]),
         _chunk("tool_calls"),
-        {**last, "usage": usage or _OPENAI_USAGE},
+        {**last, "usage": usage},
         done=True,
     )
 
@@ -108,7 +108,7 @@ _AZURE_FIRST = {
 }
 
 # https://docs.x.ai/docs/key-information/consumption-and-rate-limits: reasoning is counted apart
-_XAI_USAGE = {
+_XAI_USAGE: dict[str, Any] = {
     "prompt_tokens": 25,
     "completion_tokens": 4,
     "total_tokens": 37,
@@ -117,7 +117,7 @@ _XAI_USAGE = {
 }
 
 # https://api-docs.deepseek.com/api/create-chat-completion
-_DEEPSEEK_USAGE = {
+_DEEPSEEK_USAGE: dict[str, Any] = {
     "prompt_tokens": 25,
     "completion_tokens": 12,
     "total_tokens": 37,
@@ -295,9 +295,9 @@ class Sample:
 
 SAMPLES: dict[str, Sample] = {
     "openai": Sample(_openai_whole(), _openai_stream()),
-    "azure_openai": Sample(_openai_whole(), _openai_stream((_AZURE_FIRST,))),
-    "xai": Sample(_openai_whole(**_XAI_USAGE), _openai_stream(**_XAI_USAGE)),
-    "deepseek": Sample(_openai_whole(**_DEEPSEEK_USAGE), _openai_stream(**_DEEPSEEK_USAGE)),
+    "azure_openai": Sample(_openai_whole(), _openai_stream(first=(_AZURE_FIRST,))),
+    "xai": Sample(_openai_whole(_XAI_USAGE), _openai_stream(_XAI_USAGE)),
+    "deepseek": Sample(_openai_whole(_DEEPSEEK_USAGE), _openai_stream(_DEEPSEEK_USAGE)),
     "anthropic": Sample(json.dumps(_ANTHROPIC_MESSAGE).encode(), _ANTHROPIC_STREAM, True),
     "bedrock": Sample(
         json.dumps(_BEDROCK_WHOLE).encode(),
