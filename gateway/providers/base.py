@@ -18,7 +18,7 @@ PERMANENT = frozenset({"insufficient_quota", "provider_credentials", "provider_m
 _CHAT = "/v1/chat/completions"
 # What providers say of a prompt that does not fit; most have no code for it.
 _TOO_LONG = re.compile(
-    r"context[ _]length|context window|prompt is too long|input is too long|too large for model"
+    r"context[ _]length|context size|context window|(prompt|input) is too long|too large for model"
     r"|input token count|exceeds the maximum number of tokens|inputs? tokens? \+",
     re.IGNORECASE,
 )
@@ -122,6 +122,8 @@ def translated(
     fault, and without the provider's text where that may quote a credential.
     """
     message, code = refusal.message, refusal.code
+    if code is not None and code.isdigit():
+        code = None  # the status once more, as vLLM and llama.cpp give it
     if status == 402 or _NO_CREDIT.search(f"{code} {message}"):
         return GatewayError(
             "upstream_error", f"The account at the provider of {model!r} has no credit left.",

@@ -407,6 +407,14 @@ def _openai_error(message: str = "no", **fields: Any) -> bytes:
             b'{"object":"error","message":"This model\'s maximum context length is 9","code":400}',
             TOO_LONG,
         ),
+        # As llama.cpp's server answered, run live.
+        (
+            "llama_cpp",
+            400,
+            _openai_error("request (9 tokens) exceeds the available context size", code=400),
+            TOO_LONG,
+        ),
+        ("vllm", 400, _openai_error(code=400), (400, None)),
         ("tgi", 503, b'{"error":"Model is overloaded","error_type":"overloaded"}', OVERLOADED),
         # https://platform.claude.com/docs/en/api/errors
         ("anthropic", 429, _anthropic_error("rate_limit_error"), (429, "rate_limit_exceeded")),
