@@ -95,6 +95,8 @@ def _drift(sizes_mb: list[float]) -> dict[str, float]:
 
 
 def _text(figures: dict[str, Any]) -> str:
+    if len(figures["steps"]) == 1:
+        return "one reading says nothing about drift: send more requests"
     furthest = figures["furthest_percent"]
     verdict = "flat" if abs(furthest) <= _MAX_DRIFT_PERCENT else "not flat"
     return (
