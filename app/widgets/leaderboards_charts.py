@@ -86,7 +86,7 @@ def _label(figure: go.Figure, points: Sequence[tuple[float, float]], names: Sequ
     Where two names would lie on each other only the better point keeps its own; hovering names all.
     """
     costs = [math.log10(cost) for cost, _ in points]
-    apart = _LABEL_SHARE * (max(costs) - min(costs))
+    apart = _LABEL_SHARE * (max(costs) - min(costs) or 1)
     best_first = sorted(zip(costs, points, names, strict=True), reverse=True)
     kept: list[tuple[float, tuple[float, float], str]] = []
     for cost, point, name in best_first:
