@@ -16,6 +16,7 @@ import httpx
 from playwright.sync_api import Browser, Locator, Page, Playwright, expect
 from playwright.sync_api import Error as PlaywrightError
 
+from app import testing
 from app.guard import SESSION_COOKIE
 from core.accounts import services as accounts
 from core.accounts.models import User
@@ -30,7 +31,6 @@ START_TIMEOUT_S = 180.0
 # Pages wait for a machine that other tests keep busy as well.
 PAGE_TIMEOUT_MS = 90_000
 _LOST_CLICK_MS = 8_000
-_DEBIAN_CHROMIUM = Path("/usr/bin/chromium")
 _BROWSER_ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -68,9 +68,9 @@ def answers(url: str) -> bool:
 
 
 def launch(playwright: Playwright) -> Browser:
-    """Debian's chromium where there is one, else playwright's own; its error where neither is."""
-    debian = str(_DEBIAN_CHROMIUM) if _DEBIAN_CHROMIUM.exists() else None
-    return playwright.chromium.launch(executable_path=debian, args=_BROWSER_ARGUMENTS)
+    """A browser that is installed, else playwright's own; its error where neither is."""
+    installed = testing.installed_browser() or None
+    return playwright.chromium.launch(executable_path=installed, args=_BROWSER_ARGUMENTS)
 
 
 @dataclass

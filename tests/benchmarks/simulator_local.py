@@ -77,7 +77,7 @@ def compare(actor: Actor) -> list[dict[str, Any]]:
     model = registry.add_starter(actor)
     hardware.measure_this_machine(actor)
     asked = [(Setup(slots=1, threads=1, replicas=1), load) for load in LOADS]
-    predicted = [each.tpot_ms.mean for each in predictions.predict(actor, model.id, asked)]
+    predicted = [each.tpot_ms.mean for each in predictions.predict(actor, model, asked)]
     with _serving(str(model.path)) as url:
         measured = [_least_median_tpot_ms(url, load) for load in LOADS]
     return [

@@ -31,10 +31,10 @@ class Hub:
         busy: How many requests for lists are refused with 429 first.
     """
 
+    files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     listed: dict[str, dict[str, object]] = field(default_factory=dict)
     moved: dict[str, str] = field(default_factory=dict)
     busy: int = 0
-    files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     licence: str = "apache-2.0"
     gated: set[str] = field(default_factory=set)
     break_after_bytes: int | None = None

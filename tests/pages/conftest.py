@@ -69,7 +69,7 @@ def _forget() -> None:
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Debian's chromium where there is one, else playwright's own.
+    """See `tests.browsing.launch`.
 
     Not the session's: playwright's event loop would get in the way of the asynchronous tests of
     other folders.
@@ -136,6 +136,7 @@ def _empty(window: BrowserContext) -> None:
             page.evaluate("localStorage.clear()")
         page.close()
     window.clear_cookies()
+    window.set_offline(False)
 
 
 @pytest.fixture

@@ -95,6 +95,7 @@ def test_a_project_is_made_chosen_and_gets_a_member(bud: Bud, admin_page: Page) 
     page.get_by_role("option", name="Research").click()
     expect(page).to_have_url(re.compile("project=Research"))
     expect(page.get_by_role("heading", name="Who works in Research")).to_be_visible()
+    settle(page)
     page.get_by_role("radiogroup", name=f"Role of {user.email}").get_by_text("member").click()
     research = projects.get_project(bud.actor, "Research")
 
