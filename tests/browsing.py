@@ -30,7 +30,8 @@ PASSWORD = "correct-horse-battery"
 START_TIMEOUT_S = 180.0
 # Pages wait for a machine that other tests keep busy as well.
 PAGE_TIMEOUT_MS = 90_000
-_LOST_CLICK_MS = 8_000
+# How long to wait for what a click leads to before it is taken as lost, attempt by attempt.
+_LOST_CLICKS_MS = (1_000, 2_000, 4_000, 8_000, 16_000)
 _BROWSER_ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -205,13 +206,13 @@ def select_row(page: Page, row: int, shown: Locator, *, column_px: int = 60) -> 
     """
     rows = page.get_by_test_id("stDataFrame").first.locator(".dvn-scroller")
     # A click while the table is drawn anew is lost; what was chosen may come late.
-    for _attempt in range(5):
+    for wait_ms in _LOST_CLICKS_MS:
         expect(rows.or_(shown).first).to_be_visible(timeout=PAGE_TIMEOUT_MS)
         if shown.is_visible():
             return
         try:
-            rows.click(position={"x": column_px, "y": 35 * row + 52}, timeout=_LOST_CLICK_MS)
-            shown.wait_for(timeout=_LOST_CLICK_MS)
+            rows.click(position={"x": column_px, "y": 35 * row + 52}, timeout=wait_ms)
+            shown.wait_for(timeout=wait_ms)
         except PlaywrightError:
             continue
         return
@@ -222,10 +223,10 @@ def choose(page: Page, label: str, option: str) -> None:
     """Choose an option of a list box."""
     wanted = page.get_by_role("option", name=option)
     # A list that opens while the card around it still unfolds closes at once.
-    for _attempt in range(5):
+    for wait_ms in _LOST_CLICKS_MS:
         page.get_by_role("combobox", name=label).click()
         try:
-            wanted.wait_for(timeout=_LOST_CLICK_MS)
+            wanted.wait_for(timeout=wait_ms)
         except PlaywrightError:
             continue
         wanted.click()
