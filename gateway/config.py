@@ -18,8 +18,9 @@ class Timeouts:
     `first_byte_s` is for each attempt, up to the first token of a stream or the end of a short
     answer; `total_s` for a request with all its attempts. `replica_wait_s` is how long a request
     waits for a replica that is being restarted: nothing was sent yet, so nothing is lost by it.
-    `caller_s` is for a caller that neither reads its answer nor sends its body. `drain_s` is what
-    streams get after SIGTERM.
+    `head_s` is for a request's head, from its first byte; `caller_s` for a caller that neither
+    reads its answer nor sends its body; `idle_s` for a connection between two requests. `drain_s`
+    is what streams get after SIGTERM.
     """
 
     connect_s: float = 3.0
@@ -27,7 +28,9 @@ class Timeouts:
     between_tokens_s: float = 120.0
     total_s: float = math.inf
     replica_wait_s: float = 10.0
+    head_s: float = 20.0
     caller_s: float = 60.0
+    idle_s: float = 75.0
     drain_s: float = 5.0
 
     def for_route(self, own: PhaseTimeouts) -> Timeouts:

@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from aiohttp import web
-
 from core.contracts.request_fact import RequestFact
 from core.kernel import clock
 from gateway.dialects import Translation
 from gateway.errors import GatewayError
+from gateway.http_request import BodyTooLarge, Request, Response
 from gateway.limits.limiter import Reservation
 from gateway.proxy import Answer
 from gateway.stats import Stats
@@ -32,16 +31,14 @@ _MAX_TRANSLATED_BYTES = 32 * 1024 * 1024
 class Exchange:
     """One request in flight.
 
-    `caller_since_s` is since when it waits for its caller, to send the body or to read the
-    answer; 0 while it does not. `translation` is there when the caller speaks another dialect
-    than OpenAI's chat; `keep` is then awaited before the last bytes go out, for what must outlive
-    the answer.
+    `translation` is there when the caller speaks another dialect than OpenAI's chat; `keep` is
+    then awaited before the last bytes go out, for what must outlive the answer.
     """
 
     __slots__ = (
         "_task",
         "answer",
-        "caller_since_s",
+        "caller",
         "fact",
         "held",
         "keep",
@@ -51,15 +48,15 @@ class Exchange:
         "translation",
     )
 
-    def __init__(self, request: web.BaseRequest, fact: RequestFact, started_s: float) -> None:
+    def __init__(self, request: Request, fact: RequestFact, started_s: float) -> None:
         self.request = request
+        self.caller = request.caller
         self.fact = fact
         self.started_s = started_s
         self.answer: Answer | None = None
         self.translation: Translation | None = None
         self.keep: Callable[[], Awaitable[None]] | None = None
         self.held: Reservation | None = None
-        self.caller_since_s = 0.0
         self.stopping = False
         self._task = asyncio.current_task()
 
@@ -71,65 +68,51 @@ class Exchange:
         elif self._task is not None:
             self._task.cancel()
 
-    def drop_stalled_caller(self, caller_s: float) -> None:
-        """Close the connection when its caller has not moved for `caller_s` seconds."""
-        since_s = self.caller_since_s
-        transport = self.request.transport
-        if since_s and clock.monotonic_s() - since_s > caller_s and transport is not None:
-            self.fact.error_message = f"The caller did not read or send for {caller_s:.0f} s."
-            transport.abort()
-
     async def read_body(self, max_bytes: int) -> bytes:
         """The request's body.
 
         Raises:
             GatewayError: It is over the limit; what is over it is never kept.
+            BadRequest: What came is no body.
         """
         request = self.request
-        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise GatewayError(
                 "invalid_request",
                 "A compressed request body is not understood. Send it without Content-Encoding.",
                 status=415,
             )
-        if (request.content_length or 0) > max_bytes:
-            raise _too_large(max_bytes)
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        pieces: list[bytes] = []
-        size_bytes = 0
-        content = request.content
-        self.caller_since_s = clock.monotonic_s()
-        while not content.at_eof():
-            piece = await content.readany()
-            size_bytes += len(piece)
-            if size_bytes > max_bytes:
-                raise _too_large(max_bytes)
-            pieces.append(piece)
-            self.caller_since_s = clock.monotonic_s()
-        self.caller_since_s = 0.0
-        self.fact.request_bytes = size_bytes
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        try:
+            body = await request.read_body(max_bytes)
+        except BodyTooLarge:
+            raise GatewayError(
+                "too_large",
+                f"The request body is over the limit of {max_bytes / 1_000_000:g} MB. "
+                "Send less, or raise BUD_MAX_BODY_MB.",
+            ) from None
+        self.fact.request_bytes = len(body)
+        return body
 
-    async def send(self, answer: Answer, headers: dict[str, str]) -> web.StreamResponse:
-        """Forward all of an answer. Raises GatewayError: it cannot be translated."""
+    async def send(self, answer: Answer, headers: dict[str, str]) -> Response | None:
+        """Forward all of an answer; gives it back when it is whole and still to be sent.
+
+        Raises GatewayError: it cannot be translated.
+        """
         if self.translation is not None:
             return await self._send_translated(answer, self.translation, headers)
         if answer.is_whole:
             self.fact.response_bytes = len(answer.first)
             headers["Content-Type"] = answer.content_type
-            return web.Response(body=answer.first, headers=headers)
-        response = web.StreamResponse(headers=headers)
+            return Response(answer.first, headers=headers)
         if answer.events is None:
-            response.headers["Content-Type"] = answer.content_type
-            response.content_length = answer.content_bytes
+            headers["Content-Type"] = answer.content_type
+            self.caller.start(headers, answer.content_bytes)
         else:
-            response.headers.update(_STREAM_HEADERS)
-            self.fact.ttft_ms = (clock.monotonic_s() - self.started_s) * 1000
-        await response.prepare(self.request)
+            self.fact.ttft_ms = self.elapsed_ms()
+            self.caller.start(headers | _STREAM_HEADERS)
         self.fact.status = 200
         try:
-            await self._forward(answer, response)
+            await self._forward(answer)
         except (Broken, TimedOut, Stopped) as error:
             broken = self._broken(error)
             self.fact.error_class, self.fact.error_message = broken.error_class, broken.message
@@ -137,38 +120,36 @@ class Exchange:
                 answer.broke()
             if answer.events is None:
                 # No error can be told inside a body of another form: it ends short instead.
-                if self.request.transport is not None:
-                    self.request.transport.abort()
-                return response
-            await response.write(broken.event())
-        await response.write_eof()
-        return response
+                self.caller.abort()
+                return None
+            await self._write(broken.event())
+        self.caller.end()
+        return None
 
-    async def _forward(self, answer: Answer, response: web.StreamResponse) -> None:
-        fact, write, following = self.fact, response.write, answer.next
+    async def _forward(self, answer: Answer) -> None:
+        fact, caller, following = self.fact, self.caller, answer.next
         piece = answer.first
         while piece:
             fact.response_bytes += len(piece)
-            self.caller_since_s = clock.monotonic_s()
-            await write(piece)
-            self.caller_since_s = 0.0
+            caller.write(piece)
+            if caller.is_full:
+                await caller.drain()
             piece = await following()
 
     async def _send_translated(
         self, answer: Answer, translation: Translation, headers: dict[str, str]
-    ) -> web.StreamResponse:
+    ) -> Response | None:
         headers["request-id"] = self.fact.request_id
         if answer.events is None:
             body = translation.answer(await self._collected(answer))
             await self._kept()
             self.fact.response_bytes = len(body)
-            return web.Response(body=body, headers=headers | _JSON_HEADERS)
-        response = web.StreamResponse(headers=headers | _STREAM_HEADERS)
+            return Response(body, headers=headers | _JSON_HEADERS)
         self.fact.ttft_ms = self.elapsed_ms()
-        await response.prepare(self.request)
+        self.caller.start(headers | _STREAM_HEADERS)
         self.fact.status = 200
         try:
-            await self._translate(answer, translation, response)
+            await self._translate(answer, translation)
         except (Broken, TimedOut, Stopped, GatewayError) as error:
             broken = error if isinstance(error, GatewayError) else self._broken(error)
             self.fact.error_class, self.fact.error_message = broken.error_class, broken.message
@@ -176,9 +157,9 @@ class Exchange:
                 answer.broke()
             last = translation.broken(broken)
             await self._kept()
-            await self._write(response, last)
-        await response.write_eof()
-        return response
+            await self._write(last)
+        self.caller.end()
+        return None
 
     async def _collected(self, answer: Answer) -> bytes:
         """All of an answer that is no stream. Raises GatewayError: it broke off."""
@@ -199,9 +180,7 @@ class Exchange:
             raise self._broken(error) from error
         return b"".join(pieces)
 
-    async def _translate(
-        self, answer: Answer, translation: Translation, response: web.StreamResponse
-    ) -> None:
+    async def _translate(self, answer: Answer, translation: Translation) -> None:
         assert answer.events is not None
         piece = answer.first
         while piece:
@@ -209,19 +188,18 @@ class Exchange:
             if answer.events.done:
                 break
             if out:
-                await self._write(response, out)
+                await self._write(out)
             piece = await answer.next()
         # Not held back until the replica closes its stream.
         out = (out if piece else b"") + translation.end()
         await self._kept()
-        await self._write(response, out)
+        await self._write(out)
         await _run_out(answer)
 
-    async def _write(self, response: web.StreamResponse, out: bytes) -> None:
+    async def _write(self, out: bytes) -> None:
         self.fact.response_bytes += len(out)
-        self.caller_since_s = clock.monotonic_s()
-        await response.write(out)
-        self.caller_since_s = 0.0
+        self.caller.write(out)
+        await self.caller.drain()
 
     async def _kept(self) -> None:
         if self.keep is not None:
@@ -265,11 +243,3 @@ async def _run_out(answer: Answer) -> None:
         async with asyncio.timeout(_RUN_OUT_S):
             while await answer.next():
                 continue
-
-
-def _too_large(max_bytes: int) -> GatewayError:
-    return GatewayError(
-        "too_large",
-        f"The request body is over the limit of {max_bytes / 1_000_000:g} MB. "
-        "Send less, or raise BUD_MAX_BODY_MB.",
-    )

@@ -1,8 +1,4 @@
-"""The routes of the gateway, and the life of one worker.
-
-aiohttp's low-level server is used: its application layer would add more than half to the cost of
-a request, and the few routes need none of it.
-"""
+"""The routes of the gateway, and the life of one worker."""
 
 from __future__ import annotations
 
@@ -13,13 +9,11 @@ from contextlib import suppress
 from functools import partial
 
 import msgspec
-from aiohttp import web
 
 from core.contracts import route_table
 from core.contracts.request_fact import RequestFact
 from core.contracts.route_table import ApiKey, Route
 from core.kernel import clock, ids
-from gateway import log as logs
 from gateway import responses, status, tokens
 from gateway.body import Parsed, parse
 from gateway.config import GatewayConfig
@@ -28,6 +22,8 @@ from gateway.dialects.anthropic_messages import Messages, to_count
 from gateway.dialects.responses import Responses
 from gateway.errors import CLASSES, GatewayError
 from gateway.facts import FactWriter
+from gateway.front import Front
+from gateway.http_request import BadRequest, Request, Response
 from gateway.limits.gate import LimitGate
 from gateway.proxy import Proxy
 from gateway.relay import Exchange
@@ -40,8 +36,6 @@ log = logging.getLogger(__name__)
 
 _TICK_S = 0.1
 _SWEEP_TICKS = 10
-_IDLE_CALLER_S = 75.0
-_LINGER_S = 10.0
 _BACKLOG = 1024
 _CLIENT_CLOSED = 499
 _MAX_MESSAGE = 500
@@ -65,7 +59,8 @@ _MODELS = "/v1/models"
 # Endpoints that ask no model anything: only what went wrong is worth a fact.
 _READ = frozenset({"models", "responses.kept"})
 
-_Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
+# Gives back what is still to be sent.
+_Handler = Callable[[Exchange], Awaitable[Response | None]]
 
 
 class Gateway:
@@ -87,8 +82,8 @@ class Gateway:
         self._started_s = clock.monotonic_s()
         self._exchanges: set[Exchange] = set()
         self._stopping = False
-        self._runner: web.ServerRunner | None = None
-        self._site: web.TCPSite | None = None
+        self._front = Front(self._answer, config.max_body_bytes, config.timeouts)
+        self._server: asyncio.Server | None = None
         self._ticker: asyncio.Task[None] | None = None
 
     # -- life
@@ -97,36 +92,27 @@ class Gateway:
         """Read the table, begin to write facts, then listen. Raises OSError: port taken."""
         await self._refresh()
         self.facts.start()
-        server = web.Server(
-            self._answer,
-            handler_cancellation=True,
-            access_log=None,
-            logger=logs.of_server(),
-            auto_decompress=False,
-            keepalive_timeout=_IDLE_CALLER_S,
-            lingering_time=_LINGER_S,
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            self._front.new_caller, self.config.host, self.config.port, backlog=_BACKLOG
         )
-        self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
-        await self._runner.setup()
-        self._site = web.TCPSite(self._runner, self.config.host, self.config.port, backlog=_BACKLOG)
-        await self._site.start()
-        self.port = self._runner.addresses[0][1]
+        self.port = self._server.sockets[0].getsockname()[1]
         self._ticker = asyncio.create_task(self._tick())
         log.info("listening on %s port %d", self.config.host, self.port)
 
     async def stop(self) -> None:
         """Stop accepting, let requests finish for a while, end the rest, write the facts."""
-        assert self._site is not None
-        assert self._runner is not None
+        assert self._server is not None
         self._stopping = True
-        await self._site.stop()
+        self._server.close()
+        self._front.stop(close_idle=True)
         await self._emptied(self.config.timeouts.drain_s)
         if self._exchanges:
             log.warning("%d requests are ended by the stop", len(self._exchanges))
         for exchange in list(self._exchanges):
             exchange.stop()
         await self._emptied(1.0)
-        await self._runner.cleanup()
+        self._front.abort()
         if self._ticker is not None:
             self._ticker.cancel()
             with suppress(asyncio.CancelledError):
@@ -138,7 +124,7 @@ class Gateway:
 
     async def _emptied(self, within_s: float) -> None:
         deadline_s = clock.monotonic_s() + within_s
-        while self._exchanges and clock.monotonic_s() < deadline_s:
+        while (self._exchanges or self._front.is_busy) and clock.monotonic_s() < deadline_s:
             await asyncio.sleep(0.02)
 
     async def _tick(self) -> None:
@@ -151,8 +137,7 @@ class Gateway:
             ticks += 1
             if ticks % _SWEEP_TICKS == 0:
                 self.limits.sweep()
-                for exchange in list(self._exchanges):
-                    exchange.drop_stalled_caller(self.config.timeouts.caller_s)
+                self._front.sweep()
 
     async def _refresh(self) -> None:
         await self.table.refresh()
@@ -160,7 +145,7 @@ class Gateway:
 
     # -- one request
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _answer(self, request: Request) -> Response | None:
         """Errors in OpenAI's shape, one fact a request, whatever happens."""
         path = request.path
         if path == "/health":
@@ -187,12 +172,13 @@ class Gateway:
         )
         return await self._worked_on(Exchange(request, fact, clock.monotonic_s()), handler)
 
-    async def _worked_on(self, exchange: Exchange, handler: _Handler) -> web.StreamResponse:
+    async def _worked_on(self, exchange: Exchange, handler: _Handler) -> Response | None:
         fact = exchange.fact
         self._exchanges.add(exchange)
         try:
             response = await handler(exchange)
-            fact.status = response.status
+            if response is not None:
+                fact.status = response.status
             return response
         except GatewayError as error:
             return self._refused(exchange, error)
@@ -203,13 +189,14 @@ class Gateway:
                     exchange,
                     GatewayError("gateway_stopped", "The gateway is stopping. Send it again."),
                 )
-            _caller_left(fact)
+            _caller_left(exchange)
             raise
-        except web.RequestPayloadError as error:
-            message = f"The request body cannot be read: {error}."
-            return self._refused(exchange, GatewayError("invalid_request", message))
+        except BadRequest as error:
+            return self._refused(
+                exchange, GatewayError("invalid_request", str(error), status=error.status)
+            )
         except ConnectionError:
-            _caller_left(fact)
+            _caller_left(exchange)
             raise ConnectionResetError("the caller is gone") from None
         except Exception:  # the caller gets an answer, and the log the traceback
             log.exception("request %s failed", fact.request_id)
@@ -236,7 +223,7 @@ class Gateway:
             return "models", self._show_model
         return "unknown", self._unknown
 
-    async def _infer(self, exchange: Exchange) -> web.StreamResponse:
+    async def _infer(self, exchange: Exchange) -> Response | None:
         fact, path = exchange.fact, exchange.request.path
         key = self._authenticate(exchange)
         _, capability, can_stream = ENDPOINTS[path]
@@ -269,7 +256,7 @@ class Gateway:
         path: str,
         body: Parsed,
         session: str,
-    ) -> web.StreamResponse:
+    ) -> Response | None:
         """To a replica and back."""
         fact = exchange.fact
         answer = await self._proxy.begin(find, path, body, fact, session)
@@ -330,12 +317,9 @@ class Gateway:
         return key
 
     def _headers(self, fact: RequestFact) -> dict[str, str]:
-        headers = {"X-Request-Id": fact.request_id}
-        if self._stopping:
-            headers["Connection"] = "close"
-        return headers
+        return {"X-Request-Id": fact.request_id}
 
-    def _refused(self, exchange: Exchange, error: GatewayError) -> web.Response:
+    def _refused(self, exchange: Exchange, error: GatewayError) -> Response:
         fact, request = exchange.fact, exchange.request
         fact.status, fact.error_class = error.status, error.error_class
         fact.error_message = error.message[:_MAX_MESSAGE]
@@ -352,11 +336,7 @@ class Gateway:
             fact.status = anthropic_answers.status_of(error)
             body = anthropic_answers.error_body(error, fact.request_id)
             headers["request-id"] = fact.request_id
-        response = web.Response(body=body, status=fact.status, headers=headers)
-        if not request.content.at_eof() and request.can_read_body:
-            # What is left of the body is thrown away: the connection cannot be used again.
-            response.force_close()
-        return response
+        return Response(body, fact.status, headers)
 
     def _finish(self, fact: RequestFact) -> None:
         # A model name nobody has is not made a label: callers could fill the memory with them.
@@ -381,7 +361,7 @@ class Gateway:
 
     async def _in_background(
         self, exchange: Exchange, key: ApiKey, carry: _Handler
-    ) -> web.StreamResponse:
+    ) -> Response | None:
         """Answer at once; the work has a fact of its own, and goes on when the caller is gone."""
         translation = exchange.translation
         assert isinstance(translation, Responses)
@@ -402,7 +382,7 @@ class Gateway:
         begun = await self._responses.start(translation, key.project_id, work)
         return self._json(begun, asked)
 
-    async def _kept_response(self, exchange: Exchange) -> web.StreamResponse:
+    async def _kept_response(self, exchange: Exchange) -> Response | None:
         request = exchange.request
         if request.method == "POST" and request.path == _INPUT_TOKENS:
             return await self._count_tokens(exchange)
@@ -412,7 +392,7 @@ class Gateway:
         key = self._authenticate(exchange)
         return self._json(await operation(key.project_id, request.query), exchange.fact)
 
-    async def _count_tokens(self, exchange: Exchange) -> web.StreamResponse:
+    async def _count_tokens(self, exchange: Exchange) -> Response | None:
         """The prompt's tokens as the replica counts them; never an estimate."""
         fact = exchange.fact
         key = self._authenticate(exchange)
@@ -433,12 +413,12 @@ class Gateway:
 
     # -- the other routes
 
-    async def _list_models(self, exchange: Exchange) -> web.StreamResponse:
+    async def _list_models(self, exchange: Exchange) -> Response | None:
         key = self._authenticate(exchange)
         data = [_model_object(route) for route in self.table.current.models(key)]
         return self._json({"object": "list", "data": data}, exchange.fact)
 
-    async def _show_model(self, exchange: Exchange) -> web.StreamResponse:
+    async def _show_model(self, exchange: Exchange) -> Response | None:
         key = self._authenticate(exchange)
         model = exchange.request.path.removeprefix(_MODELS + "/")
         for route in self.table.current.models(key):
@@ -448,7 +428,7 @@ class Gateway:
             "not_found", f"There is no model {model!r} in this project.", param="model"
         )
 
-    async def _unknown(self, exchange: Exchange) -> web.StreamResponse:
+    async def _unknown(self, exchange: Exchange) -> Response | None:
         request = exchange.request
         posted = request.path in ENDPOINTS or request.path == _COUNT_TOKENS
         known = posted or request.path == _MODELS
@@ -461,16 +441,17 @@ class Gateway:
             status=405 if known else 404,
         )
 
-    def _json(self, document: object, fact: RequestFact) -> web.Response:
+    def _json(self, document: object, fact: RequestFact) -> Response:
         headers = self._headers(fact) | {"Content-Type": "application/json"}
         body = document if isinstance(document, bytes) else msgspec.json.encode(document)
-        return web.Response(body=body, headers=headers)
+        return Response(body, headers=headers)
 
 
-def _caller_left(fact: RequestFact) -> None:
+def _caller_left(exchange: Exchange) -> None:
     """The caller went away; the replica stops working on its request."""
+    fact = exchange.fact
     fact.error_class, fact.status = "client_closed", _CLIENT_CLOSED
-    fact.error_message = fact.error_message or "The caller closed the connection."
+    fact.error_message = exchange.request.gone or "The caller closed the connection."
 
 
 def _model_object(route: Route) -> dict[str, object]:

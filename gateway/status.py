@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import msgspec
-from aiohttp import web
 
 from core.kernel import clock
 from gateway.facts import FactWriter
+from gateway.http_request import Response
 from gateway.stats import Stats
 from gateway.table import TableHolder
 
 
 def health(
     tables: TableHolder, facts: FactWriter, *, stopping: bool, uptime_s: float, in_flight: int
-) -> web.Response:
+) -> Response:
     """How the worker is; 503 while it stops.
 
     Args:
@@ -35,16 +35,14 @@ def health(
         "in_flight": in_flight,
         "facts_dropped": facts.dropped,
     }
-    return web.Response(
-        body=msgspec.json.encode(document),
-        status=503 if stopping else 200,
-        content_type="application/json",
+    return Response(
+        msgspec.json.encode(document),
+        503 if stopping else 200,
+        {"Content-Type": "application/json; charset=utf-8"},
     )
 
 
-def metrics(
-    stats: Stats, tables: TableHolder, *, in_flight: int, facts_dropped: int
-) -> web.Response:
+def metrics(stats: Stats, tables: TableHolder, *, in_flight: int, facts_dropped: int) -> Response:
     """Every number in Prometheus' text form."""
     table = tables.current
     stats.in_flight.set(in_flight)
@@ -55,7 +53,7 @@ def metrics(
     stats.replica_in_flight.values = {
         (backend.replica.id,): backend.in_flight for backend in tables.backends
     }
-    return web.Response(
-        body=stats.text().encode(),
+    return Response(
+        stats.text().encode(),
         headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
     )
