@@ -30,6 +30,15 @@ from core.kernel.settings import settings
 context = session.current()
 actor, project_id = context.actor, context.project_id
 _LIFETIMES_D = {"30 days": 30, "90 days": 90, "1 year": 365, "Never": None}
+_SCOPES = {
+    "Chat": "chat.completions",
+    "Completions": "completions",
+    "Embeddings": "embeddings",
+    "Messages (Anthropic)": "messages",
+    "Responses": "responses",
+    "List models": "models",
+}
+_SCOPE_NAMES = {scope: name for name, scope in _SCOPES.items()}
 _SOON = timedelta(days=7)
 
 
@@ -69,12 +78,21 @@ def _create_dialog(models: list[str]) -> None:
         only = st.multiselect(
             "Models", models, placeholder="Every model of the project, those to come too"
         )
+        scopes = st.multiselect("Endpoints", list(_SCOPES), placeholder="Every endpoint")
+        networks = st.text_area(
+            "IP addresses",
+            placeholder="From every address; else one address or CIDR range a line",
+            height=68,
+        )
         if not st.form_submit_button("Create", type="primary"):
             return
     days = _LIFETIMES_D[lifetime]
     expires_at = clock.now() + timedelta(days=days) if days else None
     with errors_shown():
-        new = api_keys.create_key(actor, project_id, name, expires_at=expires_at, models=only)
+        restrictions = api_keys.Restrictions(
+            expires_at, only, [_SCOPES[scope] for scope in scopes], networks.split()
+        )
+        new = api_keys.create_key(actor, project_id, name, restrictions)
         with made.container():
             st.success("Copy it now: it is shown this once.", icon=":material/key:")
             st.code(new.secret.reveal(), language=None, wrap_lines=True)
@@ -94,6 +112,8 @@ def _row(key: ApiKeyView) -> dict[str, object]:
         "Key": f"bud-…{key.last_four}",
         "State": _state(key),
         "Models": ", ".join(key.models) or "every model",
+        "Endpoints": ", ".join(_SCOPE_NAMES[scope] for scope in key.scopes) or "every endpoint",
+        "From": ", ".join(key.networks) or "every address",
         "Made by": key.made_by,
         "Made": key.created_at,
         "Expires": key.expires_at,

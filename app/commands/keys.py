@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Annotated
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,30 @@ from app.commands.output import Json, Yes
 from core.kernel import clock
 from core.kernel.errors import NotFound
 
-group = typer.Typer(help="API keys: list, create, revoke.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from core.accounts.schemas import ApiKeyView
+
+Key = Annotated[str, typer.Argument(help="Key, by name, id or last four characters.")]
+Days = Annotated[int | None, typer.Option(help="Days until it ends; default: never.")]
+Models = Annotated[
+    list[str] | None, typer.Option("--model", help="A model it may call; can be given again.")
+]
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scope",
+        help="An endpoint it may call: chat.completions, completions, embeddings, messages, "
+        "responses or models; can be given again.",
+    ),
+]
+Networks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--network", help="An IP address or CIDR range it may be used from; can be given again."
+    ),
+]
+
+group = typer.Typer(help="API keys: list, create, restrict, revoke.", no_args_is_help=True)
 
 
 @group.command("list")
@@ -26,11 +49,12 @@ def list_keys(project: Project = DEFAULT_PROJECT, as_json: Json = False) -> None
     rows = [
         (
             *(key.name, f"…{key.last_four}", "revoked" if key.revoked_at else "active"),
-            *(key.kind, ", ".join(key.models) or "all", formats.when(key.expires_at)),
+            *(key.kind, ", ".join(key.models) or "all", ", ".join(key.scopes) or "all"),
+            *(", ".join(key.networks) or "anywhere", formats.when(key.expires_at)),
         )
         for key in found
     ]
-    columns = ("name", "key", "state", "kind", "models", "expires")
+    columns = ("name", "key", "state", "kind", "models", "endpoints", "from", "expires")
     text = output.table(columns, rows, empty="No keys yet. Make one: bud keys create NAME")
     output.show(found, text, as_json=as_json)
 
@@ -38,29 +62,52 @@ def list_keys(project: Project = DEFAULT_PROJECT, as_json: Json = False) -> None
 @group.command()
 def create(
     name: Annotated[str, typer.Argument(help="What it is for.")],
-    days: Annotated[int | None, typer.Option(help="Days until it ends; default: never.")] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="A model it may call; can be given again.")
-    ] = None,
+    days: Days = None,
+    model: Models = None,
+    scope: Scopes = None,
+    network: Networks = None,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
     """Make an API key; it is shown this once."""
     from core.accounts import api_keys
 
-    expires_at = clock.now() + timedelta(days=days) if days is not None else None
     made = api_keys.create_key(
-        context.operator(), context.project_id(project), name,
-        expires_at=expires_at, models=model or (),
-    )  # fmt: skip
+        context.operator(),
+        context.project_id(project),
+        name,
+        api_keys.Restrictions(_in_days(days), model or (), scope or (), network or ()),
+    )
     secret = made.secret.reveal()
     text = f"{secret}\n\nIt is shown this once. Use it as: Authorization: Bearer {secret[:8]}…"
     output.show({"key": made.key, "secret": secret}, text, as_json=as_json)
 
 
 @group.command()
+def restrict(
+    key: Key,
+    days: Days = None,
+    model: Models = None,
+    scope: Scopes = None,
+    network: Networks = None,
+    project: Project = DEFAULT_PROJECT,
+    as_json: Json = False,
+) -> None:
+    """Give a key other restrictions in the place of all it had; without options, none."""
+    from core.accounts import api_keys
+
+    found = _active(key, project)
+    changed = api_keys.restrict_key(
+        context.operator(),
+        found.id,
+        api_keys.Restrictions(_in_days(days), model or (), scope or (), network or ()),
+    )
+    output.show(changed, f"{changed.name} is restricted anew.", as_json=as_json)
+
+
+@group.command()
 def revoke(
-    key: Annotated[str, typer.Argument(help="Key, by name, id or last four characters.")],
+    key: Key,
     yes: Yes = False,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
@@ -68,14 +115,24 @@ def revoke(
     """End an API key; the gateway refuses it within a second."""
     from core.accounts import api_keys
 
-    actor = context.operator()
-    known = api_keys.list_keys(actor, context.project_id(project))
+    found = _active(key, project)
+    output.confirm(f"Revoke key {found.name}? Its callers get errors.", yes=yes)
+    api_keys.revoke_key(context.operator(), found.id)
+    output.show({"revoked": found.id}, f"{found.name} is revoked.", as_json=as_json)
+
+
+def _active(key: str, project: str) -> ApiKeyView:
+    from core.accounts import api_keys
+
+    known = api_keys.list_keys(context.operator(), context.project_id(project))
     found = [
         row for row in known if key in (row.name, row.id, row.last_four) and row.revoked_at is None
     ]
     if len(found) != 1:
         what = "several active keys" if found else "no active key"
         raise NotFound(f"There is {what} {key!r}.", remedy="Give the id: bud keys list --json")
-    output.confirm(f"Revoke key {found[0].name}? Its callers get errors.", yes=yes)
-    api_keys.revoke_key(actor, found[0].id)
-    output.show({"revoked": found[0].id}, f"{found[0].name} is revoked.", as_json=as_json)
+    return found[0]
+
+
+def _in_days(days: int | None) -> datetime | None:
+    return clock.now() + timedelta(days=days) if days is not None else None

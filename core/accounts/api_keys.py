@@ -5,28 +5,47 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import get_args
+
+from sqlalchemy.orm import Session
 
 from core.accounts import crud
 from core.accounts.models import ApiKeyRow
 from core.accounts.schemas import ActiveKey, ApiKeyView, NewKey
-from core.kernel import audit, clock, database, events, ids
+from core.contracts.route_table import Scope
+from core.kernel import addresses, audit, clock, database, events, ids
 from core.kernel.actor import Actor
 from core.kernel.crypto import Secret
 from core.kernel.errors import Conflict, InvalidInput, NotFound
 from core.kernel.keys import keyring
 
 PREFIX = "bud-"
+SCOPES: tuple[str, ...] = get_args(Scope)
 _RANDOM_BYTES = 30
+_MOST_NETWORKS = 100
+
+
+@dataclass(frozen=True)
+class Restrictions:
+    """What a key may be used for; None and empty restrict nothing.
+
+    Attributes:
+        expires_at: When it ends.
+        models: The model names it may call.
+        scopes: The endpoints it may call, of `SCOPES`.
+        networks: The IP addresses or CIDR ranges that it may be used from.
+    """
+
+    expires_at: datetime | None = None
+    models: Sequence[str] = ()
+    scopes: Sequence[str] = ()
+    networks: Sequence[str] = ()
 
 
 def create_key(
-    actor: Actor,
-    project_id: str,
-    name: str,
-    *,
-    expires_at: datetime | None = None,
-    models: Sequence[str] = (),
+    actor: Actor, project_id: str, name: str, restrictions: Restrictions = Restrictions()
 ) -> NewKey:
     """Make a key for a project; its text is in the result and nowhere else.
 
@@ -34,30 +53,78 @@ def create_key(
         actor: Who makes it.
         project_id: The project whose models it opens.
         name: What it is for.
-        expires_at: When it ends; None means never.
-        models: The model names it may call; empty means every model of the project.
+        restrictions: What it may be used for.
 
     Raises:
-        InvalidInput: No name, or an end in the past.
+        InvalidInput: No name, an end in the past, or an unknown scope or network.
     """
     actor.require("key:create", project_id)
     if not name.strip():
         raise InvalidInput("The key has no name.", remedy="Say what it is for, such as 'ci'.")
+    return _add(actor, project_id, name.strip(), "user", _checked(restrictions))
+
+
+def restrict_key(actor: Actor, key_id: str, restrictions: Restrictions) -> ApiKeyView:
+    """Give a key other restrictions; the gateway follows within a second.
+
+    Raises:
+        InvalidInput: An end in the past, or an unknown scope or network.
+        NotFound: No such key, or not the actor's to see.
+        Conflict: It is revoked.
+    """
+    checked = _checked(restrictions)
+    with database.transaction() as tx:
+        row = _visible(tx, actor, key_id)
+        actor.require("key:create", row.project_id)
+        if row.revoked_at is not None:
+            raise Conflict(f"API key {row.name!r} is revoked.", remedy="Make a new one.")
+        _restrict(row, checked)
+        audit.record(
+            tx,
+            actor,
+            "key.restricted",
+            f"key:{key_id}",
+            project_id=row.project_id,
+            name=row.name,
+            expires_at=row.expires_at.isoformat() if row.expires_at else None,
+            models=row.models,
+            scopes=row.scopes,
+            networks=row.networks,
+        )
+        view = ApiKeyView.model_validate(row)
+    events.publish("keys.changed")
+    return view
+
+
+def _checked(restrictions: Restrictions) -> Restrictions:
+    expires_at = restrictions.expires_at
     if expires_at is not None and expires_at <= clock.now():
         raise InvalidInput(
             "The key would have expired already.", value=expires_at, remedy="Choose a later day."
         )
-    return _add(actor, project_id, name.strip(), "user", expires_at, list(models))
+    unknown = [scope for scope in restrictions.scopes if scope not in SCOPES]
+    if unknown:
+        raise InvalidInput(
+            "There is no such scope.", value=unknown[0], remedy=f"There are: {', '.join(SCOPES)}."
+        )
+    if len(restrictions.networks) > _MOST_NETWORKS:
+        raise InvalidInput(
+            f"A key has at most {_MOST_NETWORKS} networks.", value=len(restrictions.networks)
+        )
+    try:
+        networks = [addresses.normalised(network) for network in restrictions.networks]
+    except ValueError as error:
+        raise InvalidInput(f"{error}.", remedy="Write it as 203.0.113.0/24.") from None
+    return Restrictions(expires_at, list(restrictions.models), list(restrictions.scopes), networks)
 
 
-def _add(
-    actor: Actor,
-    project_id: str,
-    name: str,
-    kind: str,
-    expires_at: datetime | None,
-    models: list[str],
-) -> NewKey:
+def _restrict(row: ApiKeyRow, restrictions: Restrictions) -> None:
+    row.expires_at = restrictions.expires_at
+    row.models, row.scopes = list(restrictions.models), list(restrictions.scopes)
+    row.networks = list(restrictions.networks)
+
+
+def _add(actor: Actor, project_id: str, name: str, kind: str, restrictions: Restrictions) -> NewKey:
     secret = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     row = ApiKeyRow(
         id=ids.new_id("key"),
@@ -68,10 +135,9 @@ def _add(
         kind=kind,
         sha256=hashlib.sha256(secret.encode()).hexdigest(),
         last_four=secret[-4:],
-        models=models,
         created_at=clock.now(),
-        expires_at=expires_at,
     )
+    _restrict(row, restrictions)
     if kind != "user":
         row.sealed = keyring().seal(Secret(secret), context=f"api_key:{row.id}")
     with database.transaction() as tx:
@@ -101,13 +167,7 @@ def list_keys(actor: Actor, project_id: str) -> list[ApiKeyView]:
 def revoke_key(actor: Actor, key_id: str) -> None:
     """End a key; the gateway refuses it within a second."""
     with database.transaction() as tx:
-        row = crud.key(tx, key_id)
-        if (
-            row is None
-            or row.tenant_id != actor.tenant_id
-            or not actor.may("key:read", row.project_id)
-        ):
-            raise NotFound(f"There is no API key {key_id}.", remedy="See the API keys page.")
+        row = _visible(tx, actor, key_id)
         actor.require("key:delete", row.project_id)
         if row.revoked_at is not None:
             raise Conflict(f"API key {row.name!r} is revoked already.")
@@ -116,6 +176,13 @@ def revoke_key(actor: Actor, key_id: str) -> None:
             tx, actor, "key.revoked", f"key:{key_id}", project_id=row.project_id, name=row.name
         )
     events.publish("keys.changed")
+
+
+def _visible(tx: Session, actor: Actor, key_id: str) -> ApiKeyRow:
+    row = crud.key(tx, key_id)
+    if row is None or row.tenant_id != actor.tenant_id or not actor.may("key:read", row.project_id):
+        raise NotFound(f"There is no API key {key_id}.", remedy="See the API keys page.")
+    return row
 
 
 def playground_key(actor: Actor, project_id: str) -> Secret:
@@ -127,7 +194,7 @@ def playground_key(actor: Actor, project_id: str) -> Secret:
         if row.sealed is not None:
             return keyring().open(row.sealed, context=f"api_key:{row.id}")
     name = f"Playground of {actor.name}"
-    return _add(actor, project_id, name, "playground", None, []).secret
+    return _add(actor, project_id, name, "playground", Restrictions()).secret
 
 
 def active_keys() -> list[ActiveKey]:

@@ -88,6 +88,8 @@ class ApiKeyRow(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     last_four: Mapped[str] = mapped_column(String(4))
     models: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    scopes: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    networks: Mapped[list[Any]] = mapped_column(JSON, default=list)
     sealed: Mapped[str | None] = mapped_column(String(500))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

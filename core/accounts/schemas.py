@@ -7,6 +7,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
+from core.contracts.route_table import Scope
 from core.kernel.actor import Actor, Role
 from core.kernel.crypto import Secret
 
@@ -41,6 +42,8 @@ class ApiKeyView(BaseModel):
     last_four: str
     made_by: str = ""
     models: list[str]
+    scopes: list[str]
+    networks: list[str]
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
@@ -56,6 +59,8 @@ class ActiveKey(BaseModel):
     user_id: str
     sha256: str
     models: list[str]
+    scopes: list[Scope]
+    networks: list[str]
     expires_at: datetime | None
 
 

@@ -23,9 +23,10 @@ class RequestFact(msgspec.Struct, kw_only=True, omit_defaults=False):
 
     Durations are in milliseconds on a monotonic clock, from the moment the request's head was
     read. Token counts are the upstream's own `usage`, else None. `error_class` is "" on
-    success, else one of: invalid_request, authentication, permission, not_found, too_large,
-    context_length, capability, rate_limited, budget_exceeded, limits_unavailable, no_replica,
-    connect, upstream_error, upstream_broke, timeout, client_closed, gateway_stopped, internal.
+    success, else one of: invalid_request, authentication, permission, blocked, not_found,
+    too_large, context_length, capability, rate_limited, budget_exceeded, limits_unavailable,
+    no_replica, connect, upstream_error, upstream_broke, timeout, client_closed, gateway_stopped,
+    internal. `blocked_by` is the name of the blocking rule that refused it.
     """
 
     request_id: str
@@ -41,6 +42,7 @@ class RequestFact(msgspec.Struct, kw_only=True, omit_defaults=False):
     status: int = 0
     error_class: str = ""
     error_message: str = ""
+    blocked_by: str = ""
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None

@@ -21,10 +21,17 @@ Capability = Literal["chat", "completion", "embedding"]
 #   cheapest      the lowest price, then as p2c
 #   fastest       the lowest recent time to the first byte
 Policy = Literal["p2c", "least_loaded", "weighted", "prefix", "cheapest", "fastest"]
+# How a route with targets shares requests among those of one priority, by weight:
+#   request  each request anew
+#   key      by the caller's key, which then always gets the same target (A/B)
+SplitBy = Literal["request", "key"]
 LimitLevel = Literal["key", "user", "project", "model"]
 LimitMetric = Literal["requests", "tokens", "concurrent", "usd"]
 LimitWindow = Literal["minute", "hour", "day", "month", ""]
 WhenAlone = Literal["refuse", "share"]
+# What an API key may be used for. `messages` and `responses` include what belongs to them: counting
+# tokens, and reading, cancelling or deleting kept responses.
+Scope = Literal["chat.completions", "completions", "embeddings", "messages", "responses", "models"]
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +70,9 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
 
     Replicas of a lower `priority` are used first, the next ones when none of those can be. A
     `weight` of 0 takes no new requests: the replica drains. `price` overrides the route's.
+
+    `health_path` is asked now and then (GET, at the root of `base_url`) whether the server works;
+    "" means never.
     """
 
     id: str
@@ -73,6 +83,19 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     weight: float = 1.0
     priority: int = 0
     price: Price | None = None
+    health_path: str = ""
+
+
+class RouteTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several models that answer for a route: `model` has replicas, in the same project.
+
+    Targets of a lower `priority` are used first, the next ones when none of those answers. Within
+    a priority each gets its `weight`'s share of the requests; 0 takes no new ones.
+    """
+
+    model: str
+    weight: float = 1.0
+    priority: int = 0
 
 
 class PhaseTimeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +115,10 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     `fallbacks` are models of the same project that answer, in this order, when no replica of this
     one does; only before the first byte has gone to the caller.
+
+    A route with `targets` has no replicas of its own: theirs answer, under its name and by its
+    policy, fallbacks and timeouts. `deployment_id` is then the route's own id (`rte_…`), and
+    `price` the highest of the targets'.
     """
 
     model: str
@@ -107,12 +134,15 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy = "p2c"
     fallbacks: list[str] = []
     timeouts: PhaseTimeouts = PhaseTimeouts()
+    targets: list[RouteTarget] = []
+    split_by: SplitBy = "request"
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     """A key callers may use; only its SHA-256 (hex, of the whole `bud-…` text) is known here.
 
-    `models` empty means every model of the project; `expires_unix_s` None means never.
+    `models` empty means every model of the project, `scopes` empty every endpoint, and `networks`
+    (CIDR) empty every address; `expires_unix_s` None means never.
     """
 
     id: str
@@ -121,6 +151,9 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     user_id: str
     expires_unix_s: float | None = None
     models: list[str] = []
+    # Tuples: an empty one costs no memory, and there may be ten thousand keys.
+    scopes: tuple[Scope, ...] = ()
+    networks: tuple[str, ...] = ()
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +180,38 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.level}.{self.metric}{per}"
 
 
+class BlockRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose requests are refused: those that meet every condition that is given.
+
+    `project_id` "" means in every project. `networks` are CIDR ranges; `countries` two-letter
+    codes; `user_agents` parts of the User-Agent header, in any case; `user_agent_patterns` regular
+    expressions in RE2's syntax; `paths` whole paths, or with `*` at the end their beginnings.
+    """
+
+    name: str
+    project_id: str = ""
+    networks: tuple[str, ...] = ()
+    countries: tuple[str, ...] = ()
+    user_agents: tuple[str, ...] = ()
+    user_agent_patterns: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+
+
+class Capture(msgspec.Struct, frozen=True, kw_only=True):
+    """That a project keeps its prompts and answers, for how many days and in how many bytes."""
+
+    keep_days: int
+    max_bytes: int
+
+
+class Project(msgspec.Struct, frozen=True, kw_only=True):
+    """A project that access tokens can name."""
+
+    id: str
+    name: str
+    capture: Capture | None = None
+
+
 class RouteTable(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the gateway needs to answer; swapped whole."""
 
@@ -155,6 +220,8 @@ class RouteTable(msgspec.Struct, frozen=True, kw_only=True):
     routes: list[Route] = []
     keys: list[ApiKey] = []
     limits: list[Limit] = []
+    blocks: list[BlockRule] = []
+    projects: list[Project] = []
     schema: int = SCHEMA
 
 

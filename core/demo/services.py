@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 
+from core.access import services as access
 from core.accounts import api_keys, removal
 from core.accounts import services as accounts
 from core.demo import traffic
@@ -88,6 +89,7 @@ def remove(actor: Actor) -> DemoData:
     playground.forget_project(actor, project.id)
     prices.forget_project(actor, project.id)
     limits.forget_project(actor, project.id)
+    access.forget_project(actor, project.id)
     simulation.forget_project(actor, project.id)
     removed = demo_deployments.forget_project(actor, project.id)
     registry.forget_project(actor, project.id)

@@ -25,6 +25,7 @@ _MEMBER_PERMISSIONS = frozenset(
         "key:read",
         "key:create",
         "key:delete",
+        "block:read",
         "limit:read",
         "job:read",
         "job:cancel",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from core.accounts import services as accounts
-from core.kernel import audit, clock, database, ids
+from core.kernel import audit, clock, database, events, ids
 from core.kernel.actor import Actor, Role
 from core.kernel.errors import Conflict, InvalidInput, NotFound
 from core.projects.models import Project
@@ -53,6 +53,7 @@ def create_project(actor: Actor, name: str, *, demo: bool = False) -> ProjectVie
             raise Conflict(f"There is already a project {name!r}.", remedy="Choose another name.")
         tx.add(project)
         audit.record(tx, actor, "project.created", f"project:{project.id}", name=name)
+    events.publish("projects.changed")
     return ProjectView.model_validate(project)
 
 
@@ -76,6 +77,7 @@ def delete_demo_project(actor: Actor, project_id: str) -> None:
             raise NotFound(f"There is no demo project {project_id}.")
         tx.delete(project)
         audit.record(tx, actor, "project.deleted", f"project:{project_id}", name=project.name)
+    events.publish("projects.changed")
 
 
 def _require_project(actor: Actor, project_id: str) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
+from core.access import services as access
 from core.accounts import api_keys
 from core.contracts.route_table import (
     ApiKey,
+    BlockRule,
     Hosted,
     Limit,
     PhaseTimeouts,
     Price,
+    Project,
     Replica,
     Route,
 )
@@ -21,10 +24,11 @@ from core.kernel import database
 from core.kernel.actor import Actor
 from core.limits import services as limits
 from core.prices import services as prices
+from core.projects import services as projects
 from core.routing import crud
 from core.routing.schemas import Rules
 
-Composed = tuple[list[Route], list[ApiKey], list[Limit]]
+Composed = tuple[list[Route], list[ApiKey], list[Limit], list[BlockRule], list[Project]]
 
 
 def models(project_id: str) -> list[str]:
@@ -35,7 +39,7 @@ def models(project_id: str) -> list[str]:
 
 
 def compose() -> Composed:
-    """The routes, keys and limits of now."""
+    """The routes, keys, limits, blocking rules and projects of now."""
     keys = [
         ApiKey(
             id=key.id,
@@ -44,11 +48,14 @@ def compose() -> Composed:
             user_id=key.user_id,
             expires_unix_s=key.expires_at.timestamp() if key.expires_at else None,
             models=key.models,
+            scopes=tuple(key.scopes),
+            networks=tuple(key.networks),
         )
         for key in api_keys.active_keys()
     ]
     local = [_route(source) for source in deployments.routes()]
-    return _ruled([*local, *[_hosted(source) for source in hosted.routes()]]), keys, _limits()
+    routes = _ruled([*local, *[_hosted(source) for source in hosted.routes()]])
+    return routes, keys, _limits(), _blocks(), _projects()
 
 
 def _ruled(routes: list[Route]) -> list[Route]:
@@ -88,6 +95,20 @@ def _limits() -> list[Limit]:
             when_alone=limit.when_alone,
         )
         for limit in limits.active_limits()
+    ]
+
+
+def _blocks() -> list[BlockRule]:
+    return [
+        BlockRule(name=block.name, project_id=block.project_id, **block.conditions.model_dump())
+        for block in access.active_blocks()
+    ]
+
+
+def _projects() -> list[Project]:
+    return [
+        Project(id=project.id, name=project.name)
+        for project in projects.list_projects(Actor.system())
     ]
 
 

@@ -46,13 +46,15 @@ def publish() -> int:
             digest,
             clock.now(),
         )
-        routes, keys, limited = composed
+        routes, keys, limited, blocks, projects = composed
         table = RouteTable(
             version=last.version,
             published_unix_s=clock.unix_s(),
             routes=routes,
             keys=keys,
             limits=limited,
+            blocks=blocks,
+            projects=projects,
         )
         _write(route_table.encode(table))
         return last.version
@@ -68,7 +70,10 @@ def _is_published(last: Publication, digest: str) -> bool:
 
 def subscribe() -> None:
     """Publish whenever something that stands in the table changes."""
-    for what in ("keys", "deployments", "models", "limits", "prices", "routes"):
+    for what in (
+        *("keys", "deployments", "models", "limits", "prices", "routes"),
+        *("blocks", "projects"),
+    ):
         events.subscribe(f"{what}.changed", _publish)
 
 

@@ -141,7 +141,7 @@ def test_project_b_sees_nothing_of_a(tenant: Path, admin: Actor) -> None:
 
 
 def test_a_key_is_shown_once_and_stored_as_a_hash(tenant: Path, admin: Actor) -> None:
-    new = api_keys.create_key(admin, "prj_default", "ci", models=["smol"])
+    new = api_keys.create_key(admin, "prj_default", "ci", api_keys.Restrictions(models=["smol"]))
     assert new.secret.reveal().startswith("bud-")
     assert new.key.last_four == new.secret.reveal()[-4:]
     stored = (tenant / "bud.db").read_bytes() + (tenant / "bud.db-wal").read_bytes()
@@ -156,12 +156,12 @@ def test_an_expired_key_is_not_active(
     tenant: Path, admin: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     soon = clock.now() + timedelta(hours=1)
-    api_keys.create_key(admin, "prj_default", "short", expires_at=soon)
+    api_keys.create_key(admin, "prj_default", "short", api_keys.Restrictions(expires_at=soon))
     assert len(api_keys.active_keys()) == 1
     monkeypatch.setattr(clock, "now", lambda: soon)
     assert api_keys.active_keys() == []
     with pytest.raises(InvalidInput):
-        api_keys.create_key(admin, "prj_default", "late", expires_at=soon)
+        api_keys.create_key(admin, "prj_default", "late", api_keys.Restrictions(expires_at=soon))
 
 
 def test_the_playground_key_is_one_a_person_and_project(tenant: Path, admin: Actor) -> None:
@@ -309,3 +309,28 @@ def test_a_user_is_not_added_to_a_project_that_is_not_there(
 def test_the_operator_needs_no_name_in_passwd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.getuid", lambda: 1_000_770_000)
     assert accounts.operator().name == "uid 1000770000 (command line)"
+
+
+def test_a_key_gets_other_restrictions_until_it_is_revoked(
+    tenant: Path, admin: Actor
+) -> None:
+    made = api_keys.create_key(
+        admin, "prj_default", "ci", api_keys.Restrictions(scopes=["messages"])
+    ).key
+    assert (made.scopes, made.networks) == (["messages"], [])
+    changed = api_keys.restrict_key(
+        admin, made.id, api_keys.Restrictions(networks=["10.0.0.0/8", "::1"])
+    )
+    assert (changed.scopes, changed.networks) == ([], ["10.0.0.0/8", "::1/128"])
+    (active,) = api_keys.active_keys()
+    assert active.networks == ["10.0.0.0/8", "::1/128"]
+    for wrong in (
+        api_keys.Restrictions(scopes=["wishes"]),
+        api_keys.Restrictions(networks=["10.0.0.1/8"]),
+        api_keys.Restrictions(expires_at=clock.now()),
+    ):
+        with pytest.raises(InvalidInput):
+            api_keys.restrict_key(admin, made.id, wrong)
+    api_keys.revoke_key(admin, made.id)
+    with pytest.raises(Conflict):
+        api_keys.restrict_key(admin, made.id, api_keys.Restrictions())

@@ -107,7 +107,7 @@ def test_a_route_has_its_replica_price_and_a_credential_only_the_keyring_opens(
 
 def test_revoking_a_key_takes_it_out_by_itself(data_dir: Path, admin: Actor) -> None:
     routing.subscribe()
-    made = api_keys.create_key(admin, PROJECT, "ci", models=["smol"])
+    made = api_keys.create_key(admin, PROJECT, "ci", api_keys.Restrictions(models=["smol"]))
     (key,) = _table().keys
     assert (key.id, key.models, key.project_id) == (made.key.id, ["smol"], PROJECT)
     assert made.secret.reveal().encode() not in routing.table_path().read_bytes()

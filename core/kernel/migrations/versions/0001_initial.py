@@ -27,6 +27,8 @@ def upgrade() -> None:
     sa.Column('sha256', sa.String(length=64), nullable=False),
     sa.Column('last_four', sa.String(length=4), nullable=False),
     sa.Column('models', sa.JSON(), nullable=False),
+    sa.Column('scopes', sa.JSON(), nullable=False),
+    sa.Column('networks', sa.JSON(), nullable=False),
     sa.Column('sealed', sa.String(length=500), nullable=True),
     sa.Column('created_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
     sa.Column('expires_at', core.kernel.database.UtcDateTime(timezone=True), nullable=True),
@@ -52,6 +54,20 @@ def upgrade() -> None:
     with op.batch_alter_table('audit_entries', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_audit_entries_project_id_at'), ['project_id', 'at'], unique=False)
         batch_op.create_index(batch_op.f('ix_audit_entries_subject'), ['subject'], unique=False)
+
+    op.create_table('block_rules',
+    sa.Column('id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('name', sa.String(length=80), nullable=False),
+    sa.Column('conditions', sa.JSON(), nullable=False),
+    sa.Column('set_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('set_by_name', sa.String(length=200), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_block_rules')),
+    sa.UniqueConstraint('tenant_id', 'project_id', 'name', name=op.f('uq_block_rules_tenant_id_project_id_name'))
+    )
+    with op.batch_alter_table('block_rules', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_block_rules_project_id'), ['project_id'], unique=False)
 
     op.create_table('board_refreshes',
     sa.Column('id', sa.String(length=40), nullable=False),
@@ -810,6 +826,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_board_refreshes_tenant_id_board_created_at'))
 
     op.drop_table('board_refreshes')
+    with op.batch_alter_table('block_rules', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_block_rules_project_id'))
+
+    op.drop_table('block_rules')
     with op.batch_alter_table('audit_entries', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_audit_entries_subject'))
         batch_op.drop_index(batch_op.f('ix_audit_entries_project_id_at'))

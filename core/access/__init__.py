@@ -1,0 +1,1 @@
+"""Who may call the gateway beyond having a key: blocking rules."""
