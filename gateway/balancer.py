@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Collection, Sequence
 
+from core.contracts.gateway_state import Breaker
 from core.contracts.route_table import Replica
 from core.kernel import clock
 from gateway.policies import Pick, p2c
@@ -31,7 +33,10 @@ class Backend:
     The breaker is passive. A failure puts the replica aside for a back-off; when that is over
     one request at a time probes it, until one gets a connection. One that is away (nothing
     listens, or it is loading) is not tried before; one that only answers badly is, when there
-    is no other: waiting would not help its callers.
+    is no other: waiting would not help its callers. One that failed its health checks
+    (`gateway.health`) is away until it passes one, or answers a request that it still had.
+
+    `requests`, `failures` and `answers` count attempts since the worker started.
 
     Args:
         replica: As the route table has it.
@@ -48,11 +53,15 @@ class Backend:
         "_failures",
         "_probing",
         "_warm_at_s",
+        "answers",
+        "failures",
         "in_flight",
+        "is_healthy",
         "latency_ms",
         "pool",
         "provider",
         "replica",
+        "requests",
         "seed",
     )
 
@@ -69,6 +78,10 @@ class Backend:
         self.seed = zlib.crc32(replica.id.encode()) << 32
         self.in_flight = 0
         self.latency_ms = 0.0
+        self.requests = 0
+        self.failures = 0
+        self.answers = 0
+        self.is_healthy = True
         self._warm_at_s = clock.monotonic_s() + _SLOW_START_S
         self._failure_rate = 0.0
         self._failures = 0
@@ -83,6 +96,13 @@ class Backend:
         if not self._aside_until_s:
             return True
         return not self._probing and clock.monotonic_s() >= self._aside_until_s
+
+    @property
+    def breaker(self) -> Breaker:
+        """`open` while it is aside, `half_open` when the next request probes it."""
+        if not self._aside_until_s:
+            return "closed"
+        return "half_open" if clock.monotonic_s() >= self._aside_until_s else "open"
 
     @property
     def away(self) -> bool:
@@ -117,6 +137,7 @@ class Backend:
     def began(self) -> None:
         """A request is on its way to it."""
         self.in_flight += 1
+        self.requests += 1
         if self._aside_until_s:
             self._probing = True
 
@@ -127,16 +148,33 @@ class Backend:
 
     def connected(self) -> None:
         """It accepts connections: other requests need not wait for this one's answer."""
+        if not self.is_healthy:
+            return
         if self.away:
             self._warm_at_s = clock.monotonic_s() + _SLOW_START_S
         self._aside_until_s = 0.0
         self._probing = False
 
+    def unhealthy(self) -> None:
+        """It failed its health checks: no request goes to it, until one check succeeds."""
+        self.is_healthy = False
+        self._away = True
+        self._aside_until_s = math.inf
+
+    def healthy(self) -> None:
+        """It passed a health check; whether it answers well is for requests to say."""
+        self.is_healthy = True
+        if self.away:
+            self._failures = 0
+            self.connected()
+
     def succeeded(self, first_byte_ms: float) -> None:
         """Close the breaker, and learn the latency."""
         self._failures = 0
         self._failure_rate *= 1 - _OUTLIER_WEIGHT
+        self.answers += 1
         self._aside_until_s = 0.0
+        self.is_healthy = True
         weight = _EWMA_WEIGHT if self.latency_ms else 1.0
         self.latency_ms += weight * (first_byte_ms - self.latency_ms)
 
@@ -148,6 +186,9 @@ class Backend:
             away: It does not work on requests at all.
         """
         now_s = clock.monotonic_s()
+        self.failures += 1
+        if not self.is_healthy:
+            return
         self._away = away
         if began_s < self._failed_at_s and self._aside_until_s:
             return

@@ -98,14 +98,15 @@ def prefix(backends: Sequence[Backend], affinity: int) -> Backend:
     total = sum(each.in_flight for each in backends) + 1
     slots = sum(each.replica.slots for each in backends)
     most = _BOUND * total / slots
-    ranked = sorted(backends, key=lambda each: _rank(each.seed, affinity), reverse=True)
+    ranked = sorted(backends, key=lambda each: rank(each.seed, affinity), reverse=True)
     for each in ranked:
         if (each.in_flight + 1) / each.replica.slots <= max(most, 1 / each.replica.slots):
             return each
     return ranked[0]
 
 
-def _rank(seed: int, affinity: int) -> int:
+def rank(seed: int, affinity: int) -> int:
+    """A hash of both, of 64 bits: the place of `seed` in the order that belongs to `affinity`."""
     mixed = (seed ^ affinity * _MIX) & _MASK
     mixed = (mixed ^ mixed >> 31) * _MIX & _MASK
     return mixed ^ mixed >> 29

@@ -13,7 +13,7 @@ import msgspec
 from core.contracts.request_fact import RequestFact
 from core.contracts.route_table import Price, Route
 from core.kernel import clock
-from gateway import policies, usage
+from gateway import policies, split, usage
 from gateway.balancer import Backend, choose
 from gateway.body import Parsed
 from gateway.config import Timeouts
@@ -31,6 +31,8 @@ _POLL_S = 0.25
 _ELSEWHERE = frozenset(
     {"no_replica", "connect", "upstream_error", "upstream_broke", "timeout", "context_length"}
 )
+# No replica began to work on the request: waiting for one costs nothing but time.
+_UNREACHED = frozenset({"no_replica", "connect"})
 _MAX_ERROR_BYTES = 64 * 1024
 # An answer up to this size is kept whole, so that another replica can help until its end.
 _WHOLE_BYTES = 1024 * 1024
@@ -288,8 +290,9 @@ class Proxy:
         prefixed = target.route.policy == "prefix"
         affinity = policies.affinity(session, body.raw) if prefixed else 0
         call = _Call(path, body, fact, patience, affinity)
+        begin = self._shared if target.shares else self._begin
         try:
-            return await self._begin(find, body.model, call)
+            return await begin(find, body.model, call)
         except GatewayError as error:
             if error.error_class not in _ELSEWHERE or not target.route.fallbacks:
                 raise
@@ -304,22 +307,59 @@ class Proxy:
                 break
             self._stats.fallbacks.add(call.body.model, model)
             try:
-                call.fact.deployment_id = find(model).route.deployment_id
-                return await self._begin(find, model, call)
+                target = find(model)
+                call.fact.deployment_id = target.route.deployment_id
+                begin = self._shared if target.shares else self._begin
+                return await begin(find, model, call)
             except GatewayError as error:
                 if error.error_class not in _ELSEWHERE | {"not_found", "capability"}:
                     raise
                 last = error
         raise last
 
-    async def _begin(self, find: Callable[[str], Target], model: str, call: _Call) -> Answer:
-        """Send the request until a replica of one model begins to answer.
+    async def _shared(self, find: Callable[[str], Target], model: str, call: _Call) -> Answer:
+        """The answer of the first of a route's targets that gives one.
+
+        Going on to another target is not paid from a retry budget, as a fallback is not: each
+        target has its own. When none can be reached, the request waits for one for a while.
+        """
+        target = find(model)
+        by_key = target.route.split_by == "key"
+        key = (call.fact.key_id or call.fact.user_id) if by_key else ""
+        give_up_s = clock.monotonic_s() + _wait_s(target, call.patience)
+        last: GatewayError | None = None
+        while True:
+            for part in split.order(target.shares, key):
+                call.fact.deployment_id = part.route.deployment_id
+                try:
+                    return await self._begin(find, model, call, part.route.deployment_id)
+                except GatewayError as error:
+                    if error.error_class not in _ELSEWHERE or call.patience.is_over:
+                        raise
+                    last = error
+            if last is not None and last.error_class not in _UNREACHED:
+                raise last
+            if not target.may_come_back or clock.monotonic_s() >= give_up_s:
+                raise last or _not_ready(target)
+            await self._wait(target)
+            target = find(model)
+
+    async def _begin(
+        self, find: Callable[[str], Target], model: str, call: _Call, part: str = ""
+    ) -> Answer:
+        """Send the request until a replica of one model, or of one target, begins to answer.
 
         A replica that did not begin to work on it (nothing listens, or it is loading) costs
         nothing but time, so the request waits for one for a while; every other retry is paid
         from a budget.
+
+        Args:
+            find: Looks a model's route up.
+            model: The route.
+            call: What to send.
+            part: The deployment of one of the route's targets; "" for a route with replicas.
         """
-        target = find(model)
+        target = _found(find, model, part)
         target.budget.request()
         tried: list[Backend] = []
         paid = 0
@@ -333,7 +373,7 @@ class Proxy:
                 except _Retryable as failed:
                     failure, last = failed, failed.error
                 tried.append(backend)
-                target = find(model)
+                target = _found(find, model, part)
                 if not failure.unsent:
                     paid += 1
                     if paid >= MAX_ATTEMPTS or not _may_retry(failure, target, tried):
@@ -342,11 +382,13 @@ class Proxy:
                     raise last
                 self._stats.retries.add(failure.reason)
                 continue
+            if part:
+                raise last or _not_ready(target)
             give_up_s = give_up_s or clock.monotonic_s() + _wait_s(target, call.patience)
             if not target.may_come_back or clock.monotonic_s() >= give_up_s:
                 raise last or _not_ready(target)
             await self._wait(target)
-            target = find(model)
+            target = _found(find, model, part)
 
     async def _wait(self, target: Target) -> None:
         soonest_s = min((backend.wait_s for backend in target.backends), default=_POLL_S)
@@ -364,6 +406,7 @@ class Proxy:
         began_s = clock.monotonic_s()
         answer: Answer | None = None
         backend.began()
+        target.traffic.requests += 1
         try:
             connection = await self._sent(backend, target, call)
             try:
@@ -372,7 +415,11 @@ class Proxy:
                 if answer is None:
                     backend.pool.release(connection)
         except (ConnectFailed, Broken, TimedOut, _Retryable) as error:
+            target.traffic.failures += 1
             raise _judged(error, backend, began_s, target.route.model) from error
+        except GatewayError as error:
+            target.traffic.failures += error.error_class in _ELSEWHERE
+            raise
         finally:
             if answer is None:
                 backend.ended()
@@ -474,6 +521,11 @@ def _of_provider(error: GatewayError) -> Exception:
     return _Retryable(error, str(error.status), again=again)
 
 
+def _found(find: Callable[[str], Target], model: str, part: str) -> Target:
+    target = find(model)
+    return target.part(part) if part else target
+
+
 def _wait_s(target: Target, patience: Patience) -> float:
     """How long to wait for a replica; not at all when another model can answer now."""
     return 0.0 if target.route.fallbacks else patience.replica_wait_s
@@ -481,7 +533,9 @@ def _wait_s(target: Target, patience: Patience) -> float:
 
 def _may_retry(failure: _Retryable, target: Target, tried: list[Backend]) -> bool:
     """Whether the budget pays another attempt; one that is overloaded is not asked again."""
-    elsewhere = any(backend.available and backend not in tried for backend in target.backends)
+    elsewhere = any(
+        backend.available and backend not in tried for tier in target.tiers for backend in tier
+    )
     return (elsewhere or failure.again) and target.budget.take()
 
 

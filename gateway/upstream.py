@@ -291,6 +291,12 @@ class Pool:
             b"Content-Length: %d\r\n\r\n" % body_bytes,
         )
 
+    def get_head(self, path: str) -> bytes:
+        """A request for `path` without a body, on a connection that is not kept."""
+        return (f"GET {path} HTTP/1.1\r\nHost: {self._netloc}\r\nConnection: close\r\n\r\n").encode(
+            "latin-1"
+        )
+
     def own_head(self, path: str, headers: Mapping[str, str], body_bytes: int) -> bytes:
         """The request line and the headers of a provider's request.
 
