@@ -19,13 +19,15 @@ from app import generated_docs
 from core.kernel.settings import ROOT
 
 BROWSER_VARIABLE = "BUD_BROWSER"
+VALKEY_VARIABLE = "BUD_VALKEY_SERVER"
 
 # The first one, without windows, takes the least CPU.
 _BROWSERS = (
     *("chromium-headless-shell", "chromium", "chromium-browser"),
     *("google-chrome", "google-chrome-stable"),
 )
-_BROWSER_WAIT_S = 300
+_VALKEYS = ("valkey-server", "redis-server")
+_INSTALL_WAIT_S = 300
 _PYTEST = (
     # Grouped by `tests/plugins/groups.py`; one worker more than cores, because tests of browsers
     # and processes wait half of the time.
@@ -54,7 +56,8 @@ class _Check:
 def run(arguments: Sequence[str], *, say: Callable[[str], None]) -> int:
     """Run the checks and the tests; the exit status: not 0 when anything failed."""
     browser = find_browser(say)
-    environment = {**os.environ, **({BROWSER_VARIABLE: browser} if browser else {})}
+    found = {BROWSER_VARIABLE: browser, VALKEY_VARIABLE: find_valkey(say)}
+    environment = {**os.environ, **{name: path for name, path in found.items() if path}}
     if arguments:
         return _pytest(arguments, environment)
     running = [_start(name, command) for name, command in _CHECKS.items()]
@@ -121,8 +124,31 @@ def find_browser(say: Callable[[str], None]) -> str:
 
 def installed_browser() -> str:
     """The browser that is asked for by BUD_BROWSER, else one that is installed, else ""."""
-    asked_for = os.environ.get(BROWSER_VARIABLE)
-    return asked_for or next((path for name in _BROWSERS if (path := shutil.which(name))), "")
+    return os.environ.get(BROWSER_VARIABLE) or _installed(_BROWSERS)
+
+
+def find_valkey(say: Callable[[str], None]) -> str:
+    """A Valkey for the tests of limits over hosts, else a Redis; "" when neither can be had."""
+    given = installed_valkey()
+    if not given and _is_debian() and os.geteuid() == 0 and shutil.which("apt-get"):
+        say("Installing Debian's Valkey or Redis for the tests of limits over hosts …")
+        _quietly("apt-get", "update")
+        for name in _VALKEYS:
+            _quietly("apt-get", "install", "--yes", "--no-install-recommends", name)
+            if given := installed_valkey():
+                break
+    name = Path(given).name if given else "neither Valkey nor Redis: their tests are skipped"
+    say(f"Limits over hosts are tested with {name}.")
+    return given
+
+
+def installed_valkey() -> str:
+    """The server that is asked for by BUD_VALKEY_SERVER, else one that is installed, else ""."""
+    return os.environ.get(VALKEY_VARIABLE) or _installed(_VALKEYS)
+
+
+def _installed(programs: Sequence[str]) -> str:
+    return next((path for name in programs if (path := shutil.which(name))), "")
 
 
 def _is_debian() -> bool:
@@ -134,7 +160,7 @@ def _is_debian() -> bool:
 def _quietly(*command: str) -> bool:
     try:
         run = subprocess.run(
-            command, capture_output=True, check=False, timeout=_BROWSER_WAIT_S,
+            command, capture_output=True, check=False, timeout=_INSTALL_WAIT_S,
             env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):

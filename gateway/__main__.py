@@ -16,6 +16,8 @@ from pathlib import Path  # noqa: E402
 
 import uvloop  # noqa: E402
 
+from core.kernel.crypto import Secret  # noqa: E402
+from core.kernel.errors import InvalidInput  # noqa: E402
 from gateway import log  # noqa: E402
 from gateway.config import GatewayConfig, Timeouts  # noqa: E402
 from gateway.server import Gateway  # noqa: E402
@@ -27,8 +29,13 @@ def main() -> int:
     """Parse the command line and serve; the exit status."""
     log.configure()
     config = _config()
+    try:
+        gateway = Gateway(config)
+    except InvalidInput as problem:
+        logging.getLogger("gateway").error("cannot start: %s", problem)
+        return problem.exit_code
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(Gateway(config)))
+        return runner.run(_serve(gateway))
 
 
 def _config() -> GatewayConfig:
@@ -45,11 +52,13 @@ def _config() -> GatewayConfig:
         option = "--" + phase.name.replace("_", "-")
         parser.add_argument(option, type=float, default=phase.default, help="timeout in seconds")
     given = parser.parse_args()
+    valkey_url = os.environ.get("BUD_VALKEY_URL")
     return GatewayConfig(
         host=given.host,
         port=given.port,
         data_dir=given.data_dir,
         keys_dir=given.keys_dir or given.data_dir / "keys",
+        valkey_url=Secret(valkey_url) if valkey_url else None,
         max_body_bytes=int(given.max_body_mb * 1_000_000),
         facts_max_bytes=int(given.facts_max_mb * 1_000_000),
         responses_max_bytes=int(given.responses_max_mb * 1_000_000),

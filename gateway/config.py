@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from core.contracts.route_table import PhaseTimeouts
+from core.kernel.crypto import Secret
 
 _NO_TIMEOUTS = PhaseTimeouts()
 
@@ -48,7 +49,7 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class GatewayConfig:
-    """What the command line says; sizes in bytes."""
+    """What the command line says, and the environment what is secret; sizes in bytes."""
 
     host: str
     port: int
@@ -56,6 +57,7 @@ class GatewayConfig:
     keys_dir: Path
     max_body_bytes: int
     facts_max_bytes: int
+    valkey_url: Secret | None = None
     responses_max_bytes: int = 256_000_000
     responses_ttl_s: float = 30 * 86_400.0
     timeouts: Timeouts = field(default_factory=Timeouts)

@@ -73,7 +73,7 @@ class Gateway:
             config.data_dir / "routes" / route_table.FILE_NAME, config.keys_dir, config.timeouts
         )
         self.facts = FactWriter(config.data_dir, config.facts_max_bytes)
-        self.limits = LimitGate(config.data_dir)
+        self.limits = LimitGate(config.data_dir, config.valkey_url)
         self._responses = KeptResponses(
             ResponseStore(config.data_dir, config.responses_max_bytes, config.responses_ttl_s)
         )
@@ -118,7 +118,7 @@ class Gateway:
             with suppress(asyncio.CancelledError):
                 await self._ticker
         await self._responses.close()
-        self.limits.close()
+        await self.limits.close()
         await asyncio.to_thread(self.facts.stop)
         log.info("stopped")
 
@@ -240,7 +240,8 @@ class Gateway:
 
         route = find(fact.model).route
         fact.deployment_id = route.deployment_id
-        exchange.held = self.limits.admit(key, route, body.raw)
+        if self.limits.on:
+            exchange.held = await self.limits.admit(key, route, body.raw)
         session = exchange.request.headers.get("X-Session-Id", "")
         if exchange.translation is not None and exchange.translation.background:
             carry = partial(self._carry, find=find, path=path, body=body, session=session)

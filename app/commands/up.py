@@ -44,6 +44,8 @@ def up(
     }
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
     chosen = settings()
+    if chosen.valkey_url is not None:  # a secret goes to the gateway by no command line
+        os.environ["BUD_VALKEY_URL"] = chosen.valkey_url.get_secret_value()
     plan = supervisor.plan(
         data_dir=chosen.data_dir,
         keys_dir=chosen.keys_folder,

@@ -59,6 +59,12 @@ class Settings(BaseSettings):
         description="Disk space for request facts that are not yet ingested, in MB; "
         "what is over it is dropped and counted.",
     )
+    valkey_url: SecretStr | None = Field(
+        None,
+        description="Valkey or Redis server through which the gateways of several hosts keep "
+        "limits together, valkey://[user:password@]host[:port], or valkeys:// with TLS; empty "
+        "means that there is one host.",
+    )
     keep_requests_days: int = Field(
         400,
         ge=1,

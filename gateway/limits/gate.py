@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Sequence
@@ -11,7 +12,12 @@ import msgspec
 
 from core.contracts.request_fact import RequestFact
 from core.contracts.route_table import ApiKey, Limit, Price, Route
+from core.kernel import clock
+from core.kernel.crypto import Secret
 from gateway.errors import GatewayError
+from gateway.limits.exchange import check_url
+from gateway.limits.hosts import Hosts
+from gateway.limits.leases import Lacking
 from gateway.limits.ledger import NoPlace
 from gateway.limits.limiter import Busy, Limiter, Refusal, Reservation
 from gateway.limits.plan import Plan
@@ -23,6 +29,9 @@ log = logging.getLogger(__name__)
 DEFAULT_OUTPUT_TOKENS = 512
 _BYTES_PER_TOKEN = 4
 _MOST_TOKENS = 1_000_000_000
+# Waiting for what other hosts give: in all, before asking once more, and between two looks.
+_ASKED_S, _ASK_AGAIN_S = 3.0, 0.1
+_FIRST_PAUSE_S, _MOST_PAUSE_S = 0.001, 0.02
 _UNITS = {"requests": "requests", "tokens": "tokens", "concurrent": "requests at once"}
 
 
@@ -40,10 +49,17 @@ class LimitGate:
 
     Args:
         data_dir: Workers on the same folder share their limits.
+        valkey_url: Hosts with the same server share theirs; None when there is one host.
+
+    Raises:
+        InvalidInput: That is no such URL.
     """
 
-    def __init__(self, data_dir: Path) -> None:
-        self._folder = data_dir / FOLDER_NAME
+    def __init__(self, data_dir: Path, valkey_url: Secret | None = None) -> None:
+        if valkey_url is not None:
+            check_url(valkey_url)
+        self._folder, self._valkey_url = data_dir / FOLDER_NAME, valkey_url
+        self._hosts: Hosts | None = None
         self._limiter: Limiter | None = None
         self._limits: Sequence[Limit] | None = None
         self._problem = ""
@@ -57,18 +73,28 @@ class LimitGate:
         self._limits, self._problem = limits, ""
         if self._limiter is not None:
             self._limiter.use(limits)
+        if self._hosts is not None:
+            self._hosts.use(limits)
 
     def _opened(self) -> bool:
         try:
-            self._limiter = Limiter(self._folder)
+            self._limiter = Limiter(self._folder, shared=self._valkey_url is not None)
         except (OSError, NoPlace, Stuck) as error:
             if not self._problem:
                 log.error("limits cannot be kept, so requests are refused: %s", error)
             self._problem = str(error)
             return False
+        if self._valkey_url is not None:
+            assert self._limiter.leases is not None
+            self._hosts = Hosts(self._limiter.table, self._limiter.leases, self._valkey_url)
         return True
 
-    def admit(self, key: ApiKey, route: Route, body: bytes) -> Reservation | None:
+    @property
+    def on(self) -> bool:
+        """Whether requests must be admitted."""
+        return self._limiter is not None or bool(self._problem)
+
+    async def admit(self, key: ApiKey, route: Route, body: bytes) -> Reservation | None:
         """Hold what a request may use; None when nothing limits it.
 
         Args:
@@ -87,18 +113,40 @@ class LimitGate:
         if plan is None:
             return None
         tokens, cost_usd = estimate(body, route) if plan.estimates else (0, 0.0)
-        return self._reserved(self._limiter, plan, tokens, cost_usd)
-
-    @staticmethod
-    def _reserved(limiter: Limiter, plan: Plan, tokens: int, cost_usd: float) -> Reservation:
-        try:
-            result = limiter.reserve(plan, tokens, cost_usd)
-        except (Stuck, TableFull, Busy) as error:
-            log.error("a request with limits is refused: %s", error)
-            raise _unavailable(str(error)) from None
+        result = self._reserved(self._limiter, plan, tokens, cost_usd)
+        if isinstance(result, Lacking):
+            result = await self._when_held(self._limiter, plan, tokens, cost_usd)
         if isinstance(result, Refusal):
             raise _refused(result, tokens, cost_usd)
         return result
+
+    async def _when_held(
+        self, limiter: Limiter, plan: Plan, tokens: int, cost_usd: float
+    ) -> Reservation | Refusal:
+        """Ask for what this host lacks and wait for the answer; mostly one round trip."""
+        assert limiter.leases is not None
+        give_up_s = clock.monotonic_s() + _ASKED_S
+        ask_s, pause_s = 0.0, _FIRST_PAUSE_S
+        while (now_s := clock.monotonic_s()) < give_up_s:
+            result = self._reserved(limiter, plan, tokens, cost_usd)
+            if not isinstance(result, Lacking):
+                return result
+            if now_s >= ask_s:
+                limiter.leases.ask(result)
+                ask_s = now_s + _ASK_AGAIN_S
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, _MOST_PAUSE_S)
+        raise _unavailable("the other hosts do not answer")
+
+    @staticmethod
+    def _reserved(
+        limiter: Limiter, plan: Plan, tokens: int, cost_usd: float
+    ) -> Reservation | Refusal | Lacking:
+        try:
+            return limiter.reserve(plan, tokens, cost_usd)
+        except (Stuck, TableFull, Busy) as error:
+            log.error("a request with limits is refused: %s", error)
+            raise _unavailable(str(error)) from None
 
     def settle(self, held: Reservation, fact: RequestFact) -> None:
         """Put what a request took in the place of what it held.
@@ -130,8 +178,11 @@ class LimitGate:
         if given:
             log.warning("%d reservations that nobody will settle are given back", given)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Leave the limits to the other workers."""
+        if self._hosts is not None:
+            await self._hosts.close()
+            self._hosts = None
         if self._limiter is not None:
             self._limiter.close()
             self._limiter = None
@@ -165,6 +216,12 @@ def _cost_usd(price: Price | None, given: int, output: int) -> float:
 
 def _refused(refusal: Refusal, tokens: int, cost_usd: float) -> GatewayError:
     limit = refusal.limit
+    if refusal.away:
+        message = (
+            f"The limit {limit.name} cannot be kept now: it is not known what other hosts of "
+            "the gateway used of it. Try again."
+        )
+        return GatewayError("limits_unavailable", message, param=limit.name, retry_after_s=1)
     budget = limit.metric == "usd"
     most = f"{limit.amount:,.15g} {_UNITS.get(limit.metric, 'USD')}"
     after_s = max(math.ceil(refusal.retry_after_s), 1)

@@ -15,6 +15,7 @@ from pathlib import Path
 from core.contracts.route_table import ApiKey, Limit
 from core.kernel import clock
 from gateway.limits import ledger, plan, windows
+from gateway.limits.leases import Lacking, Leases, Short
 from gateway.limits.ledger import CHANGING, FREE, HELD, Ledger
 from gateway.limits.plan import HOLD_S, NANO, Plan, Scope
 from gateway.limits.shared_table import BUCKETS, RECORDS, SharedTable, acquire, release
@@ -50,12 +51,14 @@ class Reservation:
 class Refusal:
     """Which limit refused, and after how many seconds it may admit.
 
-    `too_large` says that the request alone is over the limit: it never will be admitted.
+    `too_large` says that the request alone is over the limit: it never will be admitted. `away`
+    says that it is not known what other hosts used, and that the limit says to refuse then.
     """
 
     limit: Limit
     retry_after_s: float
     too_large: bool
+    away: bool = False
 
 
 class Busy(Exception):
@@ -68,12 +71,14 @@ class Limiter:
     Args:
         folder: Where the workers of this host share their table.
         records: How many limits have room; the same for all workers.
+        shared: Whether other hosts share the limits.
 
     Raises OSError when the disk has no room, NoPlace when there are too many workers.
     """
 
-    def __init__(self, folder: Path, records: int = RECORDS) -> None:
+    def __init__(self, folder: Path, records: int = RECORDS, *, shared: bool = False) -> None:
         self.table = SharedTable(folder, records)
+        self.leases = Leases(self.table) if shared else None
         self._ledger = Ledger(self.table)
         self._limits: dict[Scope, list[Limit]] = {}
         self._plans: dict[tuple[str, str], Plan | None] = {}
@@ -93,8 +98,14 @@ class Limiter:
             made = self._plans[known] = plan.make(self._limits, self.table, key, model)
             return made
 
-    def reserve(self, held: Plan, tokens: int = 0, cost_usd: float = 0.0) -> Reservation | Refusal:
+    def reserve(
+        self, held: Plan, tokens: int = 0, cost_usd: float = 0.0
+    ) -> Reservation | Refusal | Lacking:
         """Hold one request, with the tokens and the cost it is expected to take.
+
+        Returns:
+            What it holds, or the limit that refuses it. With other hosts also what this host
+            must ask for, before the request can be tried again.
 
         Raises:
             TableFull: No record is free for one of its limits.
@@ -125,6 +136,10 @@ class Limiter:
                     at, most, budget, _ = cell
                     if words[at + 2] + words[at + 3] + (cost if budget else 1) > most:
                         return self._cell_refusal(cell, cost)
+            if self.leases is not None:
+                short = self.leases.check(held.shares, tokens, cost, now_s)
+                if short is not None:
+                    return self._shared_refusal(short, now_s)
             return self._admit(held, tokens, cost, now_s)
         finally:
             _flock(lock, _UNLOCK)
@@ -200,6 +215,8 @@ class Limiter:
     def close(self) -> None:
         """Leave the table to the other workers."""
         self._ledger.close()
+        if self.leases is not None:
+            self.leases.close()
         self.table.close()
 
     # -- what a reservation needs now and then
@@ -208,7 +225,7 @@ class Limiter:
         # The shard is locked by this worker; every lock is taken, then this one again.
         release(held.lock)
         try:
-            plan.place(held, self.table)
+            plan.place(held, self.table, shared=self.leases is not None)
         finally:
             acquire(held.lock)
 
@@ -227,11 +244,15 @@ class Limiter:
             if not budget:
                 continue
             period = self._month if limit.window == "month" else day
-            # Not when the clock went back: what was spent stays spent.
-            if words[at + 1] < period:
-                words[at + 2] = 0
+            begun = words[at + 1]
+            # When the clock goes back, what was spent stays spent. By one period it is waited
+            # for; one further ahead was never there, and would have to be waited for too long.
+            if begun < period or begun > period + 1:
+                if begun < period:
+                    words[at + 2] = 0
                 words[at + 1] = period
                 words[at + 4] = self._month_end_day if limit.window == "month" else day
+                words[self.table.lease_of_cell(self.table.index_of_cell(at))] = 0
 
     def _begin_day(self, day: int, now_unix_s: float) -> None:
         moment = time.gmtime(now_unix_s)
@@ -253,6 +274,20 @@ class Limiter:
         last_day = self._month_end_day if limit.window == "month" else self._day
         after_s = (last_day + 1) * _DAY_S - clock.unix_s()
         return Refusal(limit, max(after_s, 1.0), cost > cell.most)
+
+    def _shared_refusal(self, short: Lacking | Short, now_s: float) -> Refusal | Lacking:
+        if isinstance(short, Lacking):
+            return short
+        share, limit = short.share, short.share.limit
+        after_s = max(short.free_in_ms / 1000, 0.0)
+        if limit.metric == "usd" and not short.away:
+            last_day = self._month_end_day if limit.window == "month" else self._day
+            after_s = max((last_day + 1) * _DAY_S - clock.unix_s(), 1.0)
+        elif limit.metric != "concurrent" and self.table.words[share.at + 2]:
+            width_s = windows.width_s(limit.window)
+            own_s = windows.free_after_s(self.table, share.at, 1, width_s, now_s)
+            after_s = min(after_s, own_s) if short.elsewhere else own_s
+        return Refusal(limit, after_s, too_large=False, away=short.away)
 
 
 def _unix_s(year: int, month: int) -> float:

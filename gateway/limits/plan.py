@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 from core.contracts.route_table import ApiKey, Limit
 from gateway.limits import ledger, windows
+from gateway.limits.leases import BUDGET, CONCURRENT, REQUESTS, TOKENS, Share
 from gateway.limits.shared_table import SharedTable, hash_of
 
 HOLD_S = 3600.0  # a reservation that is not settled in this time is given back
 NANO = 1_000_000_000
+_COUNTS = {"requests": REQUESTS, "tokens": TOKENS, "concurrent": CONCURRENT, "usd": BUDGET}
 _KINDS = {window: kind for kind, window in enumerate(windows.PERIODS_S)}
 
 Scope = tuple[str, str, str]
@@ -45,6 +47,7 @@ class Plan:
         estimates: Whether tokens or costs are limited, so that they must be estimated.
         refs: The counters to give back when the worker dies, as bytes of a ledger's entry.
         generation: In which the places hold.
+        shares: The limits once more, as hosts share them; empty when they do not.
     """
 
     limits: tuple[Limit, ...]
@@ -55,6 +58,7 @@ class Plan:
     windows: tuple[Window, ...] = ()
     cells: tuple[Cell, ...] = ()
     refs: bytes = b""
+    shares: tuple[Share, ...] = ()
 
 
 def by_scope(limits: Iterable[Limit]) -> dict[Scope, list[Limit]]:
@@ -87,8 +91,8 @@ def make(
     return Plan(found, shard, lock, estimates)
 
 
-def place(plan: Plan, table: SharedTable) -> None:
-    """Find the records of a plan. Raises TableFull, Stuck."""
+def place(plan: Plan, table: SharedTable, *, shared: bool) -> None:
+    """Find the records of a plan; whether hosts share limits. Raises TableFull, Stuck."""
     rates = [limit for limit in plan.limits if limit.metric in ("requests", "tokens")]
     others = [limit for limit in plan.limits if limit.metric in ("concurrent", "usd")]
     windows_at, cells_at, plan.generation = table.place(
@@ -99,7 +103,7 @@ def place(plan: Plan, table: SharedTable) -> None:
         Window(
             at,
             windows.width_s(limit.window),
-            min(int(limit.amount), windows.MAX_COUNT),
+            most_of(limit),
             limit.metric == "tokens",
             limit,
         )
@@ -110,11 +114,20 @@ def place(plan: Plan, table: SharedTable) -> None:
         for at, limit in zip(cells_at, others, strict=True)
     )
     plan.refs = _refs(plan.windows, plan.cells, table)
+    if shared:
+        plan.shares = _shares(plan, table)
 
 
 def most_of(limit: Limit) -> int:
     """The limit as a whole number: requests, tokens or nano-USD."""
-    return round(limit.amount * NANO) if limit.metric == "usd" else int(limit.amount)
+    if limit.metric == "usd":
+        return round(limit.amount * NANO)
+    return min(int(limit.amount), windows.MAX_COUNT)
+
+
+def counts_of(limit: Limit) -> int:
+    """What it counts, as a number of `leases`."""
+    return _COUNTS[limit.metric]
 
 
 def hash_of_limit(limit: Limit) -> int:
@@ -127,6 +140,22 @@ def hash_of_limit(limit: Limit) -> int:
 def idle_s(window: str) -> float:
     """After how long without a request nothing can refer to a window any more."""
     return windows.PERIODS_S[window] * 1.01 + HOLD_S
+
+
+def _shares(plan: Plan, table: SharedTable) -> tuple[Share, ...]:
+    places = [(each, table.index_of_window(each.at)) for each in plan.windows]
+    of_windows = [
+        _share(each, record, table.lease_of_window(record), plan.shard) for each, record in places
+    ]
+    cells = [(each, table.index_of_cell(each.at)) for each in plan.cells]
+    of_cells = [
+        _share(each, record, table.lease_of_cell(record), plan.shard) for each, record in cells
+    ]
+    return (*of_windows, *of_cells)
+
+
+def _share(of: Window | Cell, record: int, lease: int, shard: int) -> Share:
+    return Share(lease, of.at, counts_of(of.limit), of.most, of.limit, record, shard)
 
 
 def _refs(rates: Sequence[Window], cells: Sequence[Cell], table: SharedTable) -> bytes:

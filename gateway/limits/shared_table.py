@@ -7,6 +7,8 @@ workers and restarts: a month's budget is not forgotten.
     header        generation, size, what hosts share
     windows       one record of 512 bytes a rate limit: a ring of 116 buckets
     cells         one record of 64 bytes a budget or a limit of concurrent requests
+    leases        what this host may admit, 64 bytes for each window and cell, when hosts share
+                  limits (`gateway.limits.leases`)
     ledgers       what each worker holds now (`gateway.limits.ledger`)
 
 Records are found by the hash of what they count, so workers agree on them without a word. A
@@ -23,6 +25,7 @@ import fcntl
 import hashlib
 import mmap
 import os
+import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,18 +41,22 @@ ENTRY_BYTES = 256
 BUCKETS = 116
 RECORDS = 40_000
 
-_MAGIC = 0x42554C31  # "BUL1": the layout below
+_MAGIC = 0x42554C32  # "BUL2": the layout below
 _HEADER_BYTES = 4096
 _WINDOW_BYTES = 512
 _CELL_BYTES = 64
+_LEASE_BYTES = 64
 _PROBES = 64
 _STUCK_S = 1.0
 _YIELDS = 50
 
 # Where things stand in the header, in words of 8 bytes.
+HOST_ID = 2
 GENERATION = 3
 LEASED_UNTIL_MS = 4
 HOSTS = 5
+IN_TOUCH = 6
+EXCHANGES = 7
 LEDGERS_USED = 64  # and one word more for each worker
 
 _EXCLUSIVE_NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
@@ -74,6 +81,7 @@ class SharedTable:
         words: The file as signed words of 8 bytes.
         counts: The file as unsigned words of 4 bytes.
         content: The file as bytes.
+        file: Its descriptor.
 
     Raises OSError when the disk has no room.
     """
@@ -83,22 +91,23 @@ class SharedTable:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._locks = [_open(folder / f"shard.{number:02d}.lock") for number in range(SHARDS)]
         with self.all_locked():
-            self._file = self._made(records)
-        self._map = mmap.mmap(self._file, os.fstat(self._file).st_size)
+            self.file = self._made(records)
+        self._map = mmap.mmap(self.file, os.fstat(self.file).st_size)
         self.content = memoryview(self._map)
         self.words = self.content.cast("q")
         self.counts = self.content.cast("I")
         self.records = self.words[1]
         self._cells_at = _HEADER_BYTES + self.records * _WINDOW_BYTES
-        self._ledgers_at = self._cells_at + self.records * _CELL_BYTES
+        self._leases_at = self._cells_at + self.records * _CELL_BYTES
+        self._ledgers_at = self._leases_at + 2 * self.records * _LEASE_BYTES
 
     def _made(self, records: int) -> int:
         path = self.folder / "table.bin"
-        size = _HEADER_BYTES + records * (_WINDOW_BYTES + _CELL_BYTES)
+        size = _HEADER_BYTES + records * (_WINDOW_BYTES + _CELL_BYTES + 2 * _LEASE_BYTES)
         size += MAX_WORKERS * ENTRIES * ENTRY_BYTES
         file = _open(path)
-        head = memoryview(os.pread(file, 16, 0)).cast("q")
-        if list(head) == [_MAGIC, records] and os.fstat(file).st_size == size:
+        head = os.pread(file, 16, 0)
+        if head == struct.pack("=2q", _MAGIC, records) and os.fstat(file).st_size == size:
             return file
         # Another layout or size: begin anew. Workers of another release keep the old file.
         os.close(file)
@@ -108,7 +117,9 @@ class SharedTable:
             os.posix_fallocate(file, 0, size)
         else:
             os.ftruncate(file, size)
-        os.pwrite(file, _MAGIC.to_bytes(8, "little") + records.to_bytes(8, "little"), 0)
+        host_id = int.from_bytes(os.urandom(8), "little") >> 1
+        head = struct.pack("=3q", _MAGIC, records, host_id)
+        os.pwrite(file, head, 0)
         return file
 
     def close(self) -> None:
@@ -116,7 +127,7 @@ class SharedTable:
         for view in (self.words, self.counts, self.content):
             view.release()
         self._map.close()
-        for file in (self._file, *self._locks):
+        for file in (self.file, *self._locks):
             os.close(file)
 
     # -- locks
@@ -179,6 +190,14 @@ class SharedTable:
         """The first word of a cell's record."""
         return (self._cells_at + index * _CELL_BYTES) // 8
 
+    def lease_of_window(self, index: int) -> int:
+        """The first word of a window's lease."""
+        return (self._leases_at + index * _LEASE_BYTES) // 8
+
+    def lease_of_cell(self, index: int) -> int:
+        """The first word of a cell's lease."""
+        return (self._leases_at + (self.records + index) * _LEASE_BYTES) // 8
+
     def ledger_at(self, worker: int) -> int:
         """The first word of a worker's ledger."""
         return (self._ledgers_at + worker * ENTRIES * ENTRY_BYTES) // 8
@@ -205,7 +224,9 @@ class SharedTable:
                 free = at
             if not words[at]:
                 break
-        return self._taken(free, key, _WINDOW_BYTES, now_ms + int(idle_s * 1000))
+        taken = self._taken(free, key, _WINDOW_BYTES, now_ms + int(idle_s * 1000))
+        self._forget(self.lease_of_window(self.index_of_window(taken)))
+        return taken
 
     def _cell(self, key: int) -> int:
         words = self.words
@@ -214,12 +235,18 @@ class SharedTable:
             at = self.cell_at((key + probe) % self.records)
             if words[at] == key:
                 return at
-            idle = not words[at + 3] and words[at + 4] < today
+            # A day far ahead was written while the clock was wrong.
+            idle = not words[at + 3] and not today <= words[at + 4] <= today + _MOST_DAYS
             if free < 0 and (not words[at] or idle):
                 free = at
             if not words[at]:
                 break
-        return self._taken(free, key, _CELL_BYTES, 0)
+        taken = self._taken(free, key, _CELL_BYTES, 0)
+        self._forget(self.lease_of_cell(self.index_of_cell(taken)))
+        return taken
+
+    def _forget(self, lease_at: int) -> None:
+        self.content[lease_at * 8 : lease_at * 8 + _LEASE_BYTES] = bytes(_LEASE_BYTES)
 
     def _taken(self, at: int, key: int, size_bytes: int, idle_at_ms: int) -> int:
         if at < 0:
@@ -236,6 +263,7 @@ class SharedTable:
 
 
 _FAR_S = 3 * 86400
+_MOST_DAYS = 32
 
 
 def hash_of(*parts: str) -> int:

@@ -8,9 +8,8 @@ the period later. Time is the monotonic clock, which all processes of a machine 
 A record in the table:
 
     word 0  hash of what it counts      word 3  ms at which it may be given to another limit
-    word 1  number of the newest bucket word 4  what this host may admit, when hosts share it
-    word 2  sum of all buckets          word 5  what was refused since the last exchange
-    from word 6: the buckets, 4 bytes each
+    word 1  number of the newest bucket words 4 and 5 are free
+    word 2  sum of all buckets          from word 6: the buckets, 4 bytes each
 
 A bucket and the sum are two writes. A worker killed between them leaves the sum wrong by one
 request until the next bucket begins, when the sum is taken anew.
