@@ -48,6 +48,7 @@ def _config() -> GatewayConfig:
     parser.add_argument("--facts-max-mb", type=float, default=256)
     parser.add_argument("--responses-max-mb", type=float, default=256)
     parser.add_argument("--responses-ttl-h", type=float, default=720)
+    parser.add_argument("--health-interval-s", type=float, default=5, help="0 checks no replica")
     for phase in fields(Timeouts):
         option = "--" + phase.name.replace("_", "-")
         parser.add_argument(option, type=float, default=phase.default, help="timeout in seconds")
@@ -63,6 +64,7 @@ def _config() -> GatewayConfig:
         facts_max_bytes=int(given.facts_max_mb * 1_000_000),
         responses_max_bytes=int(given.responses_max_mb * 1_000_000),
         responses_ttl_s=given.responses_ttl_h * 3600,
+        health_interval_s=given.health_interval_s,
         timeouts=Timeouts(**{phase.name: getattr(given, phase.name) for phase in fields(Timeouts)}),
     )
 

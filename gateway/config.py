@@ -49,7 +49,10 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class GatewayConfig:
-    """What the command line says, and the environment what is secret; sizes in bytes."""
+    """What the command line says, and the environment what is secret; sizes in bytes.
+
+    `health_interval_s` is from one health check of a replica to the next; 0 checks none.
+    """
 
     host: str
     port: int
@@ -60,4 +63,5 @@ class GatewayConfig:
     valkey_url: Secret | None = None
     responses_max_bytes: int = 256_000_000
     responses_ttl_s: float = 30 * 86_400.0
+    health_interval_s: float = 5.0
     timeouts: Timeouts = field(default_factory=Timeouts)

@@ -22,9 +22,11 @@ from gateway.dialects.anthropic_messages import Messages, to_count
 from gateway.dialects.responses import Responses
 from gateway.errors import CLASSES, GatewayError
 from gateway.facts import FactWriter
+from gateway.health import HealthChecks
 from gateway.front import Front
 from gateway.http_request import BadRequest, Request, Response
 from gateway.limits.gate import LimitGate
+from gateway.live_state import LiveState
 from gateway.proxy import Proxy
 from gateway.relay import Exchange
 from gateway.response_store import ResponseStore
@@ -79,6 +81,8 @@ class Gateway:
         )
         self.port = config.port
         self._proxy = Proxy(self.stats)
+        self._health = HealthChecks(self.table, config.health_interval_s)
+        self._live = LiveState(config.data_dir, self.facts.worker_id, self.table, self._load)
         self._started_s = clock.monotonic_s()
         self._exchanges: set[Exchange] = set()
         self._stopping = False
@@ -98,6 +102,8 @@ class Gateway:
         )
         self.port = self._server.sockets[0].getsockname()[1]
         self._ticker = asyncio.create_task(self._tick())
+        self._health.start()
+        self._live.start()
         log.info("listening on %s port %d", self.config.host, self.port)
 
     async def stop(self) -> None:
@@ -117,10 +123,16 @@ class Gateway:
             self._ticker.cancel()
             with suppress(asyncio.CancelledError):
                 await self._ticker
+        await self._health.stop()
+        await self._live.stop()
         await self._responses.close()
         await self.limits.close()
         await asyncio.to_thread(self.facts.stop)
         log.info("stopped")
+
+    def _load(self) -> tuple[int, int]:
+        """Requests in flight, and those that wait for a replica."""
+        return len(self._exchanges), int(self.stats.waiting.values[()])
 
     async def _emptied(self, within_s: float) -> None:
         deadline_s = clock.monotonic_s() + within_s

@@ -106,6 +106,19 @@ class Stats:
         self.replica_in_flight = Gauge(
             "bud_replica_requests_in_flight", "Requests at each replica.", "replica"
         )
+        self.replica_up = Gauge(
+            "bud_replica_up", "0 while a replica is away: unreachable or unhealthy.", "replica"
+        )
+        self.target_requests = Counter(
+            "bud_target_requests_total",
+            "What routes sent to their targets, retries included.",
+            *("model", "target"),
+        )
+        self.target_failures = Counter(
+            "bud_target_failures_total",
+            "What targets of routes gave no answer to; another may have.",
+            *("model", "target"),
+        )
         self.facts_dropped = Gauge("bud_facts_dropped_total", "Request facts that were not kept.")
         self.facts_dropped.kind = "counter"
         self.loop_lag = Histogram(

@@ -53,6 +53,14 @@ def metrics(stats: Stats, tables: TableHolder, *, in_flight: int, facts_dropped:
     stats.replica_in_flight.values = {
         (backend.replica.id,): backend.in_flight for backend in tables.backends
     }
+    stats.replica_up.values = {
+        (backend.replica.id,): not backend.away for backend in tables.backends
+    }
+    for (_, model), target in table.routes.items():
+        for share in target.shares:
+            traffic = share.target.traffic
+            stats.target_requests.values[model, share.name] = traffic.requests
+            stats.target_failures.values[model, share.name] = traffic.failures
     return Response(
         stats.text().encode(),
         headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
