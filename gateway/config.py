@@ -48,6 +48,21 @@ class Timeouts:
 
 
 @dataclass(frozen=True)
+class AccessConfig:
+    """What is told of callers at the start.
+
+    `trusted_proxies` are the CIDR ranges of proxies whose `X-Forwarded-For` and `country_header`
+    are believed; from anybody else both are hearsay. `cors_origins` are the web origins whose pages
+    may call the gateway, `*` for every one; `cors_headers` what they may send beyond the usual.
+    """
+
+    trusted_proxies: tuple[str, ...] = ()
+    country_header: str = ""
+    cors_origins: tuple[str, ...] = ()
+    cors_headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class GatewayConfig:
     """What the command line says, and the environment what is secret; sizes in bytes.
 
@@ -65,3 +80,4 @@ class GatewayConfig:
     responses_ttl_s: float = 30 * 86_400.0
     health_interval_s: float = 5.0
     timeouts: Timeouts = field(default_factory=Timeouts)
+    access: AccessConfig = AccessConfig()

@@ -15,6 +15,7 @@ from core.contracts.request_fact import RequestFact
 from core.contracts.route_table import ApiKey, Route
 from core.kernel import clock, ids
 from gateway import responses, status, tokens
+from gateway.access import AccessGate
 from gateway.body import Parsed, parse
 from gateway.config import GatewayConfig
 from gateway.dialects import Translation, anthropic_answers
@@ -75,6 +76,7 @@ class Gateway:
             config.data_dir / "routes" / route_table.FILE_NAME, config.keys_dir, config.timeouts
         )
         self.facts = FactWriter(config.data_dir, config.facts_max_bytes)
+        self.access = AccessGate(config.access, self.table)
         self.limits = LimitGate(config.data_dir, config.valkey_url)
         self._responses = KeptResponses(
             ResponseStore(config.data_dir, config.responses_max_bytes, config.responses_ttl_s)
@@ -237,7 +239,7 @@ class Gateway:
 
     async def _infer(self, exchange: Exchange) -> Response | None:
         fact, path = exchange.fact, exchange.request.path
-        key = self._authenticate(exchange)
+        key = await self.access.admit(exchange.request, exchange.fact)
         _, capability, can_stream = ENDPOINTS[path]
         raw = await exchange.read_body(self.config.max_body_bytes)
         if path in _TRANSLATED:
@@ -308,26 +310,6 @@ class Gateway:
                 param="model",
             )
         return target
-
-    def _authenticate(self, exchange: Exchange) -> ApiKey:
-        headers = exchange.request.headers
-        scheme, _, secret = headers.get("Authorization", "").partition(" ")
-        secret = secret.strip() if scheme.lower() == "bearer" else ""
-        secret = secret or headers.get("x-api-key", "").strip()
-        if not secret:
-            raise GatewayError(
-                "authentication",
-                "There is no API key. Send it as 'Authorization: Bearer bud-…'.",
-            )
-        key = self.table.current.key(secret)
-        if key is None:
-            raise GatewayError(
-                "authentication",
-                "This API key is unknown, revoked or expired. Make one on the API keys page.",
-            )
-        fact = exchange.fact
-        fact.key_id, fact.project_id, fact.user_id = key.id, key.project_id, key.user_id
-        return key
 
     def _headers(self, fact: RequestFact) -> dict[str, str]:
         return {"X-Request-Id": fact.request_id}
@@ -402,13 +384,13 @@ class Gateway:
         operation = self._responses.operation(request.method, request.path)
         if operation is None:
             return await self._unknown(exchange)
-        key = self._authenticate(exchange)
+        key = await self.access.admit(exchange.request, exchange.fact)
         return self._json(await operation(key.project_id, request.query), exchange.fact)
 
     async def _count_tokens(self, exchange: Exchange) -> Response | None:
         """The prompt's tokens as the replica counts them; never an estimate."""
         fact = exchange.fact
-        key = self._authenticate(exchange)
+        key = await self.access.admit(exchange.request, exchange.fact)
         raw = await exchange.read_body(self.config.max_body_bytes)
         if exchange.request.path == _COUNT_TOKENS:
             body, kind = to_count(raw), {}
@@ -427,12 +409,12 @@ class Gateway:
     # -- the other routes
 
     async def _list_models(self, exchange: Exchange) -> Response | None:
-        key = self._authenticate(exchange)
+        key = await self.access.admit(exchange.request, exchange.fact)
         data = [_model_object(route) for route in self.table.current.models(key)]
         return self._json({"object": "list", "data": data}, exchange.fact)
 
     async def _show_model(self, exchange: Exchange) -> Response | None:
-        key = self._authenticate(exchange)
+        key = await self.access.admit(exchange.request, exchange.fact)
         model = exchange.request.path.removeprefix(_MODELS + "/")
         for route in self.table.current.models(key):
             if route.model == model:
@@ -443,6 +425,7 @@ class Gateway:
 
     async def _unknown(self, exchange: Exchange) -> Response | None:
         request = exchange.request
+        self.access.check(request, exchange.fact)
         posted = request.path in ENDPOINTS or request.path == _COUNT_TOKENS
         known = posted or request.path == _MODELS
         allowed = "POST" if posted else "GET"

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,9 @@ def publish(
     version: int = 1,
     *,
     limits: Iterable[Limit] = (),
+    **more: Any,
 ) -> None:
+    """Write a route table; `more` are its other fields."""
     path = data_dir / "routes" / route_table.FILE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     table = RouteTable(
@@ -88,6 +90,7 @@ def publish(
         routes=list(routes),
         keys=list(keys) or [api_key()],
         limits=list(limits),
+        **more,
     )
     partial = path.with_suffix(".partial")
     partial.write_bytes(route_table.encode(table))
@@ -104,7 +107,10 @@ def facts_on_disk(data_dir: Path) -> list[RequestFact]:
 
 
 class GatewayHere:
-    """A gateway in this process; `async with GatewayHere(folder, [route(url)]) as gateway`."""
+    """A gateway in this process; `async with GatewayHere(folder, [route(url)]) as gateway`.
+
+    `table` are other fields of the route table, `config` those of `GatewayConfig`.
+    """
 
     def __init__(
         self,
@@ -116,9 +122,11 @@ class GatewayHere:
         timeouts: Timeouts = QUICK,
         max_body_bytes: int = 1_000_000,
         keys_dir: Path | None = None,
+        table: Mapping[str, Any] | None = None,
+        **config: Any,
     ) -> None:
         self.data_dir = data_dir
-        publish(data_dir, routes, keys, limits=limits)
+        publish(data_dir, routes, keys, limits=limits, **(table or {}))
         self.gateway = Gateway(
             GatewayConfig(
                 host="127.0.0.1",
@@ -128,6 +136,7 @@ class GatewayHere:
                 max_body_bytes=max_body_bytes,
                 facts_max_bytes=10_000_000,
                 timeouts=timeouts,
+                **config,
             )
         )
         self.gateway.facts.seal_s = 0.0
