@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from dataclasses import dataclass, field
+import zlib
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,11 +29,39 @@ log = logging.getLogger(__name__)
 _COMING_BACK = frozenset({"ready", "degraded", "restarting"})
 
 
+class Traffic:
+    """What a route sent to one deployment since the worker started, retries included.
+
+    `failures` are those to which it gave no answer; another may have.
+    """
+
+    __slots__ = ("failures", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.failures = 0
+
+
+@dataclass(frozen=True)
+class Share:
+    """One target of a route: its backends under the route's name and rules, and its part.
+
+    `name` is what the target is called itself. `seed` puts it into each key's own order.
+    """
+
+    name: str
+    target: Target
+    weight: float
+    priority: int
+    seed: int
+
+
 @dataclass(frozen=True)
 class Target:
     """A route with its live backends.
 
-    `tiers` are those that take new requests, by priority; `pick` is the route's policy.
+    `tiers` are those that take new requests, by priority; `pick` is the route's policy. A route
+    that has `shares` has all their backends and no tiers.
     """
 
     route: Route
@@ -41,12 +70,35 @@ class Target:
     tiers: tuple[tuple[Backend, ...], ...]
     pick: Pick
     timeouts: Timeouts
+    traffic: Traffic
     problem: str = ""
+    shares: tuple[Share, ...] = ()
 
     @property
     def may_come_back(self) -> bool:
         """Whether waiting a moment for a replica makes sense."""
-        return bool(self.backends) or (not self.problem and self.route.state in _COMING_BACK)
+        if self.shares:
+            return any(share.weight > 0 and share.target.may_come_back for share in self.shares)
+        return bool(self.tiers) or (
+            not self.backends and not self.problem and self.route.state in _COMING_BACK
+        )
+
+    @property
+    def is_available(self) -> bool:
+        """Whether a replica may be tried now."""
+        return any(backend.available for tier in self.tiers for backend in tier)
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether a replica works on requests, be it badly."""
+        return any(not backend.away for tier in self.tiers for backend in tier)
+
+    def part(self, deployment_id: str) -> Target:
+        """The target with this deployment; without any replica when it is none any more."""
+        for share in self.shares:
+            if share.target.route.deployment_id == deployment_id and share.weight > 0:
+                return share.target
+        return replace(self, backends=(), tiers=(), shares=())
 
 
 @dataclass(frozen=True)
@@ -108,11 +160,19 @@ class TableHolder:
         self._backends: dict[str, Backend] = {}
         self._shared_pools: dict[str, upstream.Pool] = {}
         self._budgets: dict[str, RetryBudget] = {}
+        self._traffic: dict[tuple[str, str, str], Traffic] = {}
+        self._draining: set[Backend] = set()
 
     @property
     def backends(self) -> list[Backend]:
         """Every replica of the table in use."""
         return list(self._backends.values())
+
+    @property
+    def draining(self) -> list[Backend]:
+        """Replicas that left the table and still answer."""
+        self._draining = {backend for backend in self._draining if backend.in_flight}
+        return list(self._draining)
 
     async def refresh(self) -> None:
         """Take the file if it is new; keep the last good table if it is damaged."""
@@ -175,6 +235,7 @@ class TableHolder:
         for replica_id, backend in self._backends.items():
             if kept.get(replica_id) is not backend:
                 backend.retire()
+                self._draining.add(backend)
         deployments = {route.deployment_id for route in table.routes}
         self._budgets = {
             deployment_id: self._budgets.get(deployment_id) or RetryBudget()
@@ -182,6 +243,14 @@ class TableHolder:
         }
         self._backends, self._credentials = kept, loaded.credentials
         self._close_unused_pools()
+        before, self._traffic = self._traffic, {}
+        targets = {
+            (route.project_id, route.model): self._target(route, loaded.problems, before)
+            for route in table.routes
+        }
+        for route in table.routes:
+            if route.targets:
+                targets[route.project_id, route.model] = self._shared(route, targets, before)
         return Table(
             version=table.version,
             published_unix_s=table.published_unix_s,
@@ -189,13 +258,19 @@ class TableHolder:
             limits=table.limits,
             blocks=blocks.compiled(table.blocks),
             projects={name: each for each in table.projects for name in (each.name, each.id)},
-            routes={
-                (route.project_id, route.model): self._target(route, loaded.problems)
-                for route in table.routes
-            },
+            routes=targets,
         )
 
-    def _target(self, route: Route, problems: dict[str, str]) -> Target:
+    def _counted(
+        self, route: Route, deployment_id: str, before: dict[tuple[str, str, str], Traffic]
+    ) -> Traffic:
+        place = (route.project_id, route.model, deployment_id)
+        self._traffic[place] = before.get(place) or Traffic()
+        return self._traffic[place]
+
+    def _target(
+        self, route: Route, problems: dict[str, str], before: dict[tuple[str, str, str], Traffic]
+    ) -> Target:
         backends = tuple(
             self._backends[replica.id] for replica in route.replicas if replica.id not in problems
         )
@@ -207,7 +282,47 @@ class TableHolder:
             _tiers(backends),
             PICKS[route.policy],
             self._timeouts.for_route(route.timeouts),
+            self._counted(route, route.deployment_id, before),
             problem="" if backends or not unusable else unusable[0],
+        )
+
+    def _shared(
+        self,
+        route: Route,
+        targets: dict[tuple[str, str], Target],
+        before: dict[tuple[str, str, str], Traffic],
+    ) -> Target:
+        """A route with targets, from theirs."""
+        shares = []
+        for each in route.targets:
+            found = targets.get((route.project_id, each.model))
+            if found is None or found.route.targets:
+                log.error("%s is no target that %s can have", each.model, route.model)
+                continue
+            own = self._as(route, found, before)
+            seed = seed_of(route.model, own.route.deployment_id)
+            shares.append(Share(each.model, own, each.weight, each.priority, seed))
+        whole = targets[route.project_id, route.model]
+        backends = tuple(backend for share in shares for backend in share.target.backends)
+        return replace(whole, backends=backends, shares=tuple(shares))
+
+    def _as(
+        self, route: Route, found: Target, before: dict[tuple[str, str, str], Traffic]
+    ) -> Target:
+        """A target's backends, used as the route says."""
+        own = msgspec.structs.replace(
+            found.route,
+            model=route.model,
+            policy=route.policy,
+            fallbacks=route.fallbacks,
+            timeouts=route.timeouts,
+        )
+        return replace(
+            found,
+            route=own,
+            pick=PICKS[route.policy],
+            timeouts=self._timeouts.for_route(route.timeouts),
+            traffic=self._counted(route, own.deployment_id, before),
         )
 
     def _backend(self, replica: Replica, credential: str) -> Backend:
@@ -235,6 +350,11 @@ class TableHolder:
                 pool.close_idle()
 
 
+def seed_of(model: str, deployment_id: str) -> int:
+    """The seed of a target in its route: each route shares the keys in a way of its own."""
+    return zlib.crc32(f"{model}/{deployment_id}".encode()) << 32
+
+
 def _tiers(backends: tuple[Backend, ...]) -> tuple[tuple[Backend, ...], ...]:
     taking = [each for each in backends if each.replica.weight > 0]
     priorities = sorted({each.replica.priority for each in taking})
@@ -246,5 +366,10 @@ def _tiers(backends: tuple[Backend, ...]) -> tuple[tuple[Backend, ...], ...]:
 
 def _is_same_server(one: Replica, other: Replica) -> bool:
     """Whether they differ in nothing but how they are used."""
-    used = {"weight": other.weight, "priority": other.priority, "price": other.price}
+    used = {
+        "weight": other.weight,
+        "priority": other.priority,
+        "price": other.price,
+        "health_path": other.health_path,
+    }
     return msgspec.structs.replace(one, **used) == other
