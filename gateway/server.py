@@ -23,8 +23,8 @@ from gateway.dialects.anthropic_messages import Messages, to_count
 from gateway.dialects.responses import Responses
 from gateway.errors import CLASSES, GatewayError
 from gateway.facts import FactWriter
-from gateway.health import HealthChecks
 from gateway.front import Front
+from gateway.health import HealthChecks
 from gateway.http_request import BadRequest, Request, Response
 from gateway.limits.gate import LimitGate
 from gateway.live_state import LiveState
