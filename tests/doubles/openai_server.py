@@ -30,6 +30,7 @@ class Knobs(msgspec.Struct, kw_only=True):
     "before_first_byte" (read the request, then close), "garbage" (no HTTP), or "" for none.
     `script` is what to say instead of tokens: arguments of `tests.doubles.chat_scripts`. It counts
     7 tokens for every prompt, at the path `counter`, and knows no other path that counts.
+    `/health` answers with `health_status`.
     """
 
     tokens: int = 4
@@ -56,6 +57,7 @@ class Knobs(msgspec.Struct, kw_only=True):
     close: bool = False
     script: dict[str, Any] | None = None
     counter: str = ""
+    health_status: int = 200
 
 
 class _Body(msgspec.Struct):
@@ -202,7 +204,8 @@ class _Connection(asyncio.Protocol):
     async def _handle(self, path: str, headers: dict[str, str], raw: bytes) -> None:
         double, state = self.double, self.double.state
         if path.startswith("/double/") or path == "/health":
-            self._json(200, msgspec.to_builtins(state))
+            status = double.knobs.health_status if path == "/health" else 200
+            self._json(status, msgspec.to_builtins(state))
             self._begin()
             return
         state.requests += 1
