@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from valkey.asyncio import Valkey
 
 _PREFIX = "{bud:limits}"  # one slot of a cluster: the script touches all of its keys at once
+_HOSTS = f"{_PREFIX}:hosts"
 _SCRIPT = Path(__file__).with_name("exchange.lua")
 _SCHEMES = ("valkey", "valkeys", "redis", "rediss", "unix")
 _CALL_S = 1.0
@@ -124,7 +125,7 @@ class Exchange:
         """
         from valkey.exceptions import ValkeyError
 
-        keys = [f"{_PREFIX}:hosts", f"{_PREFIX}:state", f"{_PREFIX}:wanted:{self._host}"]
+        keys = [_HOSTS, f"{_PREFIX}:state", f"{_PREFIX}:wanted:{self._host}"]
         arguments: list[object] = [self._host, number, LEASE_MS, _ALIVE_MS, _KNOWN_MS]
         for one in told:
             keys.append(f"{_PREFIX}:limit:{one.name}:{one.period}")
@@ -151,6 +152,15 @@ class Exchange:
         self._sha = await client.script_load(_SCRIPT.read_text())
         self._client = client
         return client
+
+    async def leave(self) -> None:
+        """Tell the others that this host asks for nothing more, and close the connection."""
+        from valkey.exceptions import ValkeyError
+
+        if self._client is not None:
+            with suppress(ValkeyError, OSError, TimeoutError):
+                await self._client.zrem(_HOSTS, self._host)
+        await self.close()
 
     async def close(self) -> None:
         """Close the connection."""

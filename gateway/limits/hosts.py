@@ -141,7 +141,7 @@ class Hosts:
         asyncio.get_running_loop().remove_reader(self._pipe.pipe)
         with suppress(Lost, Stuck):
             await self._tell([self._line(each, give=True) for each in self._all])
-        await self._exchange.close()
+        await self._exchange.leave()
         os.close(self._lead)
 
     # -- which worker speaks, and what it does all the time
