@@ -104,6 +104,7 @@ def plan(
     gateway_port: int,
     max_body_mb: int,
     facts_max_mb: int,
+    health_check_s: float,
     gateway_url: str,
     demo: bool = False,
 ) -> Plan:
@@ -120,6 +121,7 @@ def plan(
         *(python, "-m", "gateway", "--host", host, "--port", str(gateway_port)),
         *("--data-dir", str(data_dir), "--keys-dir", str(keys_dir)),
         *("--max-body-mb", str(max_body_mb), "--facts-max-mb", str(facts_max_mb)),
+        *("--health-interval-s", str(health_check_s)),
     )
     first_start = not (keys_dir / "current.json").exists()
     setup = (python, "-m", "app.setup", *(("--demo",) if demo else ()))

@@ -54,6 +54,7 @@ def up(
         gateway_port=chosen.gateway_port,
         max_body_mb=chosen.max_body_mb,
         facts_max_mb=chosen.facts_max_mb,
+        health_check_s=chosen.health_check_s,
         gateway_url=chosen.gateway_url,
         demo=demo,
     )

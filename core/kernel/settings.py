@@ -59,6 +59,13 @@ class Settings(BaseSettings):
         description="Disk space for request facts that are not yet ingested, in MB; "
         "what is over it is dropped and counted.",
     )
+    health_check_s: float = Field(
+        5,
+        ge=0,
+        le=3600,
+        description="Seconds from one health check of a replica by the gateway to the next; "
+        "0 checks none.",
+    )
     valkey_url: SecretStr | None = Field(
         None,
         description="Valkey or Redis server through which the gateways of several hosts keep "
