@@ -20,6 +20,7 @@ from core.kernel.crypto import Secret  # noqa: E402
 from core.kernel.errors import InvalidInput  # noqa: E402
 from gateway import log  # noqa: E402
 from gateway.config import GatewayConfig, Timeouts  # noqa: E402
+from gateway.access_config import access_config, tracing_config  # noqa: E402
 from gateway.server import Gateway  # noqa: E402
 
 _PARENT_CHECK_S = 0.25
@@ -28,9 +29,8 @@ _PARENT_CHECK_S = 0.25
 def main() -> int:
     """Parse the command line and serve; the exit status."""
     log.configure()
-    config = _config()
     try:
-        gateway = Gateway(config)
+        gateway = Gateway(_config())
     except InvalidInput as problem:
         logging.getLogger("gateway").error("cannot start: %s", problem)
         return problem.exit_code
@@ -67,6 +67,8 @@ def _config() -> GatewayConfig:
         health_interval_s=given.health_interval_s,
         timeouts=Timeouts(**{phase.name: getattr(given, phase.name) for phase in fields(Timeouts)}),
     )
+        access=access_config(os.environ),
+        tracing=tracing_config(os.environ),
 
 
 async def _serve(gateway: Gateway) -> int:

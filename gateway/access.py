@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from core.contracts.request_fact import RequestFact
 from core.contracts.route_table import ApiKey
 from gateway import blocks
+from gateway.access_config import AccessConfig
 from gateway.blocks import Visit
-from gateway.config import AccessConfig
 from gateway.errors import GatewayError
 from gateway.http_request import Headers, Request
 from gateway.networks import Address, Networks, address, networks
 from gateway.table import TableHolder
 
+if TYPE_CHECKING:
+    from gateway.access_tokens import AccessTokens
+
 _FORWARDED_FOR = "X-Forwarded-For"
 # Proxies in front of proxies; what stands before them is not looked at.
 _MOST_HOPS = 16
+# The header by which OpenAI's clients name a project.
+PROJECT_HEADER = "OpenAI-Project"
+_DOTS_OF_A_TOKEN = 2
 
 
 class AccessGate:
@@ -27,6 +35,7 @@ class AccessGate:
 
     def __init__(self, config: AccessConfig, tables: TableHolder) -> None:
         self._tables = tables
+        self._tokens = _access_tokens(config)
         self._trusted = Networks(config.trusted_proxies) if config.trusted_proxies else None
         self._country_header = config.country_header
 
@@ -48,10 +57,13 @@ class AccessGate:
             )
         key = table.key(secret)
         if key is None:
-            raise GatewayError(
-                "authentication",
-                "This API key is unknown, revoked or expired. Make one on the API keys page.",
-            )
+            if self._tokens is None or secret.count(".") != _DOTS_OF_A_TOKEN:
+                raise GatewayError(
+                    "authentication",
+                    "This API key is unknown, revoked or expired. Make one on the API keys page.",
+                )
+            asked = request.headers.get(PROJECT_HEADER)
+            key = await self._tokens.key(secret, asked, table.projects)
         fact.key_id, fact.project_id, fact.user_id = key.id, key.project_id, key.user_id
         if key.scopes or key.networks:
             self._check_key(key, request, fact)
@@ -118,6 +130,15 @@ class AccessGate:
 
     def _is_trusted(self, hop: Address | None) -> bool:
         return self._trusted is not None and hop in self._trusted
+
+
+def _access_tokens(config: AccessConfig) -> AccessTokens | None:
+    if not config.issuers:
+        return None
+    # 12 MB of memory, which a worker without issuers does without.
+    from gateway.access_tokens import AccessTokens
+
+    return AccessTokens(config.issuers)
 
 
 def _secret(headers: Headers) -> str:

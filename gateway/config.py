@@ -8,6 +8,7 @@ from pathlib import Path
 
 from core.contracts.route_table import PhaseTimeouts
 from core.kernel.crypto import Secret
+from gateway.access_config import AccessConfig, TracingConfig
 
 _NO_TIMEOUTS = PhaseTimeouts()
 
@@ -48,21 +49,6 @@ class Timeouts:
 
 
 @dataclass(frozen=True)
-class AccessConfig:
-    """What is told of callers at the start.
-
-    `trusted_proxies` are the CIDR ranges of proxies whose `X-Forwarded-For` and `country_header`
-    are believed; from anybody else both are hearsay. `cors_origins` are the web origins whose pages
-    may call the gateway, `*` for every one; `cors_headers` what they may send beyond the usual.
-    """
-
-    trusted_proxies: tuple[str, ...] = ()
-    country_header: str = ""
-    cors_origins: tuple[str, ...] = ()
-    cors_headers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class GatewayConfig:
     """What the command line says, and the environment what is secret; sizes in bytes.
 
@@ -80,4 +66,5 @@ class GatewayConfig:
     responses_ttl_s: float = 30 * 86_400.0
     health_interval_s: float = 5.0
     timeouts: Timeouts = field(default_factory=Timeouts)
-    access: AccessConfig = AccessConfig()
+    access: AccessConfig = field(default_factory=AccessConfig)
+    tracing: TracingConfig = field(default_factory=TracingConfig)

@@ -24,6 +24,7 @@ import httptools
 from core.kernel import clock
 from gateway.config import Timeouts
 from gateway.errors import GatewayError
+from gateway.cors import Cors
 from gateway.http_request import BadRequest, Request, Response
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class Front:
         return any(not caller.is_idle for caller in self.callers)
 
     def sweep(self) -> None:
+        self.cors: Cors | None = None
         """Let go of callers that took too long; for about every second."""
         now_s = clock.monotonic_s()
         for caller in list(self.callers):
@@ -451,6 +453,8 @@ class Caller(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        if self._front.cors is not None and request is not None:
+            lines += self._front.cors.lines(request)
 
     async def _woken(self) -> None:
         if self.transport is None:

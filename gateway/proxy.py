@@ -22,6 +22,7 @@ from gateway.providers import PERMANENT, Provider, TranslatedStream
 from gateway.sse import EventStream, EventTooLarge, named
 from gateway.stats import Stats
 from gateway.table import Target
+from gateway.tracing import traceparent
 from gateway.upstream import Broken, ConnectFailed, Connection, Stopped, TimedOut
 
 MAX_ATTEMPTS = 3
@@ -124,6 +125,12 @@ class Answer:
     def price(self) -> Price | None:
         """What the answer's tokens cost."""
         return self._backend.replica.price or self.route.price
+
+    @property
+    def provider_kind(self) -> str:
+        """The kind of the provider that answers; "" for a replica of our own."""
+        hosted = self._backend.replica.hosted
+        return "" if hosted is None else hosted.kind
 
     @property
     def content_type(self) -> str:
@@ -341,7 +348,7 @@ class Proxy:
                 raise last
             if not target.may_come_back or clock.monotonic_s() >= give_up_s:
                 raise last or _not_ready(target)
-            await self._wait(target)
+            await self._wait(target, call.fact)
             target = find(model)
 
     async def _begin(
@@ -387,10 +394,10 @@ class Proxy:
             give_up_s = give_up_s or clock.monotonic_s() + _wait_s(target, call.patience)
             if not target.may_come_back or clock.monotonic_s() >= give_up_s:
                 raise last or _not_ready(target)
-            await self._wait(target)
+            await self._wait(target, call.fact)
             target = _found(find, model, part)
 
-    async def _wait(self, target: Target) -> None:
+    async def _wait(self, target: Target, fact: RequestFact) -> None:
         soonest_s = min((backend.wait_s for backend in target.backends), default=_POLL_S)
         self._stats.waiting.add(value=1)
         try:
@@ -425,13 +432,18 @@ class Proxy:
                 backend.ended()
         backend.succeeded((clock.monotonic_s() - began_s) * 1000)
         return answer
+        began_s = clock.monotonic_s()
 
     async def _sent(self, backend: Backend, target: Target, call: _Call) -> Connection:
         """A connection on which the replica's status has come."""
         body, fact, patience = call.body, call.fact, call.patience
         if backend.provider is None:
+            fact.queue_ms += (clock.monotonic_s() - began_s) * 1000
             outgoing = body.for_replica(target.route.upstream_model)
-            head = backend.pool.head(call.path, len(outgoing), fact.request_id, stream=body.stream)
+            head = backend.pool.head(
+                call.path, len(outgoing), fact.request_id,
+                stream=body.stream, traceparent=traceparent(fact),
+            )  # fmt: skip
         else:
             await backend.provider.ready(patience.connect_s)
             request = backend.provider.request(call.path, body)

@@ -14,6 +14,7 @@ from gateway.http_request import BodyTooLarge, Request, Response
 from gateway.limits.limiter import Reservation
 from gateway.proxy import Answer
 from gateway.stats import Stats
+from gateway.tracing import Trace
 from gateway.upstream import Broken, Stopped, TimedOut
 from gateway.usage import cost_usd
 
@@ -45,6 +46,7 @@ class Exchange:
         "request",
         "started_s",
         "stopping",
+        "trace",
         "translation",
     )
 
@@ -57,6 +59,7 @@ class Exchange:
         self.translation: Translation | None = None
         self.keep: Callable[[], Awaitable[None]] | None = None
         self.held: Reservation | None = None
+        self.trace: Trace | None = None
         self.stopping = False
         self._task = asyncio.current_task()
 

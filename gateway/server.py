@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -18,6 +19,7 @@ from gateway import responses, status, tokens
 from gateway.access import AccessGate
 from gateway.body import Parsed, parse
 from gateway.config import GatewayConfig
+from gateway.cors import Cors
 from gateway.dialects import Translation, anthropic_answers
 from gateway.dialects.anthropic_messages import Messages, to_count
 from gateway.dialects.responses import Responses
@@ -34,6 +36,7 @@ from gateway.response_store import ResponseStore
 from gateway.responses import KeptResponses
 from gateway.stats import Stats
 from gateway.table import TableHolder, Target
+from gateway.tracing import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ _SWEEP_TICKS = 10
 _BACKLOG = 1024
 _CLIENT_CLOSED = 499
 _MAX_MESSAGE = 500
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{7,127}").fullmatch
 
 # path → (name in facts and metrics, capability a route must have, whether it can stream)
 ENDPOINTS: dict[str, tuple[str, str, bool]] = {
@@ -89,6 +93,11 @@ class Gateway:
         self._exchanges: set[Exchange] = set()
         self._stopping = False
         self._front = Front(self._answer, config.max_body_bytes, config.timeouts)
+        self._tracer = (
+            Tracer(config.tracing, self.facts.worker_id) if config.tracing.endpoint else None
+        )
+        self._cors = Cors(config.access) if config.access.cors_origins else None
+        self._front.cors = self._cors
         self._server: asyncio.Server | None = None
         self._ticker: asyncio.Task[None] | None = None
 
@@ -98,6 +107,8 @@ class Gateway:
         """Read the table, begin to write facts, then listen. Raises OSError: port taken."""
         await self._refresh()
         self.facts.start()
+        if self._tracer is not None:
+            self._tracer.start()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             self._front.new_caller, self.config.host, self.config.port, backlog=_BACKLOG
@@ -130,6 +141,8 @@ class Gateway:
         await self._responses.close()
         await self.limits.close()
         await asyncio.to_thread(self.facts.stop)
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.stop)
         log.info("stopped")
 
     def _load(self) -> tuple[int, int]:
@@ -177,14 +190,19 @@ class Gateway:
                 in_flight=len(self._exchanges),
                 facts_dropped=self.facts.dropped,
             )
+        if self._cors is not None and (told := self._cors.preflight(request)) is not None:
+            return told
         endpoint, handler = self._route(request.method, path)
         fact = RequestFact(
-            request_id=ids.new_id("req"),
+            request_id=_request_id(request),
             started_unix_s=clock.unix_s(),
             endpoint=endpoint,
             worker_id=self.facts.worker_id,
         )
-        return await self._worked_on(Exchange(request, fact, clock.monotonic_s()), handler)
+        exchange = Exchange(request, fact, clock.monotonic_s())
+        if self._tracer is not None:
+            exchange.trace = self._tracer.begin(request, fact)
+        return await self._worked_on(exchange, handler)
 
     async def _worked_on(self, exchange: Exchange, handler: _Handler) -> Response | None:
         fact = exchange.fact
@@ -222,6 +240,9 @@ class Gateway:
             if exchange.held is not None:
                 self.limits.settle(exchange.held, fact)
             self._finish(fact)
+            if self._tracer is not None and exchange.trace is not None:
+                answer = exchange.answer
+                self._tracer.add(exchange.trace, fact, answer.provider_kind if answer else "")
 
     def _route(self, method: str, path: str) -> tuple[str, _Handler]:
         found = ENDPOINTS.get(path)
@@ -280,7 +301,7 @@ class Gateway:
         try:
             headers = self._headers(fact)
             if answer.route.model != fact.model:
-                headers["X-Bud-Fallback"] = answer.route.model
+                headers["X-Bud-Fallback"] = fact.answered_by = answer.route.model
             return await exchange.send(answer, headers)
         finally:
             exchange.account(answer, self.stats)
@@ -349,7 +370,8 @@ class Gateway:
         request_id = exchange.fact.request_id
         if exchange.request.path == _MESSAGES:
             return Messages(raw, request_id)
-        translation = await self._responses.open(raw, key.project_id, request_id)
+        # Not the request's id: the caller may send the same one twice, and responses are kept.
+        translation = await self._responses.open(raw, key.project_id, ids.new_id("req"))
         if not translation.background:
             exchange.keep = partial(self._responses.keep, translation, key.project_id)
         return translation
@@ -369,6 +391,8 @@ class Gateway:
             )
             own = Exchange(exchange.request, fact, clock.monotonic_s())
             own.translation, own.held = translation, held
+            if self._tracer is not None and exchange.trace is not None:
+                own.trace = self._tracer.follow(exchange.trace, fact)
             with suppress(asyncio.CancelledError, ConnectionError):
                 await self._worked_on(own, carry)
             if fact.error_class in CLASSES:
@@ -441,6 +465,12 @@ class Gateway:
         headers = self._headers(fact) | {"Content-Type": "application/json"}
         body = document if isinstance(document, bytes) else msgspec.json.encode(document)
         return Response(body, headers=headers)
+
+
+def _request_id(request: Request) -> str:
+    """The caller's own, when it is one that can stand in logs and headers; else a new one."""
+    given = request.headers.get("X-Request-Id")
+    return given if given and _REQUEST_ID(given) else ids.new_id("req")
 
 
 def _caller_left(exchange: Exchange) -> None:

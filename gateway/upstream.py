@@ -280,7 +280,9 @@ class Pool:
             f"Host: {parts.netloc}\r\n{authorization}Content-Type: application/json\r\n"
         ).encode("latin-1")
 
-    def head(self, path: str, body_bytes: int, request_id: str, *, stream: bool) -> bytes:
+    def head(
+        self, path: str, body_bytes: int, request_id: str, *, stream: bool, traceparent: str = ""
+    ) -> bytes:
         """The request line and headers."""
         accept = "text/event-stream" if stream else "application/json"
         return b"POST %b HTTP/1.1\r\n%bAccept: %b\r\nX-Request-Id: %b\r\n%b" % (
@@ -343,6 +345,8 @@ class Pool:
     def forget(self, connection: Connection) -> None:
         """An idle connection was closed by the replica."""
         if connection in self._idle:
+        if traceparent:
+            request_id = f"{request_id}\r\ntraceparent: {traceparent}"
             self._idle.remove(connection)
 
     def close_idle(self) -> None:

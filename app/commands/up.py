@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.commands.output import Json, show_line
 from core.kernel.errors import NotFound
+
+if TYPE_CHECKING:
+    from core.kernel.settings import Settings
 
 _DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder for everything Bud keeps.")
@@ -44,8 +47,7 @@ def up(
     }
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
     chosen = settings()
-    if chosen.valkey_url is not None:  # a secret goes to the gateway by no command line
-        os.environ["BUD_VALKEY_URL"] = chosen.valkey_url.get_secret_value()
+    os.environ.update(_for_gateway(chosen))
     plan = supervisor.plan(
         data_dir=chosen.data_dir,
         keys_dir=chosen.keys_folder,
@@ -65,6 +67,29 @@ def up(
     # Among lines of JSON the box with the one-time password has no place.
     bud = supervisor.Supervisor(plan, say=say, setup_output=sys.stderr if as_json else None)
     raise typer.Exit(bud.run(verbose=verbose))
+
+
+def _for_gateway(chosen: Settings) -> dict[str, str]:
+    """The variables that the gateway reads, whether they came from .env or not.
+
+    None of it is on a command line, which everybody on the machine can read. Raises InvalidInput
+    for what would keep the gateway from starting.
+    """
+    from gateway.access_config import access_config, tracing_config
+
+    variables = {
+        f"BUD_{name.upper()}": str(getattr(chosen, name))
+        for name in (
+            *("trusted_proxies", "country_header", "cors_origins", "cors_headers", "jwt_issuers"),
+            *("otlp_endpoint", "trace_ratio"),
+        )
+    }
+    for name in ("valkey_url", "otlp_headers"):
+        if (secret := getattr(chosen, name)) is not None:
+            variables[f"BUD_{name.upper()}"] = secret.get_secret_value()
+    access_config(variables)
+    tracing_config(variables)
+    return variables
 
 
 def logs(

@@ -22,11 +22,14 @@ class RequestFact(msgspec.Struct, kw_only=True, omit_defaults=False):
     """What happened to one request, as the gateway saw it.
 
     Durations are in milliseconds on a monotonic clock, from the moment the request's head was
-    read. Token counts are the upstream's own `usage`, else None. `error_class` is "" on
-    success, else one of: invalid_request, authentication, permission, blocked, not_found,
-    too_large, context_length, capability, rate_limited, budget_exceeded, limits_unavailable,
-    no_replica, connect, upstream_error, upstream_broke, timeout, client_closed, gateway_stopped,
-    internal. `blocked_by` is the name of the blocking rule that refused it.
+    read; `queue_ms` is what it waited for a replica that was away. Token counts are the upstream's
+    own `usage`, else None. `error_class` is "" on success, else one of: invalid_request,
+    authentication, permission, blocked, not_found, too_large, context_length, capability,
+    rate_limited, budget_exceeded, limits_unavailable, no_replica, connect, upstream_error,
+    upstream_broke, timeout, client_closed, gateway_stopped, internal. `blocked_by` is the name of
+    the blocking rule that refused it. `answered_by` is the model that answered in the place of
+    `model`: a fallback. `trace_id` and `span_id` (that of the call to the replica) are there when
+    the request is traced.
     """
 
     request_id: str
@@ -43,9 +46,11 @@ class RequestFact(msgspec.Struct, kw_only=True, omit_defaults=False):
     error_class: str = ""
     error_message: str = ""
     blocked_by: str = ""
+    answered_by: str = ""
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
+    queue_ms: float = 0.0
     connect_ms: float | None = None
     ttft_ms: float | None = None
     duration_ms: float = 0.0
@@ -54,6 +59,8 @@ class RequestFact(msgspec.Struct, kw_only=True, omit_defaults=False):
     response_bytes: int = 0
     cost_usd: float | None = None
     worker_id: str = ""
+    trace_id: str = ""
+    span_id: str = ""
 
 
 class DroppedFacts(msgspec.Struct, kw_only=True):

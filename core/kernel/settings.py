@@ -66,6 +66,45 @@ class Settings(BaseSettings):
         description="Seconds from one health check of a replica by the gateway to the next; "
         "0 checks none.",
     )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses or CIDR ranges of proxies in front of the gateway, separated by "
+        "commas; only these are believed in X-Forwarded-For and in the country header.",
+    )
+    country_header: str = Field(
+        "",
+        description="Header in which a trusted proxy gives the caller's country for blocking "
+        "rules, such as CF-IPCountry.",
+    )
+    cors_origins: str = Field(
+        "",
+        description="Origins whose web pages may call the gateway, separated by commas, such as "
+        "https://app.example.org; * is every one, empty is none.",
+    )
+    cors_headers: str = Field(
+        "",
+        description="Headers that such pages may send beyond those of OpenAI's and Anthropic's "
+        "clients, separated by commas.",
+    )
+    jwt_issuers: str = Field(
+        "",
+        description="Issuers whose access tokens (JWT) open the gateway beside API keys: a JSON "
+        "list, see docs/access.md.",
+    )
+    otlp_endpoint: str = Field(
+        "",
+        description="Where the gateway sends traces by OTLP over HTTP, such as "
+        "http://localhost:4318; empty makes none.",
+    )
+    otlp_headers: SecretStr | None = Field(
+        None, description="Headers sent with traces, name=value separated by commas."
+    )
+    trace_ratio: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of requests that are traced when their caller does not say.",
+    )
     valkey_url: SecretStr | None = Field(
         None,
         description="Valkey or Redis server through which the gateways of several hosts keep "

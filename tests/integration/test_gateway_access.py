@@ -1,4 +1,4 @@
-"""Keys with restrictions, and blocking rules, as callers of the gateway meet them."""
+"""Restricted keys, access tokens, blocking rules, CORS: as callers of the gateway meet them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from core.contracts.route_table import BlockRule
-from gateway.config import AccessConfig
+from core.contracts.route_table import BlockRule, Project
+from gateway.access_config import AccessConfig, Issuer
 from tests.doubles.gateway_harness import CHAT, KEY, GatewayHere, api_key, embedder, route
 from tests.doubles.openai_server import OpenAiDouble
+from tests.doubles.token_issuer import AUDIENCE, TokenIssuer
 
 CALL: dict[str, Any] = {"model": CHAT, "messages": [{"role": "user", "content": "Hello"}]}
 BEHIND_PROXY = AccessConfig(trusted_proxies=("127.0.0.1/32", "10.0.0.0/8"), country_header="X-Land")
@@ -131,3 +133,105 @@ async def test_no_rule_and_no_country_of_someone_who_is_no_proxy(
             "/v1/chat/completions", json=CALL, headers={"X-Land": "XX"}
         )
         assert answer.status_code == 200
+
+
+async def test_pages_of_allowed_origins_may_call_and_no_others(
+    tmp_path: Path, double: OpenAiDouble
+) -> None:
+    cors = AccessConfig(cors_origins=("https://app.example",), cors_headers=("X-Own",))
+    async with GatewayHere(tmp_path, [route(double.base_url)], access=cors) as gateway:
+
+        async def preflight(origin: str, asked: str = "authorization") -> httpx.Response:
+            headers = {
+                "Origin": origin,
+                "Access-Control-Request-Method": "POST",
+                "Access-Control-Request-Headers": asked,
+            }
+            async with httpx.AsyncClient(base_url=gateway.url) as browser:
+                return await browser.options("/v1/chat/completions", headers=headers)
+
+        told = await preflight("https://app.example", "authorization, x-stainless-os, x-own, x-bad")
+        assert told.status_code == 200
+        assert told.headers["access-control-allow-origin"] == "https://app.example"
+        assert told.headers["vary"] == "Origin"
+        allowed = told.headers["access-control-allow-headers"]
+        assert allowed == "authorization, x-stainless-os, x-own"
+        for origin in ("https://app.example.evil", "http://app.example", "null", ""):
+            refused = await preflight(origin)
+            assert "access-control-allow-origin" not in refused.headers
+        stream = CALL | {"stream": True}
+        for body, status in ((CALL, 200), (stream, 200), ({"model": "nobody"}, 404)):
+            answer = await gateway.http.post(
+                "/v1/chat/completions", json=body, headers={"Origin": "https://app.example"}
+            )
+            assert answer.status_code == status
+            assert answer.headers["access-control-allow-origin"] == "https://app.example"
+            assert "X-Request-Id" in answer.headers["access-control-expose-headers"]
+        other = await gateway.http.post("/v1/chat/completions", json=CALL)
+        assert "access-control-allow-origin" not in other.headers
+        assert other.headers["vary"] == "Origin"
+
+
+async def test_no_page_may_call_unless_it_is_said(tmp_path: Path, double: OpenAiDouble) -> None:
+    async with GatewayHere(tmp_path, [route(double.base_url)]) as gateway:
+        headers = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+        told = await gateway.http.options("/v1/chat/completions", headers=headers)
+        assert told.status_code == 405
+        answer = await gateway.http.get("/v1/models", headers=headers)
+        assert not {name for name in answer.headers if name.startswith(("access-", "vary"))}
+
+
+async def test_a_callers_request_id_is_kept_when_it_is_one(
+    tmp_path: Path, double: OpenAiDouble
+) -> None:
+    async with GatewayHere(tmp_path, [route(double.base_url)]) as gateway:
+
+        async def named(given: str) -> str:
+            answer = await gateway.http.post(
+                "/v1/chat/completions", json=CALL, headers={"X-Request-Id": given}
+            )
+            return answer.headers["x-request-id"]
+
+        mine = "0af7651916cd43dd8448eb211c80319c"
+        assert await named(mine) == mine
+        for wrong in ("short", "with space in it", "x" * 129, "quote\"'quote", "-leading-dash"):
+            assert (await named(wrong)).startswith("req_")
+        responses = [
+            await gateway.http.post(
+                "/v1/responses",
+                json={"model": CHAT, "input": "Hello"},
+                headers={"X-Request-Id": mine},
+            )
+            for _ in "12"
+        ]
+        assert [answer.status_code for answer in responses] == [200, 200]
+        assert len({answer.json()["id"] for answer in responses}) == 2
+        facts = await gateway.facts(8)
+        assert [fact.request_id for fact in facts].count(mine) == 3
+
+
+async def test_an_access_token_opens_a_project_beside_keys(
+    tmp_path: Path, double: OpenAiDouble
+) -> None:
+    with TokenIssuer() as issuer:
+        config = AccessConfig(issuers=(Issuer(name="local", issuer=issuer.url, audience=AUDIENCE),))
+        table = {"projects": [Project(id="prj_a", name="Alpha")]}
+        async with GatewayHere(
+            tmp_path, [route(double.base_url)], access=config, table=table
+        ) as gateway:
+
+            async def post(token: str, **headers: str) -> httpx.Response:
+                sent = {"Authorization": f"Bearer {token}", **headers}
+                return await gateway.http.post("/v1/chat/completions", json=CALL, headers=sent)
+
+            good = issuer.token(bud_project="Alpha")
+            assert (await post(good)).status_code == 200
+            assert (await post(good, **{"OpenAI-Project": "prj_a"})).status_code == 200
+            assert (await post(KEY)).status_code == 200
+            forged = await post(issuer.token(aud="other"))
+            assert forged.status_code == 401
+            assert forged.json()["error"]["code"] == "invalid_access_token"
+            facts = await gateway.facts(4)
+            assert [fact.user_id for fact in facts] == ["local:ada", "local:ada", "usr_a", ""]
+            assert facts[0].key_id.startswith("jwt_")
+            assert good not in str(facts)
