@@ -19,8 +19,8 @@ import uvloop  # noqa: E402
 from core.kernel.crypto import Secret  # noqa: E402
 from core.kernel.errors import InvalidInput  # noqa: E402
 from gateway import log  # noqa: E402
-from gateway.config import GatewayConfig, Timeouts  # noqa: E402
 from gateway.access_config import access_config, tracing_config  # noqa: E402
+from gateway.config import GatewayConfig, Timeouts  # noqa: E402
 from gateway.server import Gateway  # noqa: E402
 
 _PARENT_CHECK_S = 0.25
@@ -65,10 +65,10 @@ def _config() -> GatewayConfig:
         responses_max_bytes=int(given.responses_max_mb * 1_000_000),
         responses_ttl_s=given.responses_ttl_h * 3600,
         health_interval_s=given.health_interval_s,
-        timeouts=Timeouts(**{phase.name: getattr(given, phase.name) for phase in fields(Timeouts)}),
-    )
         access=access_config(os.environ),
         tracing=tracing_config(os.environ),
+        timeouts=Timeouts(**{phase.name: getattr(given, phase.name) for phase in fields(Timeouts)}),
+    )
 
 
 async def _serve(gateway: Gateway) -> int:

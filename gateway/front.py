@@ -23,8 +23,8 @@ import httptools
 
 from core.kernel import clock
 from gateway.config import Timeouts
-from gateway.errors import GatewayError
 from gateway.cors import Cors
+from gateway.errors import GatewayError
 from gateway.http_request import BadRequest, Request, Response
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class Front:
         self.callers: set[Caller] = set()
         self.is_stopping = False
         self.refused: dict[int, int] = {}
+        self.cors: Cors | None = None
         self._date, self._date_s = "", 0
 
     def new_caller(self) -> Caller:
@@ -74,7 +75,6 @@ class Front:
         return any(not caller.is_idle for caller in self.callers)
 
     def sweep(self) -> None:
-        self.cors: Cors | None = None
         """Let go of callers that took too long; for about every second."""
         now_s = clock.monotonic_s()
         for caller in list(self.callers):
@@ -434,6 +434,8 @@ class Caller(asyncio.Protocol):
         elif self._chunked:
             lines += "Transfer-Encoding: chunked\r\n"
         lines += self._front.date()
+        if self._front.cors is not None and request is not None:
+            lines += self._front.cors.lines(request)
         if self._is_to_close():
             self._closes = True
             lines += "Connection: close\r\n"
@@ -453,8 +455,6 @@ class Caller(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        if self._front.cors is not None and request is not None:
-            lines += self._front.cors.lines(request)
 
     async def _woken(self) -> None:
         if self.transport is None:

@@ -122,15 +122,15 @@ class Answer:
         self._edges = b""
 
     @property
-    def price(self) -> Price | None:
-        """What the answer's tokens cost."""
-        return self._backend.replica.price or self.route.price
-
-    @property
     def provider_kind(self) -> str:
         """The kind of the provider that answers; "" for a replica of our own."""
         hosted = self._backend.replica.hosted
         return "" if hosted is None else hosted.kind
+
+    @property
+    def price(self) -> Price | None:
+        """What the answer's tokens cost."""
+        return self._backend.replica.price or self.route.price
 
     @property
     def content_type(self) -> str:
@@ -400,11 +400,13 @@ class Proxy:
     async def _wait(self, target: Target, fact: RequestFact) -> None:
         soonest_s = min((backend.wait_s for backend in target.backends), default=_POLL_S)
         self._stats.waiting.add(value=1)
+        began_s = clock.monotonic_s()
         try:
             jitter = random.uniform(1.0, 1.3)  # noqa: S311 (not cryptography)
             await asyncio.sleep(min(max(soonest_s, 0.02), _POLL_S) * jitter)
         finally:
             self._stats.waiting.add(value=-1)
+            fact.queue_ms += (clock.monotonic_s() - began_s) * 1000
 
     async def _attempt(self, backend: Backend, target: Target, call: _Call) -> Answer:
         """One attempt. Raises _Retryable or GatewayError."""
@@ -432,13 +434,11 @@ class Proxy:
                 backend.ended()
         backend.succeeded((clock.monotonic_s() - began_s) * 1000)
         return answer
-        began_s = clock.monotonic_s()
 
     async def _sent(self, backend: Backend, target: Target, call: _Call) -> Connection:
         """A connection on which the replica's status has come."""
         body, fact, patience = call.body, call.fact, call.patience
         if backend.provider is None:
-            fact.queue_ms += (clock.monotonic_s() - began_s) * 1000
             outgoing = body.for_replica(target.route.upstream_model)
             head = backend.pool.head(
                 call.path, len(outgoing), fact.request_id,

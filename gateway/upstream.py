@@ -285,6 +285,8 @@ class Pool:
     ) -> bytes:
         """The request line and headers."""
         accept = "text/event-stream" if stream else "application/json"
+        if traceparent:
+            request_id = f"{request_id}\r\ntraceparent: {traceparent}"
         return b"POST %b HTTP/1.1\r\n%bAccept: %b\r\nX-Request-Id: %b\r\n%b" % (
             path.encode(),
             self._headers,
@@ -345,8 +347,6 @@ class Pool:
     def forget(self, connection: Connection) -> None:
         """An idle connection was closed by the replica."""
         if connection in self._idle:
-        if traceparent:
-            request_id = f"{request_id}\r\ntraceparent: {traceparent}"
             self._idle.remove(connection)
 
     def close_idle(self) -> None:
