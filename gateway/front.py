@@ -16,8 +16,9 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
-from typing import cast
+from typing import Protocol, cast
 
 import httptools
 
@@ -26,6 +27,7 @@ from gateway.config import Timeouts
 from gateway.cors import Cors
 from gateway.errors import GatewayError
 from gateway.http_request import BadRequest, Request, Response
+from gateway.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,16 @@ _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus
 }
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Source(Protocol):
+    """Where an answer comes from, when it comes without being awaited piece by piece."""
+
+    def pause(self) -> None:
+        """The caller does not read."""
+
+    def resume(self) -> None:
+        """It reads again."""
 
 
 class Front:
@@ -65,9 +77,10 @@ class Front:
         self.cors: Cors | None = None
         self._date, self._date_s = "", 0
 
-    def new_caller(self) -> Caller:
-        """For a connection that was accepted."""
-        return Caller(self, asyncio.get_running_loop())
+    def listening(self) -> Callable[[], Caller]:
+        """Makes the protocol for each connection that this event loop accepts."""
+        loop = asyncio.get_running_loop()
+        return partial(Caller, self, loop, Outbox(loop))
 
     @property
     def is_busy(self) -> bool:
@@ -109,16 +122,18 @@ class Caller(asyncio.Protocol):
 
     __slots__ = (
         "_began_s", "_chunked", "_closes", "_ended", "_front", "_full", "_head", "_head_begun",
-        "_head_seen", "_headers", "_incoming", "_lingers", "_loop", "_parser", "_problem", "_queue",
-        "_request", "_since_s", "_target", "_task", "_unframed_bytes", "_waiter", "remote",
-        "transport",
+        "_head_seen", "_headers", "_incoming", "_lingers", "_loop", "_outbox", "_parser",
+        "_problem", "_queue", "_request", "_since_s", "_target", "_task", "_unframed_bytes",
+        "_waiter", "remote", "source", "transport",
     )  # fmt: skip
 
-    def __init__(self, front: Front, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, front: Front, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         self.transport: asyncio.Transport | None = None
         self.remote = ""
+        self.source: Source | None = None  # paused while this caller does not read
         self._front = front
         self._loop = loop
+        self._outbox = outbox
         self._parser = httptools.HttpRequestParser(self)
         # What comes: the head that is being read, then the request whose body is.
         self._target = b""
@@ -183,10 +198,14 @@ class Caller(asyncio.Protocol):
         """The caller does not read as fast as it is written to."""
         self._full = True
         self._since_s = clock.monotonic_s()
+        if self.source is not None:
+            self.source.pause()
 
     def resume_writing(self) -> None:
         """It has read most of it."""
         self._full = False
+        if self.source is not None:
+            self.source.resume()
         self._wake()
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -235,7 +254,7 @@ class Caller(asyncio.Protocol):
         coding = headers.get(b"transfer-encoding")
         if coding is not None and (coding.strip().lower() != b"chunked" or version == "1.0"):
             raise BadRequest(501, "A body comes with Content-Length, or in plain chunks.")
-        if sum(map(len, headers)) + sum(map(len, headers.values())) > _MAX_HEAD_BYTES:
+        if self._unframed_bytes > _MAX_HEAD_BYTES and _size_bytes(headers) > _MAX_HEAD_BYTES:
             raise _head_too_large()
         self._head_begun = False
         request = self._incoming = Request(
@@ -346,7 +365,7 @@ class Caller(asyncio.Protocol):
         self._closes = True
         head = self._head_of(status, {"Content-Type": "application/json"}, len(error.body()))
         if self.transport is not None:
-            self.transport.write(head + error.body())
+            self._outbox.put(self.transport, head + error.body())
             self.close(linger=True)
 
     # -- for whoever answers
@@ -359,7 +378,7 @@ class Caller(asyncio.Protocol):
             and request.headers.get("expect").lower() == "100-continue"
             and self.transport is not None
         ):
-            self.transport.write(_CONTINUE)
+            self._outbox.put(self.transport, _CONTINUE)
         self._since_s = clock.monotonic_s()
         while not request.is_complete and request.received_bytes <= max_bytes:
             if self._problem is not None:
@@ -383,7 +402,7 @@ class Caller(asyncio.Protocol):
             raise ConnectionResetError("the caller is gone")
         head = self._head_of(response.status, response.headers, len(body))
         no_body = self._request is not None and self._request.method == "HEAD"
-        transport.write(head if no_body else head + body)
+        self._outbox.put(transport, head if no_body else head + body)
         self._head_seen = self._ended = True
 
     def start(self, headers: dict[str, str], content_bytes: int | None = None) -> None:
@@ -412,14 +431,14 @@ class Caller(asyncio.Protocol):
             piece = b"%x\r\n%b\r\n" % (len(piece), piece)
         if self._head:
             piece, self._head = self._head + piece, b""
-        transport.write(piece)
+        self._outbox.put(transport, piece)
 
     def end(self) -> None:
         """The answer is whole."""
         rest = self._head + (b"0\r\n\r\n" if self._chunked else b"")
         self._head = b""
         if rest and self.transport is not None:
-            self.transport.write(rest)
+            self._outbox.put(self.transport, rest)
         self._ended = True
 
     def _head_of(self, status: int, headers: dict[str, str], content_bytes: int | None) -> bytes:
@@ -474,6 +493,7 @@ class Caller(asyncio.Protocol):
         """
         if self.transport is None:
             return
+        self._outbox.flush()
         if not linger:
             self.transport.close()
             return
@@ -509,6 +529,10 @@ class Caller(asyncio.Protocol):
     def _let_go(self, request: Request, what: str, after_s: float) -> None:
         request.gone = f"The caller {what} for {after_s:.0f} s."
         self.abort()
+
+
+def _size_bytes(headers: dict[bytes, bytes]) -> int:
+    return sum(map(len, headers)) + sum(map(len, headers.values()))
 
 
 def _head_too_large() -> BadRequest:

@@ -75,6 +75,11 @@ class Patience:
         return self._within_total(self._timeouts.replica_wait_s)
 
     @property
+    def left_s(self) -> float:
+        """Of the total."""
+        return self._within_total(math.inf)
+
+    @property
     def is_over(self) -> bool:
         """Whether the total is used up."""
         return self._ends_s != math.inf and clock.monotonic_s() >= self._ends_s
@@ -224,6 +229,33 @@ class Answer:
             forward = self._fed(events, read)
             if forward:
                 return forward
+
+    async def hand_on(self, write: Callable[[bytes], None]) -> None:
+        """Give what follows of a stream to `write`, as it comes, until its end.
+
+        Raises Broken, TimedOut or Stopped.
+        """
+        events = self.events
+        assert events is not None
+
+        def forward(read: bytes) -> None:
+            out = self._fed(events, read)
+            if out:
+                write(out)
+
+        await self._connection.hand_on(
+            forward, self._patience.between_tokens_s, self._patience.left_s
+        )
+        if not events.is_whole:
+            rest = events.end()
+            if not rest:
+                raise Broken("the stream ended before its last event")
+            write(rest)
+
+    @property
+    def source(self) -> Connection:
+        """Where it comes from: to be paused while its caller does not read."""
+        return self._connection
 
     @staticmethod
     def _fed(events: EventStream, read: bytes) -> bytes:

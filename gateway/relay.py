@@ -130,14 +130,27 @@ class Exchange:
         return None
 
     async def _forward(self, answer: Answer) -> None:
-        fact, caller, following = self.fact, self.caller, answer.next
+        if answer.events is not None:
+            await self._stream(answer)
+            return
         piece = answer.first
         while piece:
+            await self._write(piece)
+            piece = await answer.next()
+
+    async def _stream(self, answer: Answer) -> None:
+        fact, caller = self.fact, self.caller
+
+        def write(piece: bytes) -> None:
             fact.response_bytes += len(piece)
             caller.write(piece)
-            if caller.is_full:
-                await caller.drain()
-            piece = await following()
+
+        write(answer.first)
+        caller.source = answer.source
+        try:
+            await answer.hand_on(write)
+        finally:
+            caller.source = None
 
     async def _send_translated(
         self, answer: Answer, translation: Translation, headers: dict[str, str]

@@ -111,7 +111,7 @@ class Gateway:
             self._tracer.start()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            self._front.new_caller, self.config.host, self.config.port, backlog=_BACKLOG
+            self._front.listening(), self.config.host, self.config.port, backlog=_BACKLOG
         )
         self.port = self._server.sockets[0].getsockname()[1]
         self._ticker = asyncio.create_task(self._tick())

@@ -9,14 +9,17 @@ headers of their own and connections shared by all models of a host.
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
+
+from gateway.outbox import Outbox
 
 _HIGH_WATER_BYTES = 256 * 1024
 _LOW_WATER_BYTES = 64 * 1024
@@ -44,7 +47,7 @@ class Stopped(Exception):
 class Connection(asyncio.Protocol):
     """One connection, one request at a time."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, pool: Pool, outbox: Outbox) -> None:
         self.transport: asyncio.Transport | None = None
         self.reused = False
         self.status = 0
@@ -52,6 +55,7 @@ class Connection(asyncio.Protocol):
         self.idle_until_s = 0.0
         self._loop = loop
         self._pool = pool
+        self._outbox = outbox
         self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
         self._reads: deque[bytes] = deque()
@@ -64,6 +68,8 @@ class Connection(asyncio.Protocol):
         self._keep_alive = False
         self._paused = False
         self._error: Exception | None = None
+        self._sink: Callable[[bytes], None] | None = None
+        self._silence_s = self._ends_s = math.inf
         self._deadline_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -91,12 +97,24 @@ class Connection(asyncio.Protocol):
         if pieces:
             read = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             pieces.clear()
+            if self._sink is not None:
+                self._hand_on(self._sink, read)
+                return
             self._reads.append(read)
             self._buffered_bytes += len(read)
             if self._buffered_bytes > _HIGH_WATER_BYTES and not self._paused and self.transport:
                 self._paused = True
                 self.transport.pause_reading()
         self._wake()
+
+    def _hand_on(self, sink: Callable[[bytes], None], read: bytes) -> None:
+        self._deadline_s = min(self._loop.time() + self._silence_s, self._ends_s)
+        try:
+            sink(read)
+        except Exception as error:  # noqa: BLE001 (it is raised where the answer is awaited)
+            self.fail(error)
+        if self._complete:
+            self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """An answer that was not complete is broken, unless its end is the connection's end."""
@@ -158,14 +176,13 @@ class Connection(asyncio.Protocol):
         if self.transport is None:
             raise Broken("the replica closed the connection")
         self._in_use = True
-        self._parser = httptools.HttpResponseParser(self)
         self.status, self.headers = 0, {}
         self._head_seen = self._anything_seen = self._complete = self._keep_alive = False
         if len(body) < _ONE_WRITE_BYTES:
-            self.transport.write(head + body)
+            self._outbox.put(self.transport, head + body)
         else:
-            self.transport.write(head)
-            self.transport.write(body)
+            self._outbox.put(self.transport, head)
+            self._outbox.put(self.transport, body)
 
     async def head(self, timeout_s: float) -> None:
         """Wait for status and headers. Raises Broken or TimedOut."""
@@ -189,6 +206,45 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
         return read
 
+    async def hand_on(
+        self, sink: Callable[[bytes], None], silence_s: float, total_s: float
+    ) -> None:
+        """Give each read of the body to `sink` as it comes, until the end.
+
+        No task is woken for a read: that would cost more than to forward it.
+
+        Args:
+            sink: Takes a read; what it raises is raised here.
+            silence_s: How long the replica may be silent, in seconds.
+            total_s: How long all of it may take.
+
+        Raises Broken or TimedOut.
+        """
+        self._silence_s, self._ends_s = silence_s, self._loop.time() + total_s
+        while self._reads:
+            sink(await self.read(silence_s))
+        self._sink = sink
+        try:
+            while not self._complete:
+                if self._error is not None:
+                    raise self._error
+                await self._wait(min(silence_s, total_s))
+        finally:
+            self._sink = None
+
+    def pause(self) -> None:
+        """Read no more for now; the replica's silence does not count meanwhile."""
+        if self.transport is not None and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self.transport is not None and self._paused:
+            self._paused = False
+            self._deadline_s = min(self._loop.time() + self._silence_s, self._ends_s)
+            self.transport.resume_reading()
+
     def fail(self, error: Exception) -> None:
         """Make the reader stop with `error`, after what has come already."""
         if self._error is None:
@@ -206,9 +262,9 @@ class Connection(asyncio.Protocol):
         self.reused = True
         self._reads.clear()
         self._buffered_bytes = 0
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._paused and self.transport is not None:
+            self._paused = False
+            self.transport.resume_reading()
         self.idle_until_s = self._loop.time() + self._keep_alive_s()
 
     def _keep_alive_s(self) -> float:
@@ -242,8 +298,11 @@ class Connection(asyncio.Protocol):
         self._timer = None
         if self._waiter is None:
             return
-        if self._loop.time() < self._deadline_s - 0.001:
+        now_s = self._loop.time()
+        if now_s < self._deadline_s - 0.001:
             self._timer = self._loop.call_at(self._deadline_s, self._expire)
+        elif self._sink is not None and self._paused and now_s < self._ends_s:
+            self._timer = self._loop.call_at(now_s + self._silence_s, self._expire)
         else:
             self.fail(TimedOut("the replica was silent for too long"))
 
@@ -275,6 +334,7 @@ class Pool:
         self._max_idle = max(slots, _MIN_IDLE_KEPT)
         self._idle: list[Connection] = []
         self._closed = False
+        self._outbox: Outbox | None = None
         authorization = f"Authorization: Bearer {credential}\r\n" if credential else ""
         self._headers = (
             f"Host: {parts.netloc}\r\n{authorization}Content-Type: application/json\r\n"
@@ -327,10 +387,11 @@ class Pool:
     async def connect(self, timeout_s: float) -> Connection:
         """A new connection. Raises ConnectFailed."""
         loop = asyncio.get_running_loop()
+        outbox = self._outbox = self._outbox or Outbox(loop)
         try:
             async with asyncio.timeout(timeout_s):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop, self), self._host, self._port, ssl=self._tls
+                    lambda: Connection(loop, self, outbox), self._host, self._port, ssl=self._tls
                 )
         except (OSError, TimeoutError) as error:
             raise ConnectFailed(str(error) or "no answer in time") from error

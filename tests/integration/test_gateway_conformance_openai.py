@@ -139,7 +139,7 @@ def test_a_stream_that_breaks_ends_with_the_failed_response(
     gateway: Served, client: openai.OpenAI, knobs: dict[str, int]
 ) -> None:
     stream = client.responses.create(
-        model=CHAT, input="Hello", stream=True, **does(tokens=9, **knobs)
+        model=CHAT, input="Hello", stream=True, **does(tokens=9, delay_s=0.05, **knobs)
     )
     *_, error, failed = list(stream)
     assert (error.type, failed.type) == ("error", "response.failed")
