@@ -26,6 +26,7 @@ from core.deployments import hosted
 from core.deployments import services as deployments
 from core.kernel import clock
 from core.kernel.settings import settings
+from core.routing import rules
 
 context = session.current()
 actor, project_id = context.actor, context.project_id
@@ -143,7 +144,7 @@ def _details(key: ApiKeyView) -> None:
 def main() -> None:
     """Show the page."""
     models = [view.name for view in deployments.list_deployments(actor, project_id)]
-    models += hosted.names(actor, project_id)
+    models += hosted.names(actor, project_id) + rules.shared_names(actor, project_id)
     with page_header("API keys", "Programs of this project call its models with one of these."):
         may_create = actor.may("key:create", project_id)
         if may_create and st.button("New API key", type="primary", icon=":material/add:"):

@@ -1,37 +1,61 @@
-"""`bud routes`: how each model's requests are shared among replicas, and what answers instead."""
+"""`bud routes`: what answers for each model, how requests are shared, and what answers instead."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import re
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.commands import context, output
 from app.commands.context import DEFAULT_PROJECT, Project
 from app.commands.output import Json, Yes
+from core.kernel.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from core.routing.schemas import RulesView
+    from core.routing.schemas import RouteView, RulesView
 
-group = typer.Typer(help="Routing rules: list, set, history, roll-back.", no_args_is_help=True)
+group = typer.Typer(
+    help="Routes: list, show, set, remove, history, roll-back.", no_args_is_help=True
+)
 
 _Model = Annotated[str, typer.Argument(help="Model, as callers name it.")]
 _Seconds = float | None
+_TARGET = re.compile(r"(?P<model>[^=@]+)(=(?P<weight>[0-9.]+))?(@(?P<priority>[0-9]+))?")
 
 
 @group.command("list")
 def list_rules(project: Project = DEFAULT_PROJECT, as_json: Json = False) -> None:
-    """List the models of a project with their rules."""
-    from core.routing import rules
+    """List the routes of a project, with what they do now."""
+    from core.routing import live
 
-    found = rules.list_rules(context.operator(), context.project_id(project))
-    empty = "No models yet. Deploy one: bud deploy"
-    output.show(found, _table(found, empty), as_json=as_json)
+    found = live.list_routes(context.operator(), context.project_id(project))
+    output.show(found, _routes(found), as_json=as_json)
+
+
+@group.command()
+def show(model: _Model, project: Project = DEFAULT_PROJECT, as_json: Json = False) -> None:
+    """Show a route's targets and replicas: traffic, health, breakers, latency."""
+    from core.routing import live
+
+    found = live.get_route(context.operator(), context.project_id(project), model)
+    output.show(found, _route(found), as_json=as_json)
 
 
 @group.command("set")
 def set_rules(
     model: _Model,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What answers: NAME, NAME=WEIGHT or NAME=WEIGHT@PRIORITY; repeat it. The lowest "
+            "priority, 0, is used first. A new name becomes a route."
+        ),
+    ] = None,
+    split_by: Annotated[
+        str | None,
+        typer.Option(help="request, or key: a key always gets the same target."),
+    ] = None,
     policy: Annotated[
         str | None,
         typer.Option(help="p2c, least_loaded, weighted, prefix, cheapest or fastest."),
@@ -50,16 +74,28 @@ def set_rules(
     total: Annotated[
         _Seconds, typer.Option(help="Seconds for the whole request; 0: default.")
     ] = None,
+    health_path: Annotated[
+        str | None,
+        typer.Option(help="Where a hosted model's server is asked for its health. '' for never."),
+    ] = None,
     project: Project = DEFAULT_PROJECT,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Change rules of a model; what is not named stays. The difference is shown first."""
+    """Change a route; what is not named stays. The difference is shown first.
+
+    A canary: bud routes set chat --target stable=90 --target canary=10
+    """
     from core.routing import rules
 
     actor, project_id = context.operator(), context.project_id(project)
-    now = rules.history(actor, project_id, model)[0].rules
-    given = now.model_dump()
+    given = rules.current(actor, project_id, model, new=bool(target)).model_dump()
+    if target is not None:
+        given["targets"] = [_target(each) for each in target]
+    if split_by is not None:
+        given["split_by"] = split_by
+    if health_path is not None:
+        given["health_path"] = health_path
     if policy is not None:
         given["policy"] = policy
     if fallback is not None:
@@ -71,13 +107,25 @@ def set_rules(
         "total_s": total,
     }
     given |= {name: each or None for name, each in seconds.items() if each is not None}
-    wanted = rules.read(given)
-    changes = rules.changed(now, wanted)
-    if changes:
-        told = "; ".join(f"{each.rule}: {each.before} → {each.after}" for each in changes)
+    proposal = rules.propose(actor, project_id, model, rules.read(given))
+    if proposal.changes:
+        told = "; ".join(f"{each.rule}: {each.before} → {each.after}" for each in proposal.changes)
         output.confirm(f"Publish for {model}: {told}?", yes=yes)
-    made = rules.set_rules(actor, project_id, model, wanted)
+    made = rules.set_rules(actor, project_id, model, proposal.rules, seen_version=proposal.version)
     output.show(made, f"{model}: version {made.version} of its rules holds.", as_json=as_json)
+
+
+@group.command()
+def remove(
+    model: _Model, project: Project = DEFAULT_PROJECT, yes: Yes = False, as_json: Json = False
+) -> None:
+    """Take away a route that has targets; they stay, and so do the route's versions."""
+    from core.routing import rules
+
+    actor, project_id = context.operator(), context.project_id(project)
+    output.confirm(f"Take away the route {model}? Its callers get 404.", yes=yes)
+    made = rules.remove(actor, project_id, model)
+    output.show(made, f"{model} is gone. Again: bud routes roll-back {model}", as_json=as_json)
 
 
 @group.command()
@@ -103,11 +151,76 @@ def roll_back(
     output.show(made, f"{model}: version {made.version} of its rules holds.", as_json=as_json)
 
 
+def _target(text: str) -> dict[str, Any]:
+    """A target as it is given: `NAME=WEIGHT@PRIORITY`."""
+    found = _TARGET.fullmatch(text.strip())
+    if found is None:
+        raise InvalidInput(
+            "A target is NAME, NAME=WEIGHT or NAME=WEIGHT@PRIORITY.",
+            value=text,
+            remedy="Such as: --target stable=90 --target gpt-4o-mini@1",
+        )
+    return {name: each for name, each in found.groupdict().items() if each is not None}
+
+
+def _routes(found: list[RouteView]) -> str:
+    rows = [
+        (
+            each.model,
+            each.state,
+            each.version,
+            each.rules.policy,
+            ", ".join(f"{target.model} {target.share:.0%}" for target in each.targets)
+            if each.kind == "targets"
+            else each.kind,
+            ", ".join(each.rules.fallbacks),
+            sum(target.in_flight for target in each.targets) if each.workers else "",
+        )
+        for each in found
+    ]
+    columns = ("model", "state", "version", "policy", "targets", "fallbacks", "in flight")
+    return output.table(columns, rows, empty="No models yet. Deploy one: bud deploy")
+
+
+def _route(found: RouteView) -> str:
+    targets = output.table(
+        ("target", "priority", "share", "state", "sent", "failed"),
+        [
+            (each.model, each.priority, f"{each.share:.1%}", each.state, each.requests,
+             each.failures)
+            for each in found.targets
+        ],
+        empty="It has no targets.",
+    )  # fmt: skip
+    replicas = output.table(
+        ("replica", "of", "health", "breaker", "in flight", "sent", "failed", "first byte"),
+        [
+            (each.id, target.model, each.health if each.seen else "", each.breaker,
+             each.in_flight, each.requests, each.failures,
+             "" if each.latency_ms is None else f"{each.latency_ms:.0f} ms")
+            for target in found.targets
+            for each in target.replicas
+        ],
+        empty="No replica answers now.",
+    )  # fmt: skip
+    heard = f"{found.workers} gateway workers" if found.workers else "The gateway does not run"
+    head = output.details(
+        [
+            ("Route", f"{found.model} ({found.state})"),
+            ("Version", f"{found.version} {found.set_by_name}".strip()),
+            ("Policy", f"{found.rules.policy}, split by {found.rules.split_by}"),
+            ("Seen by", heard),
+        ]
+    )
+    return f"{head}\n\n{targets}\n\n{replicas}"
+
+
 def _table(found: list[RulesView], empty: str) -> str:
     rows = [
         (
             each.model,
             each.version,
+            ", ".join(f"{target.model}={target.weight:g}" for target in each.rules.targets),
             each.rules.policy,
             ", ".join(each.rules.fallbacks),
             "" if each.rules.total_s is None else f"{each.rules.total_s:g} s",
@@ -115,5 +228,5 @@ def _table(found: list[RulesView], empty: str) -> str:
         )
         for each in found
     ]
-    columns = ("model", "version", "policy", "fallbacks", "total", "set by")
+    columns = ("model", "version", "targets", "policy", "fallbacks", "total", "set by")
     return output.table(columns, rows, empty=empty)

@@ -83,13 +83,17 @@ def find_hosted(actor: Actor, project_id: str, name: str) -> HostedView:
 
 
 def withdraw(actor: Actor, endpoint_id: str) -> None:
-    """Take a hosted endpoint away; its requests stay in the metrics, the model in the registry."""
+    """Take a hosted endpoint away; its requests stay in the metrics, the model in the registry.
+
+    Raises Conflict: a route has it as a target.
+    """
     with database.transaction() as tx:
         row = crud.hosted_endpoint(tx, endpoint_id)
         seen = row is not None and row.tenant_id == actor.tenant_id
         if row is None or not seen or not actor.may("deployment:read", row.project_id):
             raise NotFound(f"There is no hosted endpoint {endpoint_id}.")
         actor.require("deployment:delete", row.project_id)
+        services.require_unused_name(tx, row.project_id, row.name)
         tx.delete(row)
         _record(tx, actor, "withdrawn", row)
     events.publish("deployments.changed")

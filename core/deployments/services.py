@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Unpack, cast
 
@@ -33,17 +34,33 @@ from core.registry import versions
 from core.registry.schemas import ModelView
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+_names_taken: list[Callable[[Session, str, str], bool]] = []
+_name_users: list[Callable[[Session, str, str], list[str]]] = []
+
+
+def register_route_names(
+    is_taken: Callable[[Session, str, str], bool],
+    users: Callable[[Session, str, str], list[str]],
+) -> None:
+    """Let the routing above say which names its routes have, and which they send requests to.
+
+    `is_taken(tx, project id, name)` says whether a route has this name; `users(…)` names the
+    routes that have a deployment or hosted endpoint of this name as a target.
+    """
+    if is_taken not in _names_taken:
+        _names_taken.append(is_taken)
+        _name_users.append(users)
 
 
 def suggest_name(actor: Actor, project_id: str, model: ModelView) -> str:
     """A free name for a deployment of `model`: `smollm2-135m-instruct`, `…-2`."""
     base = re.sub(r"[^a-z0-9.]+", "-", model.name.lower()).strip("-.")[:50] or "model"
     taken = {deployment.name for deployment in list_deployments(actor, project_id)}
+    number, name = 2, base
     with database.reading() as session:
         taken |= {row.name for row in crud.hosted(session, project_id)}
-    number, name = 2, base
-    while name in taken:
-        name, number = f"{base}-{number}", number + 1
+        while name in taken or any(each(session, project_id, name) for each in _names_taken):
+            name, number = f"{base}-{number}", number + 1
     return name
 
 
@@ -232,6 +249,7 @@ def edit(
         row = _row(actor, tx, deployment_id)
         if name is not None and name != row.name:
             require_free_name(tx, row.project_id, name)
+            require_unused_name(tx, row.project_id, row.name)
             _record(tx, actor, "renamed", row, new_name=name)
             row.name = name
         if fit is not None:
@@ -250,14 +268,34 @@ def _take(row: Deployment, fit: Fit, asked: dict[str, int | None]) -> None:
         row.measured_since = clock.now()
 
 
-def require_free_name(tx: Session, project_id: str, name: str) -> None:
-    """Raises InvalidInput (a bad name) or Conflict (a deployment or hosted endpoint has it)."""
+def require_unused_name(tx: Session, project_id: str, name: str) -> None:
+    """Raises Conflict: a route sends requests to what has this name."""
+    users = [user for find in _name_users for user in find(tx, project_id, name)]
+    if users:
+        raise Conflict(
+            f"{name} is a target of {', '.join(users)}.",
+            remedy=f"Take it out of the route first: bud routes set {users[0]} --target …",
+        )
+
+
+def require_good_name(name: str) -> None:
+    """Raises InvalidInput: callers cannot use it as a model name."""
     if not _NAME.fullmatch(name):
         raise InvalidInput(
             "A deployment's name has 1 to 63 small letters, digits, dots and dashes, "
             "and begins and ends with a letter or digit.",
             value=name,
             remedy="It is the model name that callers use, such as smollm2-135m.",
+        )
+
+
+def require_free_name(tx: Session, project_id: str, name: str) -> None:
+    """Raises InvalidInput (a bad name) or Conflict (something callers can name has it)."""
+    require_good_name(name)
+    if any(is_taken(tx, project_id, name) for is_taken in _names_taken):
+        raise Conflict(
+            f"There is already a route {name!r} in this project.",
+            remedy=f"Choose another name, such as {name}-2.",
         )
     hosted = crud.hosted_by_name(tx, project_id, name) is not None
     if hosted or crud.by_name(tx, project_id, name) is not None:
@@ -275,8 +313,13 @@ def copy(actor: Actor, deployment_id: str, name: str) -> DeploymentView:
 
 
 def delete(actor: Actor, deployment_id: str) -> None:
-    """Stop a deployment and forget it; its requests stay in the metrics."""
+    """Stop a deployment and forget it; its requests stay in the metrics.
+
+    Raises Conflict: a route has it as a target.
+    """
     view = _changeable(actor, deployment_id, "deployment:delete", busy_ok=True)
+    with database.reading() as session:
+        require_unused_name(session, view.project_id, view.name)
     _cancel_job(actor, view)
     with database.transaction() as tx:
         row = _row(actor, tx, deployment_id)

@@ -31,17 +31,19 @@ from core.playground.schemas import (
     Turn,
     Winner,
 )
+from core.routing import rules
 
 _TITLE_CHARACTERS = 60
 
 
 def chat_models(actor: Actor, project_id: str) -> list[str]:
-    """The names of the deployments that answer chats now, and of the hosted endpoints for chat."""
+    """The names that answer chats: ready deployments, hosted endpoints, routes over both."""
     found = deployments.list_deployments(actor, project_id)
     ready = [
         view.name for view in found if view.task == "chat" and view.state in ("ready", "degraded")
     ]
-    return [*ready, *hosted.names(actor, project_id, "chat")]
+    every = [*ready, *hosted.names(actor, project_id, "chat")]
+    return [*every, *rules.shared_names(actor, project_id, "chat")]
 
 
 def list_sessions(

@@ -9,9 +9,9 @@ from core.accounts import api_keys
 from core.contracts.route_table import (
     ApiKey,
     BlockRule,
+    Capability,
     Hosted,
     Limit,
-    PhaseTimeouts,
     Price,
     Project,
     Replica,
@@ -25,17 +25,37 @@ from core.kernel.actor import Actor
 from core.limits import services as limits
 from core.prices import services as prices
 from core.projects import services as projects
-from core.routing import crud
+from core.routing import crud, targets
 from core.routing.schemas import Rules
 
 Composed = tuple[list[Route], list[ApiKey], list[Limit], list[BlockRule], list[Project]]
 
 
+# Where Bud's own model servers say how they are.
+_HEALTH_PATH = "/health"
+
+
+def servers(project_id: str) -> dict[str, list[Capability]]:
+    """The deployments and hosted endpoints of a project by name, and what each can do."""
+    found: dict[str, list[Capability]] = {
+        each.name: list(each.capabilities)
+        for each in deployments.routes()
+        if each.project_id == project_id
+    }
+    hosted_ones = [each for each in hosted.routes() if each.project_id == project_id]
+    return found | {each.name: [each.capability] for each in hosted_ones}
+
+
+def hosted_names(project_id: str) -> list[str]:
+    """The names of a project's hosted endpoints."""
+    return [each.name for each in hosted.routes() if each.project_id == project_id]
+
+
 def models(project_id: str) -> list[str]:
     """The names that callers of a project can use."""
-    names = [each.name for each in deployments.routes() if each.project_id == project_id]
-    names += [each.name for each in hosted.routes() if each.project_id == project_id]
-    return sorted(names)
+    with database.reading() as session:
+        rules = crud.rules_of(session, project_id)
+    return sorted({*servers(project_id), *targets.names(rules)})
 
 
 def compose() -> Composed:
@@ -59,27 +79,47 @@ def compose() -> Composed:
 
 
 def _ruled(routes: list[Route]) -> list[Route]:
-    """The routes with the rules that hold for them."""
+    """The routes with the rules that hold for them, and those that hold targets."""
     with database.reading() as session:
         newest = crud.newest(session)
         rules = {place: Rules.model_validate(row.rules) for place, row in newest.items()}
+    every = [*routes, *_with_targets(routes, rules)]
     return [
         _with(route, rules[route.project_id, route.model])
         if (route.project_id, route.model) in rules
         else route
-        for route in routes
+        for route in every
     ]
 
 
+def _with_targets(routes: list[Route], rules: dict[tuple[str, str], Rules]) -> list[Route]:
+    own = {(route.project_id, route.model) for route in routes}
+    found = [
+        targets.composed(
+            project_id,
+            model,
+            each,
+            {route.model: route for route in routes if route.project_id == project_id},
+        )
+        for (project_id, model), each in rules.items()
+        if each.targets and (project_id, model) not in own
+    ]
+    return [route for route in found if route is not None]
+
+
 def _with(route: Route, rules: Rules) -> Route:
-    timeouts = PhaseTimeouts(
-        connect_s=rules.connect_s,
-        first_token_s=rules.first_token_s,
-        between_tokens_s=rules.between_tokens_s,
-        total_s=rules.total_s,
-    )
+    replicas = [
+        msgspec.structs.replace(replica, health_path=rules.health_path)
+        if replica.hosted is not None
+        else replica
+        for replica in route.replicas
+    ]
     return msgspec.structs.replace(
-        route, policy=rules.policy, fallbacks=list(rules.fallbacks), timeouts=timeouts
+        route,
+        replicas=replicas,
+        policy=rules.policy,
+        fallbacks=list(rules.fallbacks),
+        timeouts=targets.timeouts(rules),
     )
 
 
@@ -125,6 +165,7 @@ def _route(source: DeploymentRoute) -> Route:
                 base_url=f"http://127.0.0.1:{replica.port}",
                 credential=replica.sealed_key,
                 slots=replica.slots,
+                health_path=_HEALTH_PATH,
             )
             for replica in source.replicas
         ],

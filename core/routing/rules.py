@@ -7,12 +7,13 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
+from core.contracts.route_table import Capability
 from core.kernel import audit, clock, database, events, ids
 from core.kernel.actor import Actor
-from core.kernel.errors import InvalidInput, NotFound
-from core.routing import composition, crud
+from core.kernel.errors import Conflict, InvalidInput, NotFound
+from core.routing import composition, crud, targets
 from core.routing.models import RouteRules
-from core.routing.schemas import RuleChange, Rules, RulesView
+from core.routing.schemas import Proposal, RuleChange, Rules, RulesView, TargetRule
 
 
 def list_rules(actor: Actor, project_id: str) -> list[RulesView]:
@@ -25,13 +26,41 @@ def list_rules(actor: Actor, project_id: str) -> list[RulesView]:
     ]
 
 
+def shared_names(actor: Actor, project_id: str, capability: Capability | None = None) -> list[str]:
+    """The names of a project's routes with targets: with one capability, or all."""
+    actor.require("deployment:read", project_id)
+    with database.reading() as session:
+        rules = crud.rules_of(session, project_id)
+    servers = composition.servers(project_id)
+    return [
+        name
+        for name in targets.names(rules)
+        if capability is None or capability in targets.capabilities(rules[name], servers)
+    ]
+
+
 def history(actor: Actor, project_id: str, model: str) -> list[RulesView]:
     """The versions of a model's rules, the newest first. NotFound when there is no such model."""
     actor.require("deployment:read", project_id)
-    _known(project_id, model)
     with database.reading() as session:
         rows = crud.versions(session, actor.tenant_id, project_id, model)
+    if not rows:
+        # Also a route that was removed has a history, and can be brought back.
+        _known(project_id, model)
     return [_view(model, row) for row in (*rows, None)]
+
+
+def current(actor: Actor, project_id: str, model: str, *, new: bool = False) -> Rules:
+    """The rules that hold for a model; with `new` also for one that is not there yet.
+
+    Raises NotFound: There is no such model.
+    """
+    actor.require("deployment:read", project_id)
+    with database.reading() as session:
+        view = _newest(session, actor, project_id, model)
+    if not view.version and not new:
+        _known(project_id, model)
+    return view.rules
 
 
 def changed(before: Rules, after: Rules) -> list[RuleChange]:
@@ -53,7 +82,7 @@ def read(given: dict[str, Any]) -> Rules:
         return Rules.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        rule = ".".join(str(part) for part in first["loc"])
+        rule = ".".join(str(part) for part in first["loc"]) or "targets"
         raise InvalidInput(
             f"The rule {rule} cannot be used: {first['msg']}.",
             value=first["input"],
@@ -61,20 +90,75 @@ def read(given: dict[str, Any]) -> Rules:
         ) from None
 
 
-def set_rules(actor: Actor, project_id: str, model: str, rules: Rules) -> RulesView:
-    """Publish other rules for a model; the same ones make no new version.
+def propose(actor: Actor, project_id: str, model: str, rules: Rules) -> Proposal:
+    """What publishing these rules would change; nothing is published.
 
     Raises:
-        InvalidInput: A fallback that is the model itself or stands twice.
-        NotFound: No such model, or no such fallback, in the project.
+        InvalidInput: Rules that the model cannot have: see `core.routing.targets.check`.
+        NotFound: No such model, and no targets for a new one; or no such fallback or target.
     """
     actor.require("deployment:update", project_id)
-    _known(project_id, model)
-    _check_fallbacks(project_id, model, rules)
+    with database.reading() as session:
+        _check(session, project_id, model, rules)
+        now = _newest(session, actor, project_id, model)
+    return Proposal(
+        model=model,
+        version=now.version,
+        before=now.rules,
+        rules=rules,
+        changes=tuple(changed(now.rules, rules)),
+    )
+
+
+def set_rules(
+    actor: Actor, project_id: str, model: str, rules: Rules, *, seen_version: int | None = None
+) -> RulesView:
+    """Publish other rules for a model; the same ones make no new version.
+
+    With targets, a name that nothing has becomes a route of its own.
+
+    Args:
+        actor: Who does it.
+        project_id: Of the model.
+        model: As callers name it.
+        rules: All that are to hold.
+        seen_version: The version they were made from; None does not ask.
+
+    Raises:
+        Conflict: Somebody else has published since `seen_version`.
+        InvalidInput: Rules that the model cannot have.
+        NotFound: No such model, and no targets for a new one; or no such fallback or target.
+    """
+    actor.require("deployment:update", project_id)
     with database.transaction() as tx:
-        view = _added(tx, actor, project_id, model, rules)
+        _check(tx, project_id, model, rules)
+        now = _newest(tx, actor, project_id, model)
+        if seen_version not in (None, now.version):
+            raise Conflict(
+                f"Version {now.version} of the rules of {model} was published by "
+                f"{now.set_by_name or 'nobody'} in the meantime.",
+                value=seen_version,
+                remedy="Look at it, and publish again.",
+            )
+        view = _added(tx, actor, project_id, now, rules)
     events.publish("routes.changed")
     return view
+
+
+def remove(actor: Actor, project_id: str, model: str) -> RulesView:
+    """Take away a route that has targets; its versions stay, and one can be published again.
+
+    Raises:
+        Conflict: Another route falls back to it.
+        InvalidInput: It is the route of a deployment or hosted model.
+        NotFound: There is no such route.
+    """
+    actor.require("deployment:update", project_id)
+    if model in composition.servers(project_id):
+        raise InvalidInput(
+            f"{model} is a deployment or hosted model, whose route goes with it.", value=model
+        )
+    return set_rules(actor, project_id, model, Rules())
 
 
 def roll_back(actor: Actor, project_id: str, model: str, version: int | None = None) -> RulesView:
@@ -94,11 +178,15 @@ def roll_back(actor: Actor, project_id: str, model: str, version: int | None = N
     return set_rules(actor, project_id, model, found[0].rules)
 
 
-def _added(tx: Session, actor: Actor, project_id: str, model: str, rules: Rules) -> RulesView:
+def _newest(tx: Session, actor: Actor, project_id: str, model: str) -> RulesView:
     versions = crud.versions(tx, actor.tenant_id, project_id, model)
-    now = _view(model, versions[0] if versions else None)
+    return _view(model, versions[0] if versions else None)
+
+
+def _added(tx: Session, actor: Actor, project_id: str, now: RulesView, rules: Rules) -> RulesView:
     if now.rules == rules:
         return now
+    model = now.model
     row = RouteRules(
         id=ids.new_id("rul"),
         tenant_id=actor.tenant_id,
@@ -116,6 +204,50 @@ def _added(tx: Session, actor: Actor, project_id: str, model: str, rules: Rules)
         version=row.version, changes=changes,
     )  # fmt: skip
     return _view(model, row)
+
+
+def _check(tx: Session, project_id: str, model: str, rules: Rules) -> None:
+    servers = composition.servers(project_id)
+    others = crud.rules_of(tx, project_id)
+    own = others.pop(model, Rules())
+    if rules.targets:
+        targets.check(project_id, model, rules, servers, others)
+    elif own.targets and model not in servers:
+        _check_removal(model, rules, others)
+    else:
+        _known(project_id, model)
+    _check_details(project_id, model, rules)
+    targets.check_fallbacks(model, rules, others)
+    _check_fallbacks(project_id, model, rules)
+
+
+def _check_removal(model: str, rules: Rules, others: dict[str, Rules]) -> None:
+    if rules != Rules():
+        raise InvalidInput(
+            f"{model} needs a target: it is no deployment or hosted model itself.",
+            remedy=f"Name one with --target, or take it away: bud routes remove {model}",
+        )
+    users = [name for name, each in sorted(others.items()) if model in each.fallbacks]
+    if users:
+        raise Conflict(
+            f"{', '.join(users)} falls back to {model}.",
+            remedy=f"Take the fallback away: bud routes set {users[0]} --fallback ''",
+        )
+
+
+def _check_details(project_id: str, model: str, rules: Rules) -> None:
+    if rules.split_by != "request" and not rules.targets:
+        raise InvalidInput(
+            f"{model} has no targets to split requests among.",
+            value=rules.split_by,
+            remedy="Make a route with targets: bud routes set NAME --target … --split-by key",
+        )
+    if rules.health_path and model not in composition.hosted_names(project_id):
+        raise InvalidInput(
+            f"{model} is no hosted model; model servers of Bud's own are asked without this.",
+            value=rules.health_path,
+            remedy="Leave the health path out.",
+        )
 
 
 def _check_fallbacks(project_id: str, model: str, rules: Rules) -> None:
@@ -154,5 +286,12 @@ def _told(value: object) -> str:
     if value is None:
         return "the gateway's own"
     if isinstance(value, tuple):
-        return ", ".join(value) or "none"
-    return f"{value:g} s" if isinstance(value, float) else str(value)
+        return ", ".join(_item(each) for each in value) or "none"
+    return f"{value:g} s" if isinstance(value, float) else str(value) or "none"
+
+
+def _item(value: str | TargetRule) -> str:
+    if isinstance(value, str):
+        return value
+    later = f" at priority {value.priority}" if value.priority else ""
+    return f"{value.model} × {value.weight:g}{later}"

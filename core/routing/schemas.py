@@ -3,32 +3,61 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.contracts.route_table import Policy
+from core.contracts.gateway_state import Breaker, Health
+from core.contracts.route_table import Capability, Policy, SplitBy
+
+RouteKind = Literal["deployment", "hosted", "targets"]
+
+
+class TargetRule(BaseModel):
+    """A deployment or hosted model that answers for a route.
+
+    Attributes:
+        model: Its name, in the same project.
+        weight: Its part of the requests, beside those of the other targets of its priority; 0
+            takes no new ones.
+        priority: The lowest is used first, the next one when none of it answers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(min_length=1, max_length=200)
+    weight: float = Field(default=1.0, ge=0, le=1_000_000, allow_inf_nan=False)
+    priority: int = Field(default=0, ge=0, le=100)
 
 
 class Rules(BaseModel):
     """How the requests of one model are shared, and what happens when no replica answers.
 
     Attributes:
-        policy: How requests are shared among replicas.
+        targets: Deployments and hosted models that answer; then `model` is a name of the route
+            alone. Empty for the route of a deployment or hosted model itself.
+        split_by: How requests are shared among targets: each anew, or a key always to the same.
+        policy: How requests are shared among the replicas of one target.
         fallbacks: Models of the same project that answer then, in this order.
         connect_s: For a connection, in seconds; None is the gateway's own.
         first_token_s: Up to the first token of a stream, or the end of a short answer.
         between_tokens_s: From one token to the next.
         total_s: For the whole request, with all its attempts.
+        health_path: Where a hosted model's server is asked whether it works, such as `/health`;
+            "" is never. Model servers of Bud's own are always asked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    targets: tuple[TargetRule, ...] = Field(default=(), max_length=20)
+    split_by: SplitBy = "request"
     policy: Policy = "p2c"
     fallbacks: tuple[str, ...] = Field(default=(), max_length=10)
     connect_s: float | None = Field(default=None, ge=0.05, le=60)
     first_token_s: float | None = Field(default=None, ge=0.1, le=3600)
     between_tokens_s: float | None = Field(default=None, ge=0.1, le=3600)
     total_s: float | None = Field(default=None, ge=0.1, le=86_400)
+    health_path: str = Field(default="", max_length=200, pattern=r"^(/[!-~]*)?$")
 
 
 class RulesView(BaseModel):
@@ -51,3 +80,79 @@ class RuleChange(BaseModel):
     rule: str
     before: str
     after: str
+
+
+class Proposal(BaseModel):
+    """Rules that were checked and can be published, beside those that hold: version `version`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    version: int
+    before: Rules
+    rules: Rules
+    changes: tuple[RuleChange, ...]
+
+
+class LiveReplica(BaseModel):
+    """A replica as the gateway's workers see it; the worst of what they say.
+
+    `seen` is False while no worker has said anything of it. Counts are since the workers started,
+    retries included; `latency_ms` is up to the first byte, None before the first answer.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    seen: bool
+    health: Health
+    breaker: Breaker
+    draining: bool
+    in_flight: int
+    requests: int
+    failures: int
+    latency_ms: float | None
+
+
+class LiveTarget(BaseModel):
+    """What one deployment or hosted model does for a route.
+
+    `share` is its part of its priority's requests, 0 to 1. `requests` and `failures` are of this
+    route alone, since the workers started; what its replicas say is of all routes together.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    deployment_id: str
+    state: str
+    weight: float
+    priority: int
+    share: float
+    requests: int
+    failures: int
+    replicas: tuple[LiveReplica, ...]
+
+    @property
+    def in_flight(self) -> int:
+        """Requests at its replicas now, by any route."""
+        return sum(replica.in_flight for replica in self.replicas)
+
+    @property
+    def up(self) -> int:
+        """How many of its replicas are not away."""
+        return sum(replica.health == "up" for replica in self.replicas)
+
+
+class RouteView(RulesView):
+    """A route with its rules and what it does now.
+
+    `workers` is how many gateway workers were heard of in the last seconds; 0 means that the
+    gateway does not run, and the counts say nothing.
+    """
+
+    kind: RouteKind
+    state: str
+    capabilities: tuple[Capability, ...]
+    targets: tuple[LiveTarget, ...]
+    workers: int
