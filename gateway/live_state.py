@@ -54,6 +54,8 @@ class LiveState:
         self._started_unix_s = clock.unix_s()
         self._written_s = -HEARTBEAT_S
         self._last: _Seen | None = None
+        self._is_failing = False
+        self._stopping = asyncio.Event()
         self._ticker: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -64,16 +66,17 @@ class LiveState:
 
     async def stop(self) -> None:
         """Take the file away."""
+        # Not cancelled: a write in its thread would bring the file back.
+        self._stopping.set()
         if self._ticker is not None:
-            self._ticker.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._ticker
+            await self._ticker
         self._path.unlink(missing_ok=True)
 
     async def _tick(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             await self.write()
-            await asyncio.sleep(_EVERY_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _EVERY_S)
 
     async def write(self) -> None:
         """Write what differs from the last time, or a sign of life when it is time for one."""
@@ -95,11 +98,11 @@ class LiveState:
         try:
             await asyncio.to_thread(_replace, self._path, msgspec.json.encode(state))
         except OSError as error:
-            if self._last is not None:
+            if not self._is_failing:
                 log.error("the state of this worker cannot be written: %s", error)
-            self._last = None
+            self._is_failing = True
             return
-        self._last, self._written_s = seen, now_s
+        self._is_failing, self._last, self._written_s = False, seen, now_s
 
 
 def _replicas(tables: TableHolder) -> list[ReplicaState]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -41,7 +42,7 @@ def names(targets: Iterable[Target]) -> list[str]:
 
 def within(count: int, share: float, of: int) -> bool:
     """Whether a count is within five standard deviations of what its share says."""
-    return abs(count - of * share) <= 5 * (of * share * (1 - share)) ** 0.5
+    return abs(count - of * share) <= 5 * math.sqrt(of * share * (1 - share))
 
 
 def test_requests_are_shared_by_weight_and_go_on_by_weight() -> None:
