@@ -18,10 +18,13 @@ ROOT = Path(__file__).resolve().parents[3]
 def run_pytest(folder: Path, test: str, **variables: str) -> subprocess.CompletedProcess[str]:
     (folder / "tests").mkdir()
     (folder / "tests" / "test_it.py").write_text(test)
+    # Nothing of the run that this test is part of.
+    of_run = ("PYTEST_", "SLIPCOVER_")
+    environment = {name: each for name, each in os.environ.items() if not name.startswith(of_run)}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "tests.plugins.allowed_skips", "tests"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        env={**environment, "PYTHONPATH": str(ROOT), **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -70,7 +73,7 @@ def test_any_failure_fails_the_whole(
     monkeypatch.setattr(testing, "_CHECKS", checks)
     monkeypatch.setattr(testing.generated_docs, "stale", list)
     monkeypatch.setattr(testing, "find_browser", lambda _: "/usr/bin/browser")
-    monkeypatch.setattr(testing, "_pytest", lambda *_: said.append("tests") or pytest_status)
+    monkeypatch.setattr(testing, "_run", lambda *_: said.append("tests") or pytest_status)
     assert testing.run([], say=said.append) == status
     assert ("Failed beside the tests: style" in said) == (check_status != 0)
     assert ("    why" in said) == (check_status != 0)
@@ -83,7 +86,7 @@ def test_stale_docs_fail_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(testing, "_CHECKS", {"types": ("-c", "")})
     monkeypatch.setattr(testing.generated_docs, "stale", lambda: ["docs/settings.md"])
     monkeypatch.setattr(testing, "find_browser", lambda _: "")
-    monkeypatch.setattr(testing, "_pytest", lambda *_: 0)
+    monkeypatch.setattr(testing, "_run", lambda *_: 0)
     assert testing.run([], say=print) == 1
 
 
@@ -91,9 +94,9 @@ def test_with_arguments_only_pytest_runs(monkeypatch: pytest.MonkeyPatch) -> Non
     seen: list[object] = []
     monkeypatch.setattr(testing, "find_browser", lambda _: "")
     monkeypatch.setattr(testing, "_start", lambda *_: pytest.fail("not asked for"))
-    monkeypatch.setattr(testing, "_pytest", lambda arguments, _: seen.append(arguments) or 0)
+    monkeypatch.setattr(testing, "_run", lambda arguments, _: seen.append(arguments) or 0)
     assert testing.run(["tests/unit", "-x"], say=print) == 0
-    assert seen == [["tests/unit", "-x"]]
+    assert seen == [["pytest", "tests/unit", "-x"]]
 
 
 def test_a_browser_that_is_named_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
