@@ -45,6 +45,7 @@ _SWEEP_TICKS = 10
 _BACKLOG = 1024
 _CLIENT_CLOSED = 499
 _MAX_MESSAGE = 500
+_OVER_A_LIMIT = frozenset({"rate_limited", "budget_exceeded"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{7,127}").fullmatch
 
 # path → (name in facts and metrics, capability a route must have, whether it can stream)
@@ -187,8 +188,10 @@ class Gateway:
             return status.metrics(
                 self.stats,
                 self.table,
+                self._front,
                 in_flight=len(self._exchanges),
                 facts_dropped=self.facts.dropped,
+                traces_dropped=0 if self._tracer is None else self._tracer.dropped,
             )
         if self._cors is not None and (told := self._cors.preflight(request)) is not None:
             return told
@@ -339,6 +342,8 @@ class Gateway:
         fact, request = exchange.fact, exchange.request
         fact.status, fact.error_class = error.status, error.error_class
         fact.error_message = error.message[:_MAX_MESSAGE]
+        if error.error_class in _OVER_A_LIMIT and error.param:
+            self.stats.limit_refusals.add(error.param)
         if error.status >= 500:
             log.warning(
                 "request %s to %s: %d %s", fact.request_id, fact.deployment_id or fact.endpoint,
@@ -355,14 +360,9 @@ class Gateway:
         return Response(body, fact.status, headers)
 
     def _finish(self, fact: RequestFact) -> None:
-        # A model name nobody has is not made a label: callers could fill the memory with them.
-        model = fact.model if fact.deployment_id else ""
-        self.stats.requests.add(fact.endpoint, model, str(fact.status))
-        if fact.endpoint in _READ and not fact.error_class:
-            return
-        if model:
-            self.stats.duration.observe(fact.duration_ms / 1000, model)
-        self.facts.add(fact)
+        self.stats.ended(fact)
+        if fact.endpoint not in _READ or fact.error_class:
+            self.facts.add(fact)
 
     # -- other dialects than OpenAI's chat
 
