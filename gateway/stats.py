@@ -7,9 +7,19 @@ dictionary access, and nothing is imported for it.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+from core.contracts.request_fact import RequestFact
+
+_SECONDS = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0),
+    *(300.0, 600.0),
+)
+_TOKEN_SECONDS = (
+    *(0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0),
+    2.5,
+)
+_CONNECT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _LAG_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 Labels = tuple[str, ...]
@@ -87,14 +97,41 @@ class Stats:
             *("endpoint", "model", "status"),
         )
         self.tokens = Counter("bud_tokens_total", "Tokens, by model and kind.", "model", "kind")
+        self.cost = Counter("bud_cost_usd_total", "Cost by token prices, by model.", "model")
+        self.errors = Counter(
+            "bud_request_errors_total",
+            "Requests that failed or were refused, by model and kind of error.",
+            *("model", "error"),
+        )
+        self.limit_refusals = Counter(
+            "bud_limit_refusals_total", "Requests over a limit, by the limit's name.", "limit"
+        )
+        self.blocked = Counter(
+            "bud_blocked_requests_total", "Requests that a blocking rule refused.", "rule"
+        )
         self.fallbacks = Counter(
             "bud_fallbacks_total", "Requests given to another model's route.", "model", "fallback"
         )
         self.retries = Counter(
             "bud_retries_total", "Attempts after the first one, by reason.", "reason"
         )
+        self.queue = Histogram(
+            "bud_request_queue_seconds", "Waiting for a replica that was away.", "model"
+        )
+        self.connect = Histogram(
+            "bud_connect_seconds",
+            "Making a connection to a replica, where none was kept.",
+            "model",
+            buckets=_CONNECT_SECONDS,
+        )
         self.ttft = Histogram(
             "bud_time_to_first_token_seconds", "Until the first event of a stream.", "model"
+        )
+        self.time_per_token = Histogram(
+            "bud_time_per_output_token_seconds",
+            "From one token of a stream to the next: the mean of each request.",
+            "model",
+            buckets=_TOKEN_SECONDS,
         )
         self.duration = Histogram(
             "bud_request_duration_seconds", "Until the last byte of an answer.", "model"
@@ -109,6 +146,17 @@ class Stats:
         self.replica_up = Gauge(
             "bud_replica_up", "0 while a replica is away: unreachable or unhealthy.", "replica"
         )
+        self.replica_breaker = Gauge(
+            "bud_replica_breaker_state",
+            "Circuit breaker: 0 closed, 1 half-open, 2 open.",
+            "replica",
+        )
+        self.replica_requests = Counter(
+            "bud_replica_requests_total", "Attempts at each replica.", "replica"
+        )
+        self.replica_failures = Counter(
+            "bud_replica_failures_total", "Attempts that failed, at each replica.", "replica"
+        )
         self.target_requests = Counter(
             "bud_target_requests_total",
             "What routes sent to their targets, retries included.",
@@ -121,6 +169,13 @@ class Stats:
         )
         self.facts_dropped = Gauge("bud_facts_dropped_total", "Request facts that were not kept.")
         self.facts_dropped.kind = "counter"
+        self.traces_dropped = Counter("bud_traces_dropped_total", "Traces that were not sent.")
+        self.connections = Gauge("bud_open_connections", "Connections of callers.")
+        self.not_http = Counter(
+            "bud_not_http_requests_total",
+            "What callers sent that is no valid HTTP request, by the status it got.",
+            "status",
+        )
         self.loop_lag = Histogram(
             "bud_event_loop_lag_seconds", "How late the event loop woke up.", buckets=_LAG_SECONDS
         )
@@ -129,13 +184,41 @@ class Stats:
             "bud_route_table_age_seconds", "Time since the table in use was published."
         )
 
+    def ended(self, fact: RequestFact) -> None:
+        """Count a request that has been answered."""
+        # A model name nobody has is not made a label: callers could fill the memory with them.
+        model = fact.model if fact.deployment_id else ""
+        self.requests.add(fact.endpoint, model, str(fact.status))
+        if fact.error_class:
+            self.errors.add(model, fact.error_class)
+            if fact.blocked_by:
+                self.blocked.add(fact.blocked_by)
+        if not model:
+            return
+        self.duration.observe(fact.duration_ms / 1000, model)
+        if fact.attempts:
+            self.queue.observe(fact.queue_ms / 1000, model)
+        if fact.connect_ms is not None:
+            self.connect.observe(fact.connect_ms / 1000, model)
+        if fact.cost_usd is not None:
+            self.cost.add(model, value=fact.cost_usd)
+        tokens = fact.output_tokens
+        if fact.ttft_ms is not None and tokens is not None and tokens > 1:
+            streamed_s = (fact.duration_ms - fact.ttft_ms) / 1000
+            self.time_per_token.observe(streamed_s / (tokens - 1), model)
+
     def text(self) -> str:
         """Every metric in Prometheus' text form."""
-        lines: list[str] = []
-        for metric in vars(self).values():
-            lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
-            lines += metric.lines()
-        return "\n".join(lines) + "\n"
+        return text(vars(self).values())
+
+
+def text(metrics: Iterable[Counter | Histogram]) -> str:
+    """Metrics in Prometheus' text form."""
+    lines: list[str] = []
+    for metric in metrics:
+        lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
+        lines += metric.lines()
+    return "\n".join(lines) + "\n"
 
 
 def _labels(names: Labels, values: Labels) -> str:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import msgspec
 
+from core.contracts.gateway_state import Breaker
 from core.kernel import clock
 from gateway.facts import FactWriter
+from gateway.front import Front
 from gateway.http_request import Response
+from gateway.process_stats import ProcessStats
 from gateway.stats import Stats
 from gateway.table import TableHolder
+
+_BREAKER_STATES: dict[Breaker, int] = {"closed": 0, "half_open": 1, "open": 2}
+_PROCESS = ProcessStats()
 
 
 def health(
@@ -42,26 +48,43 @@ def health(
     )
 
 
-def metrics(stats: Stats, tables: TableHolder, *, in_flight: int, facts_dropped: int) -> Response:
+def metrics(
+    stats: Stats,
+    tables: TableHolder,
+    front: Front,
+    *,
+    in_flight: int,
+    facts_dropped: int,
+    traces_dropped: int,
+) -> Response:
     """Every number in Prometheus' text form."""
     table = tables.current
+    stats.connections.set(len(front.callers))
+    stats.not_http.values = {(str(status),): count for status, count in front.refused.items()}
+    stats.traces_dropped.values[()] = traces_dropped
     stats.in_flight.set(in_flight)
     stats.facts_dropped.set(facts_dropped)
     stats.table_version.set(table.version)
     age_s = clock.unix_s() - table.published_unix_s if table.version else 0.0
     stats.table_age.set(max(age_s, 0.0))
-    stats.replica_in_flight.values = {
-        (backend.replica.id,): backend.in_flight for backend in tables.backends
-    }
-    stats.replica_up.values = {
-        (backend.replica.id,): not backend.away for backend in tables.backends
-    }
+    _set_replicas(stats, tables)
     for (_, model), target in table.routes.items():
         for share in target.shares:
             traffic = share.target.traffic
             stats.target_requests.values[model, share.name] = traffic.requests
             stats.target_failures.values[model, share.name] = traffic.failures
     return Response(
-        stats.text().encode(),
+        (stats.text() + _PROCESS.text()).encode(),
         headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
     )
+
+
+def _set_replicas(stats: Stats, tables: TableHolder) -> None:
+    backends = [((backend.replica.id,), backend) for backend in tables.backends]
+    stats.replica_in_flight.values = {labels: backend.in_flight for labels, backend in backends}
+    stats.replica_up.values = {labels: not backend.away for labels, backend in backends}
+    stats.replica_breaker.values = {
+        labels: _BREAKER_STATES[backend.breaker] for labels, backend in backends
+    }
+    stats.replica_requests.values = {labels: backend.requests for labels, backend in backends}
+    stats.replica_failures.values = {labels: backend.failures for labels, backend in backends}
