@@ -22,7 +22,7 @@ class Timeouts:
     waits for a replica that is being restarted: nothing was sent yet, so nothing is lost by it.
     `head_s` is for a request's head, from its first byte; `caller_s` for a caller that neither
     reads its answer nor sends its body; `idle_s` for a connection between two requests. `drain_s`
-    is what streams get after SIGTERM.
+    is what streams get after SIGTERM, `handover_s` what they get when another worker takes over.
     """
 
     connect_s: float = 3.0
@@ -34,6 +34,7 @@ class Timeouts:
     caller_s: float = 60.0
     idle_s: float = 75.0
     drain_s: float = 5.0
+    handover_s: float = 600.0
 
     def for_route(self, own: PhaseTimeouts) -> Timeouts:
         """These, with what a route says for itself."""
@@ -53,6 +54,8 @@ class GatewayConfig:
     """What the command line says, and the environment what is secret; sizes in bytes.
 
     `health_interval_s` is from one health check of a replica to the next; 0 checks none.
+    `listen_fd` is a listening socket that was inherited; None makes one. `is_one_of_many` says
+    that other workers of the same gateway run on this data folder.
     """
 
     host: str
@@ -65,6 +68,8 @@ class GatewayConfig:
     responses_max_bytes: int = 256_000_000
     responses_ttl_s: float = 30 * 86_400.0
     health_interval_s: float = 5.0
+    listen_fd: int | None = None
+    is_one_of_many: bool = False
     timeouts: Timeouts = field(default_factory=Timeouts)
     access: AccessConfig = field(default_factory=AccessConfig)
     tracing: TracingConfig = field(default_factory=TracingConfig)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -37,6 +39,7 @@ from gateway.responses import KeptResponses
 from gateway.stats import Stats
 from gateway.table import TableHolder, Target
 from gateway.tracing import Tracer
+from gateway.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +102,11 @@ class Gateway:
         )
         self._cors = Cors(config.access) if config.access.cors_origins else None
         self._front.cors = self._cors
+        self._workers = (
+            Workers(config.data_dir, self.facts.worker_id, self._counted, status.of_process)
+            if config.is_one_of_many
+            else None
+        )
         self._server: asyncio.Server | None = None
         self._ticker: asyncio.Task[None] | None = None
 
@@ -111,14 +119,38 @@ class Gateway:
         if self._tracer is not None:
             self._tracer.start()
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            self._front.listening(), self.config.host, self.config.port, backlog=_BACKLOG
-        )
+        if self._workers is not None:
+            self._workers.start()
+        if self.config.listen_fd is None:
+            where: dict[str, Any] = {"host": self.config.host, "port": self.config.port}
+        else:
+            where = {"sock": socket.socket(fileno=self.config.listen_fd)}
+        self._server = await loop.create_server(self._front.listening(), **where, backlog=_BACKLOG)
         self.port = self._server.sockets[0].getsockname()[1]
         self._ticker = asyncio.create_task(self._tick())
         self._health.start()
         self._live.start()
         log.info("listening on %s port %d", self.config.host, self.port)
+
+    async def hand_over(self, until: asyncio.Event) -> None:
+        """Accept nothing more, and answer until every caller has gone to another worker.
+
+        Each connection is closed with its next answer, or when it was idle for too long: never
+        while a caller may just be sending its next request. What is in the queue of a listening
+        socket that another process has too stays there for that one.
+
+        Args:
+            until: Ends it at once; `handover_s` does, too.
+        """
+        assert self._server is not None
+        self._server.close()
+        self._front.stop(close_idle=False)
+        log.info("handing over")
+        deadline_s = clock.monotonic_s() + self.config.timeouts.handover_s
+        while self._front.callers or self._exchanges:
+            if until.is_set() or clock.monotonic_s() > deadline_s:
+                return
+            await asyncio.sleep(0.1)
 
     async def stop(self) -> None:
         """Stop accepting, let requests finish for a while, end the rest, write the facts."""
@@ -139,6 +171,8 @@ class Gateway:
                 await self._ticker
         await self._health.stop()
         await self._live.stop()
+        if self._workers is not None:
+            await self._workers.stop()
         await self._responses.close()
         await self.limits.close()
         await asyncio.to_thread(self.facts.stop)
@@ -183,16 +217,10 @@ class Gateway:
                 stopping=self._stopping,
                 uptime_s=clock.monotonic_s() - self._started_s,
                 in_flight=len(self._exchanges),
+                workers=1 if self._workers is None else self._workers.living(),
             )
         if path == "/metrics":
-            return status.metrics(
-                self.stats,
-                self.table,
-                self._front,
-                in_flight=len(self._exchanges),
-                facts_dropped=self.facts.dropped,
-                traces_dropped=0 if self._tracer is None else self._tracer.dropped,
-            )
+            return self._metrics()
         if self._cors is not None and (told := self._cors.preflight(request)) is not None:
             return told
         endpoint, handler = self._route(request.method, path)
@@ -206,6 +234,25 @@ class Gateway:
         if self._tracer is not None:
             exchange.trace = self._tracer.begin(request, fact)
         return await self._worked_on(exchange, handler)
+
+    def _metrics(self) -> Response:
+        if self._workers is None:
+            text = self._counted() + status.of_process()
+        else:
+            text = self._workers.metrics()
+        return Response(
+            text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
+
+    def _counted(self) -> str:
+        return status.metrics(
+            self.stats,
+            self.table,
+            self._front,
+            in_flight=len(self._exchanges),
+            facts_dropped=self.facts.dropped,
+            traces_dropped=0 if self._tracer is None else self._tracer.dropped,
+        )
 
     async def _worked_on(self, exchange: Exchange, handler: _Handler) -> Response | None:
         fact = exchange.fact

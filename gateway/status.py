@@ -14,11 +14,18 @@ from gateway.stats import Stats
 from gateway.table import TableHolder
 
 _BREAKER_STATES: dict[Breaker, int] = {"closed": 0, "half_open": 1, "open": 2}
-_PROCESS = ProcessStats()
+# Reads the machine's files: for any thread.
+of_process = ProcessStats().text
 
 
 def health(
-    tables: TableHolder, facts: FactWriter, *, stopping: bool, uptime_s: float, in_flight: int
+    tables: TableHolder,
+    facts: FactWriter,
+    *,
+    stopping: bool,
+    uptime_s: float,
+    in_flight: int,
+    workers: int,
 ) -> Response:
     """How the worker is; 503 while it stops.
 
@@ -28,6 +35,7 @@ def health(
         stopping: It takes no new work.
         uptime_s: Since it started, in seconds.
         in_flight: Requests being worked on.
+        workers: How many there are of the same gateway, with this one.
     """
     table = tables.current
     age_s = round(clock.unix_s() - table.published_unix_s, 1) if table.version else None
@@ -40,6 +48,7 @@ def health(
         "uptime_s": round(uptime_s, 1),
         "in_flight": in_flight,
         "facts_dropped": facts.dropped,
+        "workers": workers,
     }
     return Response(
         msgspec.json.encode(document),
@@ -56,8 +65,8 @@ def metrics(
     in_flight: int,
     facts_dropped: int,
     traces_dropped: int,
-) -> Response:
-    """Every number in Prometheus' text form."""
+) -> str:
+    """The numbers of one worker in Prometheus' text form, without those of its process."""
     table = tables.current
     stats.connections.set(len(front.callers))
     stats.not_http.values = {(str(status),): count for status, count in front.refused.items()}
@@ -73,10 +82,7 @@ def metrics(
             traffic = share.target.traffic
             stats.target_requests.values[model, share.name] = traffic.requests
             stats.target_failures.values[model, share.name] = traffic.failures
-    return Response(
-        (stats.text() + _PROCESS.text()).encode(),
-        headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
-    )
+    return stats.text()
 
 
 def _set_replicas(stats: Stats, tables: TableHolder) -> None:
