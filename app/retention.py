@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from core.accounts import services as accounts
+from core.captures import services as captures
 from core.jobs import engine
 from core.kernel import audit, clock
 from core.kernel.actor import Actor
@@ -24,6 +25,7 @@ def prune(actor: Actor) -> dict[str, int]:
         "requests": lambda: metrics.prune(actor, now - timedelta(days=keep.keep_requests_days)),
         "jobs": lambda: engine.prune(actor, now - timedelta(days=keep.keep_jobs_days)),
         "audit entries": lambda: audit.prune(actor, now - timedelta(days=keep.keep_audit_days)),
+        "captures": lambda: captures.prune(actor),
         "log-ins": lambda: accounts.prune_sessions(actor),
     }
     pruned: dict[str, int] = {}

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import cast
 
 from core.contracts.request_fact import RequestFact
+from core.contracts.route_table import Capture
 from core.kernel import clock
+from gateway.capture import RecordedCaller, Recorder
 from gateway.dialects import Translation
 from gateway.errors import GatewayError
+from gateway.front import Caller
 from gateway.http_request import BodyTooLarge, Request, Response
 from gateway.limits.limiter import Reservation
 from gateway.proxy import Answer
@@ -43,6 +47,7 @@ class Exchange:
         "fact",
         "held",
         "keep",
+        "recorder",
         "request",
         "started_s",
         "stopping",
@@ -59,9 +64,15 @@ class Exchange:
         self.translation: Translation | None = None
         self.keep: Callable[[], Awaitable[None]] | None = None
         self.held: Reservation | None = None
+        self.recorder: Recorder | None = None
         self.trace: Trace | None = None
         self.stopping = False
         self._task = asyncio.current_task()
+
+    def record(self, capture: Capture, body: bytes) -> None:
+        """Keep what is asked and answered from now on."""
+        self.recorder = Recorder(capture, body)
+        self.caller = cast(Caller, RecordedCaller(self.caller, self.recorder))
 
     def stop(self) -> None:
         """End it now, with an error that says that the gateway stops."""

@@ -20,6 +20,7 @@ from core.kernel import clock, ids
 from gateway import responses, status, tokens
 from gateway.access import AccessGate
 from gateway.body import Parsed, parse
+from gateway.capture import CaptureWriter
 from gateway.config import GatewayConfig
 from gateway.cors import Cors
 from gateway.dialects import Translation, anthropic_answers
@@ -97,6 +98,7 @@ class Gateway:
         self._exchanges: set[Exchange] = set()
         self._stopping = False
         self._front = Front(self._answer, config.max_body_bytes, config.timeouts)
+        self._captures = CaptureWriter(config.data_dir, self.facts.worker_id)
         self._tracer = (
             Tracer(config.tracing, self.facts.worker_id) if config.tracing.endpoint else None
         )
@@ -176,6 +178,7 @@ class Gateway:
         await self._responses.close()
         await self.limits.close()
         await asyncio.to_thread(self.facts.stop)
+        await asyncio.to_thread(self._captures.stop)
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.stop)
         log.info("stopped")
@@ -252,6 +255,7 @@ class Gateway:
             in_flight=len(self._exchanges),
             facts_dropped=self.facts.dropped,
             traces_dropped=0 if self._tracer is None else self._tracer.dropped,
+            captures_dropped=self._captures.dropped,
         )
 
     async def _worked_on(self, exchange: Exchange, handler: _Handler) -> Response | None:
@@ -261,6 +265,8 @@ class Gateway:
             response = await handler(exchange)
             if response is not None:
                 fact.status = response.status
+                if exchange.recorder is not None:
+                    exchange.recorder.write(response.body)
             return response
         except GatewayError as error:
             return self._refused(exchange, error)
@@ -290,6 +296,8 @@ class Gateway:
             if exchange.held is not None:
                 self.limits.settle(exchange.held, fact)
             self._finish(fact)
+            if exchange.recorder is not None:
+                self._captures.add(fact, exchange.recorder)
             if self._tracer is not None and exchange.trace is not None:
                 answer = exchange.answer
                 self._tracer.add(exchange.trace, fact, answer.provider_kind if answer else "")
@@ -313,6 +321,8 @@ class Gateway:
         key = await self.access.admit(exchange.request, exchange.fact)
         _, capability, can_stream = ENDPOINTS[path]
         raw = await exchange.read_body(self.config.max_body_bytes)
+        if (capture := self.table.current.captures.get(key.project_id)) is not None:
+            exchange.record(capture, raw)
         if path in _TRANSLATED:
             exchange.translation = await self._translation(exchange, key, raw)
             body, path = exchange.translation.chat, _CHAT
@@ -431,13 +441,14 @@ class Gateway:
         assert isinstance(translation, Responses)
         asked = exchange.fact
         held, exchange.held = exchange.held, None
+        recorder, exchange.recorder = exchange.recorder, None
 
         async def work() -> None:
             fact = msgspec.structs.replace(
                 asked, request_id=ids.new_id("req"), endpoint="responses.background"
             )
             own = Exchange(exchange.request, fact, clock.monotonic_s())
-            own.translation, own.held = translation, held
+            own.translation, own.held, own.recorder = translation, held, recorder
             if self._tracer is not None and exchange.trace is not None:
                 own.trace = self._tracer.follow(exchange.trace, fact)
             with suppress(asyncio.CancelledError, ConnectionError):

@@ -169,6 +169,9 @@ class Stats:
         )
         self.facts_dropped = Gauge("bud_facts_dropped_total", "Request facts that were not kept.")
         self.facts_dropped.kind = "counter"
+        self.captures_dropped = Counter(
+            "bud_captures_dropped_total", "Prompts with their answers that were not kept."
+        )
         self.traces_dropped = Counter("bud_traces_dropped_total", "Traces that were not sent.")
         self.connections = Gauge("bud_open_connections", "Connections of callers.")
         self.not_http = Counter(

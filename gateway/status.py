@@ -64,12 +64,14 @@ def metrics(
     *,
     in_flight: int,
     facts_dropped: int,
+    captures_dropped: int,
     traces_dropped: int,
 ) -> str:
     """The numbers of one worker in Prometheus' text form, without those of its process."""
     table = tables.current
     stats.connections.set(len(front.callers))
     stats.not_http.values = {(str(status),): count for status, count in front.refused.items()}
+    stats.captures_dropped.values[()] = captures_dropped
     stats.traces_dropped.values[()] = traces_dropped
     stats.in_flight.set(in_flight)
     stats.facts_dropped.set(facts_dropped)

@@ -17,6 +17,7 @@ from app.widgets import (
 )
 from core.accounts import services as accounts
 from core.accounts.schemas import UserView
+from core.captures import services as captures
 from core.projects import services as projects
 from core.projects.schemas import ProjectView
 
@@ -91,6 +92,44 @@ def _set_role(user: UserView, key: str) -> None:
         projects.set_member(actor, context.project_id, user.id, role)
 
 
+def _captures() -> None:
+    kept = captures.get_capture(actor, context.project_id)
+    st.subheader("Prompts and answers")
+    st.caption(
+        f"When this is on, the gateway keeps what {escape(context.project_name)} asks and is "
+        "answered. Keys, addresses and numbers are taken out; names and what people tell are not. "
+        "Admins read it with: bud captures list"
+    )
+    with st.form("captures"):
+        on = st.toggle("Keep prompts and answers", value=kept is not None and kept.enabled)
+        left, right = st.columns(2)
+        keep_days = left.number_input(
+            "Days until they are deleted",
+            min_value=1,
+            max_value=captures.MOST_DAYS,
+            value=kept.keep_days if kept else captures.DEFAULT_DAYS,
+        )
+        max_mb = right.number_input(
+            "What they may take, in MB",
+            min_value=1,
+            max_value=captures.MOST_MB,
+            value=kept.max_mb if kept else captures.DEFAULT_MB,
+        )
+        if st.form_submit_button("Save"):
+            with errors_shown():
+                _set_captures(on=on, keep_days=keep_days, max_mb=max_mb)
+    if kept is not None and kept.used_bytes:
+        st.caption(f"{formats.size(kept.used_bytes)} are kept now.")
+
+
+def _set_captures(*, on: bool, keep_days: int, max_mb: int) -> None:
+    if on:
+        captures.turn_on(actor, context.project_id, keep_days=keep_days, max_mb=max_mb)
+    elif captures.get_capture(actor, context.project_id) is not None:
+        captures.turn_off(actor, context.project_id)
+    st.rerun()
+
+
 def main() -> None:
     """Show the page."""
     with page_header("Projects", "Models, deployments, keys and metrics belong to one each."):
@@ -110,6 +149,8 @@ def main() -> None:
         st.caption("Choose the project that the other pages show in the sidebar.")
     if users is not None:
         _members([user for user in users if user.enabled])
+    if actor.may("capture:update", context.project_id):
+        _captures()
 
 
 with errors_shown():

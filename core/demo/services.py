@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from core.access import services as access
 from core.accounts import api_keys, removal
 from core.accounts import services as accounts
+from core.captures import services as captures
 from core.demo import traffic
 from core.demo.schemas import DemoData
 from core.deployments import demo as demo_deployments
@@ -90,6 +91,7 @@ def remove(actor: Actor) -> DemoData:
     prices.forget_project(actor, project.id)
     limits.forget_project(actor, project.id)
     access.forget_project(actor, project.id)
+    captures.forget_project(actor, project.id)
     simulation.forget_project(actor, project.id)
     removed = demo_deployments.forget_project(actor, project.id)
     registry.forget_project(actor, project.id)

@@ -6,6 +6,7 @@ import msgspec
 
 from core.access import services as access
 from core.accounts import api_keys
+from core.captures import services as captures
 from core.contracts.route_table import (
     ApiKey,
     BlockRule,
@@ -146,8 +147,9 @@ def _blocks() -> list[BlockRule]:
 
 
 def _projects() -> list[Project]:
+    kept = captures.active_captures()
     return [
-        Project(id=project.id, name=project.name)
+        Project(id=project.id, name=project.name, capture=kept.get(project.id))
         for project in projects.list_projects(Actor.system())
     ]
 

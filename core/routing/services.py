@@ -72,7 +72,7 @@ def subscribe() -> None:
     """Publish whenever something that stands in the table changes."""
     for what in (
         *("keys", "deployments", "models", "limits", "prices", "routes"),
-        *("blocks", "projects"),
+        *("blocks", "captures", "projects"),
     ):
         events.subscribe(f"{what}.changed", _publish)
 

@@ -87,6 +87,19 @@ def upgrade() -> None:
     with op.batch_alter_table('board_refreshes', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_board_refreshes_tenant_id_board_created_at'), ['tenant_id', 'board', 'created_at'], unique=False)
 
+    op.create_table('captures',
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('enabled', sa.Boolean(), nullable=False),
+    sa.Column('keep_days', sa.Integer(), nullable=False),
+    sa.Column('max_mb', sa.Integer(), nullable=False),
+    sa.Column('set_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('set_by_name', sa.String(length=200), nullable=False),
+    sa.PrimaryKeyConstraint('project_id', name=op.f('pk_captures'))
+    )
+    with op.batch_alter_table('captures', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_captures_tenant_id'), ['tenant_id'], unique=False)
+
     op.create_table('catalogue_refreshes',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('feed', sa.String(length=80), nullable=False),
@@ -822,6 +835,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_catalogue_refreshes_feed_created_at'))
 
     op.drop_table('catalogue_refreshes')
+    with op.batch_alter_table('captures', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_captures_tenant_id'))
+
+    op.drop_table('captures')
     with op.batch_alter_table('board_refreshes', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_board_refreshes_tenant_id_board_created_at'))
 

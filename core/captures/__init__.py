@@ -1,0 +1,1 @@
+"""Captured prompts and answers: which projects keep them, for how long, and what they kept."""

@@ -1,0 +1,37 @@
+"""Captured prompts and answers: what the gateway keeps of projects that turned it on.
+
+In `<data folder>/captures/<project id>`, JSON lines in one file a day and worker,
+`<YYYY-MM-DD>.<worker id>.ndjson`, the day in UTC. The gateway appends, redacted, and deletes the
+oldest files when a project has more than it may; the app deletes what is too old. A last line that
+a crash tore is no capture.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+FOLDER_NAME = "captures"
+SUFFIX = ".ndjson"
+
+
+class Captured(msgspec.Struct, kw_only=True):
+    """One request and its answer, redacted.
+
+    `request` is the body as it came; `response` the body as it went, of a stream the text of its
+    events put together. Each is `…_cut` when it was longer than what is kept. `redacted` counts
+    what was taken out, by kind.
+    """
+
+    request_id: str
+    at_unix_s: float
+    endpoint: str
+    model: str
+    key_id: str
+    user_id: str
+    status: int
+    error_class: str = ""
+    request: str = ""
+    response: str = ""
+    request_cut: bool = False
+    response_cut: bool = False
+    redacted: dict[str, int] = {}
