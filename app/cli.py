@@ -12,6 +12,7 @@ from typer.completion import (  # type: ignore[attr-defined]  # re-exported, not
 
 from app.commands import (
     blocks,
+    captures,
     catalogue,
     chat,
     demo,
@@ -60,6 +61,7 @@ app.add_typer(leaderboards.group, name="leaderboard")
 app.add_typer(keys.group, name="keys")
 app.add_typer(limits.group, name="limits")
 app.add_typer(blocks.group, name="blocks")
+app.add_typer(captures.group, name="captures")
 app.add_typer(routes.group, name="routes")
 app.add_typer(metrics.group, name="metrics")
 app.add_typer(hardware.group, name="hardware")

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from core.contracts import route_table
-from core.contracts.route_table import ApiKey, Limit, Project, Replica, Route, RouteTable
+from core.contracts.route_table import ApiKey, Capture, Limit, Project, Replica, Route, RouteTable
 from core.kernel import clock
 from core.kernel.crypto import Keyring
 from core.kernel.errors import KeyProblem, NotFound
@@ -103,7 +103,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Table:
-    """One snapshot: keys by SHA-256, routes by project and model, projects by id and by name."""
+    """One snapshot: keys by SHA-256, routes by project and model, projects by id and by name.
+
+    `captures` are by the id of their project.
+    """
 
     version: int = 0
     published_unix_s: float = 0.0
@@ -112,6 +115,7 @@ class Table:
     limits: list[Limit] = field(default_factory=list)
     blocks: Blocks = field(default_factory=Blocks)
     projects: dict[str, Project] = field(default_factory=dict)
+    captures: dict[str, Capture] = field(default_factory=dict)
 
     def key(self, secret: str) -> ApiKey | None:
         """The key with this text; None when there is none, or it has expired."""
@@ -257,6 +261,7 @@ class TableHolder:
             keys={key.sha256: key for key in table.keys},
             limits=table.limits,
             blocks=blocks.compiled(table.blocks),
+            captures={each.id: each.capture for each in table.projects if each.capture},
             projects={name: each for each in table.projects for name in (each.name, each.id)},
             routes=targets,
         )
