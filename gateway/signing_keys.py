@@ -110,9 +110,8 @@ class SigningKeys:
 
     def _suitable(self, key_id: object, algorithm: str) -> Any:
         if key_id is None and len(self._keys) == 1:
-            (known,) = self._keys.values()
-        else:
-            known = self._keys.get(key_id) if isinstance(key_id, str) else None
+            (key_id,) = self._keys
+        known = self._keys.get(key_id) if isinstance(key_id, str) else None
         if known is None:
             return None
         # The key says what it is for, not the token.

@@ -179,15 +179,16 @@ class Tracer:
         return msgspec.json.encode({"resourceSpans": [resource]})
 
     def _send(self, ended: list[_Ended]) -> None:
-        batch = self._encoded(ended)
+        batch, why = self._encoded(ended), ""
         for attempt in range(_TRIES):
             failure = self._post(batch, _ANSWER_S)
             if failure is None:
                 return
+            why = failure.why
             back_off_s = _BACK_OFF_S * 2**attempt * random.uniform(0.5, 1.0)  # noqa: S311
             if not failure.may_pass or self._stopping.wait(back_off_s):
                 break
-        self._drop(len(ended), failure.why)
+        self._drop(len(ended), why)
 
     def _post(self, batch: bytes, answer_s: float) -> _Failure | None:
         # Loaded in this thread, and only where traces are sent.
