@@ -200,7 +200,7 @@ class TableHolder:
         return (status.st_mtime_ns, status.st_ino, status.st_size)
 
     def _load(self) -> _Loaded:
-        table = route_table.decode(self._path.read_bytes())
+        table = route_table.read(self._path)
         credentials: dict[str, str] = {}
         problems: dict[str, str] = {}
         for replica in (replica for route in table.routes for replica in route.replicas):

@@ -5,6 +5,10 @@ Embedded, it is a file written atomically (`<data folder>/routes/table.json`) an
 
 from __future__ import annotations
 
+import mmap
+import os
+import sys
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -138,7 +142,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     split_by: SplitBy = "request"
 
 
-class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A key callers may use; only its SHA-256 (hex, of the whole `bud-…` text) is known here.
 
     `models` empty means every model of the project, `scopes` empty every endpoint, and `networks`
@@ -155,8 +159,11 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     scopes: tuple[Scope, ...] = ()
     networks: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        _keep_once(self, "id", "project_id", "user_id")
 
-class Limit(msgspec.Struct, frozen=True, kw_only=True):
+
+class Limit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one key, user, project or model may use at most.
 
     `subject` is an id, or a model's name. Requests and tokens count over the last minute, hour or
@@ -172,6 +179,9 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     window: LimitWindow = ""
     amount: float
     when_alone: WhenAlone = "share"
+
+    def __post_init__(self) -> None:
+        _keep_once(self, "project_id", "subject")
 
     @property
     def name(self) -> str:
@@ -225,6 +235,12 @@ class RouteTable(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
 
 
+def _keep_once(of: msgspec.Struct, *fields: str) -> None:
+    # Tens of thousands of keys and limits repeat the same few ids: each is kept once.
+    for field in fields:
+        msgspec.structs.force_setattr(of, field, sys.intern(getattr(of, field)))
+
+
 def encode(table: RouteTable) -> bytes:
     """The table as JSON."""
     return msgspec.json.encode(table)
@@ -233,3 +249,17 @@ def encode(table: RouteTable) -> bytes:
 def decode(content: bytes) -> RouteTable:
     """The table from JSON; raises msgspec.DecodeError on a damaged file."""
     return msgspec.json.decode(content, type=RouteTable)
+
+
+def read(path: Path) -> RouteTable:
+    """The table of a file, which is mapped, not read: it can have several MB.
+
+    Raises:
+        msgspec.DecodeError: The file is damaged.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise msgspec.DecodeError("the file is empty")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return msgspec.json.decode(content, type=RouteTable)

@@ -2,7 +2,8 @@
 
 A sealed value reads `bud1.<data key id>.<base64url of nonce and ciphertext>`, so that each
 value names the key that opens it and old values stay readable after a rotation. The gateway
-imports this module: it must not reach SQLAlchemy or pydantic.
+imports this module: it must not reach SQLAlchemy or pydantic, and imports `cryptography` only where
+something is sealed or opened, for that costs a worker 12 MB.
 """
 
 from __future__ import annotations
@@ -14,21 +15,19 @@ import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING
 
 from core.kernel import ids
 from core.kernel.errors import KeyProblem
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.padding import OAEP
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 _FORMAT = "bud1"
 _NONCE_BYTES = 12
 _RSA_BITS = 4096
-_OAEP = padding.OAEP(
-    mgf=padding.MGF1(algorithm=hashes.SHA256()), algorithm=hashes.SHA256(), label=None
-)
 
 
 class Secret:
@@ -116,6 +115,8 @@ class Keyring:
         Raises:
             KeyProblem: The value is not sealed, is damaged, or its key is missing or wrong.
         """
+        from cryptography.exceptions import InvalidTag
+
         parts = sealed.split(".")
         if len(parts) != 3 or parts[0] != _FORMAT:
             raise KeyProblem(
@@ -165,6 +166,8 @@ class Keyring:
 
     def _data_key(self, key_id: str) -> AESGCM:
         if key_id not in self._data_keys:
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
             self._data_keys[key_id] = AESGCM(self._unwrap(key_id))
         return self._data_keys[key_id]
 
@@ -172,10 +175,7 @@ class Keyring:
         stored = json.loads(self._read(f"data-{key_id}.json"))
         pem = self._read(f"wrapping-{stored['wrapping_key']}.pem")
         try:
-            private_key = serialization.load_pem_private_key(pem, password=None)
-            if not isinstance(private_key, rsa.RSAPrivateKey):
-                raise ValueError("not an RSA key")
-            return private_key.decrypt(base64.b64decode(stored["wrapped"]), _OAEP)
+            return _private_key(pem).decrypt(base64.b64decode(stored["wrapped"]), _oaep())
         except ValueError as error:
             raise KeyProblem(
                 f"The wrapping key {stored['wrapping_key']} does not open data key {key_id}.",
@@ -183,6 +183,9 @@ class Keyring:
             ) from error
 
     def _new_wrapping_key(self) -> str:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import rsa
+
         key_id = ids.new_id("wk")
         private_key = rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS)
         pem = private_key.private_bytes(
@@ -194,15 +197,16 @@ class Keyring:
         return key_id
 
     def _new_data_key(self, wrapping_key: str) -> str:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         key_id = ids.new_id("dk")
         self._write_data_key(key_id, AESGCM.generate_key(bit_length=256), wrapping_key)
         return key_id
 
     def _write_data_key(self, key_id: str, key: bytes, wrapping_key: str) -> None:
         pem = self._read(f"wrapping-{wrapping_key}.pem")
-        private_key = serialization.load_pem_private_key(pem, password=None)
-        assert isinstance(private_key, rsa.RSAPrivateKey)
-        wrapped = base64.b64encode(private_key.public_key().encrypt(key, _OAEP)).decode()
+        public_key = _private_key(pem).public_key()
+        wrapped = base64.b64encode(public_key.encrypt(key, _oaep())).decode()
         document = {"wrapping_key": wrapping_key, "wrapped": wrapped}
         self._write(f"data-{key_id}.json", json.dumps(document).encode())
 
@@ -238,3 +242,23 @@ class Keyring:
 
 def _associated(key_id: str, context: str) -> bytes:
     return f"{_FORMAT}.{key_id}.{context}".encode()
+
+
+def _private_key(pem: bytes) -> RSAPrivateKey:
+    """The key of a file; ValueError when it is none of RSA."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = serialization.load_pem_private_key(pem, password=None)
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise ValueError("not an RSA key")
+    return key
+
+
+def _oaep() -> OAEP:
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import padding
+
+    return padding.OAEP(
+        mgf=padding.MGF1(algorithm=hashes.SHA256()), algorithm=hashes.SHA256(), label=None
+    )

@@ -21,7 +21,8 @@ from gateway.limits.leases import Lacking
 from gateway.limits.ledger import NoPlace
 from gateway.limits.limiter import Busy, Limiter, Refusal, Reservation
 from gateway.limits.plan import Plan
-from gateway.limits.shared_table import FOLDER_NAME, Stuck, TableFull
+from gateway.limits.record_index import TableFull
+from gateway.limits.shared_table import FOLDER_NAME, Stuck
 
 log = logging.getLogger(__name__)
 

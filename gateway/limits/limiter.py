@@ -26,6 +26,8 @@ _flock = fcntl.flock
 _LOCK, _UNLOCK = fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN
 _DAY_S = 86400
 _CONCURRENT_RETRY_S = 1.0
+_MOST_PLANS = 50_000
+_MOST_PLANS = 20_000
 
 
 @dataclass(slots=True)
@@ -81,21 +83,25 @@ class Limiter:
         self.leases = Leases(self.table) if shared else None
         self._ledger = Ledger(self.table)
         self._limits: dict[Scope, list[Limit]] = {}
-        self._plans: dict[tuple[str, str], Plan | None] = {}
+        self._plans: dict[str, dict[str, Plan | None]] = {}
+        self._places: plan.Known = {}
         self._day = self._month = self._month_end_day = 0
 
     def use(self, limits: Iterable[Limit]) -> None:
         """Take the limits of a new route table; what was counted stays."""
         self._limits = plan.by_scope(limits)
-        self._plans = {}
+        self._plans, self._places = {}, {}
 
     def plan_for(self, key: ApiKey, model: str) -> Plan | None:
         """The limits for a key that calls a model of its project; None when there are none."""
-        known = (key.id, model)
         try:
-            return self._plans[known]
+            return self._plans[model][key.id]
         except KeyError:
-            made = self._plans[known] = plan.make(self._limits, self.table, key, model)
+            made = plan.make(self._limits, self.table, key, model)
+            known = self._plans.setdefault(model, {})
+            if len(known) >= _MOST_PLANS:
+                known.clear()  # access tokens have as many users as their issuer
+            known[key.id] = made
             return made
 
     def reserve(
@@ -225,7 +231,7 @@ class Limiter:
         # The shard is locked by this worker; every lock is taken, then this one again.
         release(held.lock)
         try:
-            plan.place(held, self.table, shared=self.leases is not None)
+            plan.place(held, self.table, self._places, shared=self.leases is not None)
         finally:
             acquire(held.lock)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from core.contracts.route_table import ApiKey, Limit
 from gateway.limits import ledger, windows
@@ -15,6 +15,7 @@ from gateway.limits.shared_table import SharedTable, hash_of
 HOLD_S = 3600.0  # a reservation that is not settled in this time is given back
 NANO = 1_000_000_000
 _COUNTS = {"requests": REQUESTS, "tokens": TOKENS, "concurrent": CONCURRENT, "usd": BUDGET}
+_WIDTHS_S = {window: windows.width_s(window) for window in windows.PERIODS_S}
 _KINDS = {window: kind for kind, window in enumerate(windows.PERIODS_S)}
 
 Scope = tuple[str, str, str]
@@ -37,6 +38,10 @@ class Cell(NamedTuple):
     most: int
     budget: bool
     limit: Limit
+
+
+_Place = TypeVar("_Place", Window, Cell)
+Known = dict[int, Window | Cell]
 
 
 @dataclass(slots=True)
@@ -91,8 +96,15 @@ def make(
     return Plan(found, shard, lock, estimates)
 
 
-def place(plan: Plan, table: SharedTable, *, shared: bool) -> None:
-    """Find the records of a plan; whether hosts share limits. Raises TableFull, Stuck."""
+def place(plan: Plan, table: SharedTable, known: Known, *, shared: bool) -> None:
+    """Find the records of a plan. Raises TableFull, Stuck.
+
+    Args:
+        plan: Gets its places.
+        table: Where they are.
+        known: What plans have in common; each is kept once.
+        shared: Whether hosts share limits.
+    """
     rates = [limit for limit in plan.limits if limit.metric in ("requests", "tokens")]
     others = [limit for limit in plan.limits if limit.metric in ("concurrent", "usd")]
     windows_at, cells_at, plan.generation = table.place(
@@ -100,22 +112,28 @@ def place(plan: Plan, table: SharedTable, *, shared: bool) -> None:
         [hash_of_limit(limit) for limit in others],
     )
     plan.windows = tuple(
-        Window(
-            at,
-            windows.width_s(limit.window),
-            most_of(limit),
-            limit.metric == "tokens",
-            limit,
-        )
+        _once(known, Window(at, _WIDTHS_S[limit.window], most_of(limit), limit.metric == "tokens",
+                            limit))
         for at, limit in zip(windows_at, rates, strict=True)
-    )
+    )  # fmt: skip
     plan.cells = tuple(
-        Cell(at, most_of(limit), limit.metric == "usd", limit)
+        _once(known, Cell(at, most_of(limit), limit.metric == "usd", limit))
         for at, limit in zip(cells_at, others, strict=True)
     )
     plan.refs = _refs(plan.windows, plan.cells, table)
     if shared:
         plan.shares = _shares(plan, table)
+
+
+def _once(known: Known, made: _Place) -> _Place:
+    # Most limits hold for every key of a user or project: ten thousand plans refer to one object.
+    if made.limit.level == "key":
+        return made
+    before = known.get(made.at)
+    if before == made:
+        return before
+    known[made.at] = made
+    return made
 
 
 def most_of(limit: Limit) -> int:

@@ -9,10 +9,10 @@ workers and restarts: a month's budget is not forgotten.
     cells         one record of 64 bytes a budget or a limit of concurrent requests
     leases        what this host may admit, 64 bytes for each window and cell, when hosts share
                   limits (`gateway.limits.leases`)
+    slots         by which records are found (`gateway.limits.record_index`)
     ledgers       what each worker holds now (`gateway.limits.ledger`)
 
-Records are found by the hash of what they count, so workers agree on them without a word. A
-record that holds nothing any more is given to another limit when it is needed.
+Records are found by the hash of what they count, so workers agree on them without a word.
 
 Atomicity: `flock` on one of 16 lock files, chosen by the project. The kernel frees it when its
 holder dies, so no worker can be stuck behind a dead one, and it costs 0.7 µs. What a worker that
@@ -32,6 +32,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.kernel import clock
+from gateway.limits.record_index import RecordIndex
 
 FOLDER_NAME = "limits"
 SHARDS = 16
@@ -46,7 +47,7 @@ _HEADER_BYTES = 4096
 _WINDOW_BYTES = 512
 _CELL_BYTES = 64
 _LEASE_BYTES = 64
-_PROBES = 64
+_SLOT_BYTES = 4
 _STUCK_S = 1.0
 _YIELDS = 50
 
@@ -57,13 +58,11 @@ LEASED_UNTIL_MS = 4
 HOSTS = 5
 IN_TOUCH = 6
 EXCHANGES = 7
+_WINDOWS_HEAD = 8  # and one word more
+_CELLS_HEAD = 10
 LEDGERS_USED = 64  # and one word more for each worker
 
 _EXCLUSIVE_NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
-
-
-class TableFull(Exception):
-    """No record is free for another limit."""
 
 
 class Stuck(Exception):
@@ -99,11 +98,22 @@ class SharedTable:
         self.records = self.words[1]
         self._cells_at = _HEADER_BYTES + self.records * _WINDOW_BYTES
         self._leases_at = self._cells_at + self.records * _CELL_BYTES
-        self._ledgers_at = self._leases_at + 2 * self.records * _LEASE_BYTES
+        slots_at = self._leases_at + 2 * self.records * _LEASE_BYTES
+        self._ledgers_at = slots_at + 2 * self.records * 2 * _SLOT_BYTES
+        views = (self.words, self.counts)
+        self._windows = RecordIndex(
+            *(*views, _WINDOWS_HEAD, slots_at // 4, self.records),
+            self.window_at, self._clear_window,
+        )  # fmt: skip
+        self._cells = RecordIndex(
+            *(*views, _CELLS_HEAD, slots_at // 4 + 2 * self.records, self.records),
+            self.cell_at, self._clear_cell,
+        )  # fmt: skip
 
     def _made(self, records: int) -> int:
         path = self.folder / "table.bin"
-        size = _HEADER_BYTES + records * (_WINDOW_BYTES + _CELL_BYTES + 2 * _LEASE_BYTES)
+        of_a_limit = _WINDOW_BYTES + _CELL_BYTES + 2 * (_LEASE_BYTES + 2 * _SLOT_BYTES)
+        size = _HEADER_BYTES + records * of_a_limit
         size += MAX_WORKERS * ENTRIES * ENTRY_BYTES
         file = _open(path)
         head = os.pread(file, 16, 0)
@@ -212,54 +222,40 @@ class SharedTable:
 
     def _window(self, key: int, idle_s: float) -> int:
         words, now_ms = self.words, int(clock.monotonic_s() * 1000)
-        free = -1
-        for probe in range(_PROBES):
-            at = self.window_at((key + probe) % self.records)
-            if words[at] == key:
-                words[at + 3] = now_ms + int(idle_s * 1000)
-                return at
+
+        def is_idle(at: int) -> bool:
             # A time far ahead was written before this machine was last started.
-            idle = words[at + 3] < now_ms or words[at + 3] > now_ms + 1000 * _FAR_S
-            if free < 0 and (not words[at] or idle):
-                free = at
-            if not words[at]:
-                break
-        taken = self._taken(free, key, _WINDOW_BYTES, now_ms + int(idle_s * 1000))
-        self._forget(self.lease_of_window(self.index_of_window(taken)))
-        return taken
+            return not now_ms <= words[at + 3] <= now_ms + 1000 * _FAR_S
+
+        record = self._windows.find(key)
+        if record is None:
+            record = self._windows.take(key, is_idle)
+        at = self.window_at(record)
+        words[at + 3] = now_ms + int(idle_s * 1000)
+        return at
 
     def _cell(self, key: int) -> int:
-        words = self.words
-        today, free = int(clock.unix_s() // 86400), -1
-        for probe in range(_PROBES):
-            at = self.cell_at((key + probe) % self.records)
-            if words[at] == key:
-                return at
+        words, today = self.words, int(clock.unix_s() // 86400)
+
+        def is_idle(at: int) -> bool:
             # A day far ahead was written while the clock was wrong.
-            idle = not words[at + 3] and not today <= words[at + 4] <= today + _MOST_DAYS
-            if free < 0 and (not words[at] or idle):
-                free = at
-            if not words[at]:
-                break
-        taken = self._taken(free, key, _CELL_BYTES, 0)
-        self._forget(self.lease_of_cell(self.index_of_cell(taken)))
-        return taken
+            return not words[at + 3] and not today <= words[at + 4] <= today + _MOST_DAYS
 
-    def _forget(self, lease_at: int) -> None:
-        self.content[lease_at * 8 : lease_at * 8 + _LEASE_BYTES] = bytes(_LEASE_BYTES)
+        record = self._cells.find(key)
+        if record is None:
+            record = self._cells.take(key, is_idle)
+        return self.cell_at(record)
 
-    def _taken(self, at: int, key: int, size_bytes: int, idle_at_ms: int) -> int:
-        if at < 0:
-            raise TableFull(
-                f"all of the {self.records} records for limits that this one may use are taken"
-            )
-        words = self.words
-        if words[at]:
-            words[GENERATION] += 1  # others may still know this record by its old limit
+    def _clear_window(self, record: int) -> None:
+        self._clear(self.window_at(record), _WINDOW_BYTES, self.lease_of_window(record))
+
+    def _clear_cell(self, record: int) -> None:
+        self._clear(self.cell_at(record), _CELL_BYTES, self.lease_of_cell(record))
+
+    def _clear(self, at: int, size_bytes: int, lease_at: int) -> None:
+        self.words[GENERATION] += 1  # others may still know this record by its old limit
         self.content[at * 8 : at * 8 + size_bytes] = bytes(size_bytes)
-        words[at + 3] = idle_at_ms
-        words[at] = key
-        return at
+        self.content[lease_at * 8 : lease_at * 8 + _LEASE_BYTES] = bytes(_LEASE_BYTES)
 
 
 _FAR_S = 3 * 86400
