@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 from sqlalchemy.orm import Session
 
@@ -26,6 +27,7 @@ WINDOWS: dict[LimitMetric, tuple[LimitWindow, ...]] = {
     "concurrent": ("",),
     "usd": ("day", "month"),
 }
+_LONGEST_SUBJECT = 200
 # What the gateway's counters hold.
 _MOST: dict[LimitMetric, float] = {
     "requests": 4e9,
@@ -60,11 +62,18 @@ def set_limit(
             refuse (the default for USD), or each host's share of it.
 
     Raises:
-        InvalidInput: A window that the metric has not, or an amount out of range.
+        InvalidInput: A window that the metric has not, an amount out of range, or another word
+            for `when_alone`.
         NotFound: No such project, key or user.
     """
     actor.require("limit:update", project_id)
     _check(metric, window, amount)
+    if when_alone not in (None, *get_args(WhenAlone)):
+        raise InvalidInput(
+            "There is no such choice for hosts that cannot reach each other.",
+            value=when_alone,
+            remedy="Use refuse or share.",
+        )
     subject = _subject(actor, project_id, level, subject.strip())
     with database.transaction() as tx:
         row = crud.limit(tx, project_id, level, subject, metric, window)
@@ -166,7 +175,7 @@ def _subject(actor: Actor, project_id: str, level: LimitLevel, subject: str) -> 
             )
         return project.id
     if level == "model":
-        if not subject or len(subject) > 200:
+        if not subject or len(subject) > _LONGEST_SUBJECT:
             raise InvalidInput(
                 "A model's name has 1 to 200 characters.",
                 value=subject,
@@ -184,6 +193,8 @@ def _subject(actor: Actor, project_id: str, level: LimitLevel, subject: str) -> 
         return found[0]
     if level == "user":
         # Who has a key here is known to the project's admin; anyone else is not theirs to see.
+        if ":" in subject and len(subject) <= _LONGEST_SUBJECT:
+            return subject  # of an issuer of access tokens, which alone knows its users
         by_key = subject in {key.user_id for key in keys}
         return subject if by_key else accounts.get_user(actor, subject).id
     raise InvalidInput(

@@ -50,10 +50,19 @@ def test_a_key_and_its_user_are_named_as_people_know_them(project: str, admin: A
     of_user = limits.set_limit(admin, project, "user", key.user_id, "concurrent", "", 4)
     assert (of_key.subject, of_key.when_alone) == (key.id, "share")
     assert of_user.subject == key.user_id
+    of_token = limits.set_limit(admin, project, "user", "keycloak:ada", "concurrent", "", 4)
+    assert of_token.subject == "keycloak:ada"
     for level, subject in (("key", "nobody"), ("user", "usr_nobody"), ("project", "prj_nobody")):
         asked: Any = (level, subject)
         with pytest.raises(NotFound):
             limits.set_limit(admin, project, *asked, "requests", "day", 1)
+
+
+def test_what_holds_when_hosts_are_alone_is_one_of_two_words(project: str, admin: Actor) -> None:
+    word: Any = "open"
+    with pytest.raises(InvalidInput, match=r"Use refuse or share\."):
+        limits.set_limit(admin, project, "project", "", "usd", "day", 1, when_alone=word)
+    assert limits.list_limits(admin, project) == []
 
 
 @pytest.mark.parametrize(
