@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import openai
 import pytest
 
-from core.contracts.route_table import Limit, Price
+from core.contracts.route_table import Limit, LimitLevel, Price
+from core.limits.services import WINDOWS
+from gateway.limits.shared_table import IN_TOUCH
 from tests.doubles.gateway_harness import (
     CHAT,
     KEY,
@@ -24,6 +26,8 @@ from tests.doubles.gateway_harness import (
     until,
 )
 from tests.doubles.openai_server import OpenAiDouble
+from tests.doubles.valkey_server import ValkeyServer
+from tests.machine import slowness
 
 CALL: dict[str, Any] = {"model": CHAT, "messages": [{"role": "user", "content": "Hello"}]}
 SUBJECTS = {"key": "key_test", "user": "usr_a", "project": "prj_a", "model": CHAT}
@@ -79,6 +83,70 @@ async def test_over_a_limit_is_429_with_its_name_and_when_to_come_back(
         used = sum((fact.input_tokens or 0) + (fact.output_tokens or 0) for fact in facts)
         assert {"rate_limited": used <= 60, "budget_exceeded": used * 0.1 <= 6.0}[kind]
         assert double.state.requests == len(good)
+
+
+async def test_every_kind_at_every_level_says_its_name_and_when_to_come_back(
+    tmp_path: Path,
+) -> None:
+    kinds = [
+        (metric, window) for metric, windows in WINDOWS.items() for window in windows
+    ]  # fmt: skip
+    cases = [(level, *kind) for level in get_args(LimitLevel) for kind in kinds]
+    assert len(cases) == 36
+    keys, routes, limits = [], [], []
+    for number, (level, metric, window) in enumerate(cases):
+        project = f"prj_{number}"
+        subjects = {"key": f"key_{number}", "user": "usr_a", "project": project, "model": CHAT}
+        key = api_key(f"bud-{number}", id=f"key_{number}", project_id=project)
+        keys.append(key)
+        routes.append(route(project_id=project, deployment_id=f"dep_{number}", price=PRICE))
+        limits.append(
+            Limit(
+                project_id=project, level=level, subject=subjects[level], metric=metric,
+                window=window, amount=0,
+            )
+        )  # fmt: skip
+    async with GatewayHere(tmp_path, routes, keys=keys, limits=limits) as gateway:
+        for number, limited in enumerate(limits):
+            refused = await gateway.http.post(
+                "/v1/chat/completions", json=CALL, headers={"Authorization": f"Bearer bud-{number}"}
+            )
+            assert refused.status_code == 429, limited.name
+            assert int(refused.headers["retry-after"]) >= 1
+            error = refused.json()["error"]
+            assert error["param"] == limited.name
+            assert limited.name in error["message"]
+            budget = limited.metric == "usd"
+            assert error["code"] == ("insufficient_quota" if budget else "rate_limit_exceeded")
+
+
+async def test_gateways_of_two_hosts_share_limits_through_valkey(
+    tmp_path: Path, double: OpenAiDouble
+) -> None:
+    valkey = ValkeyServer(tmp_path).start()
+    limits = [limit("key.requests_per_hour", 20)]
+    served = [route(double.base_url)]
+    try:
+        async with (
+            GatewayHere(tmp_path / "a", served, limits=limits, valkey_url=valkey.url) as first,
+            GatewayHere(tmp_path / "b", served, limits=limits, valkey_url=valkey.url) as second,
+        ):
+            both = (first, second)
+
+            async def post(number: int) -> int:
+                gateway = both[number % 2]
+                return (await gateway.http.post("/v1/chat/completions", json=CALL)).status_code
+
+            # A server that was just started gives nothing until every host has spoken.
+            statuses = [await post(number) for number in (0, 1)]
+            assert statuses == [503, 503]
+            tables = [host.gateway.limits._limiter.table for host in both]  # type: ignore[union-attr]
+            await until(lambda: all(table.words[IN_TOUCH] for table in tables), 30 * slowness())
+            statuses = [await post(number // 15) for number in range(30)]
+            assert statuses.count(200) == 20
+            assert set(statuses) == {200, 429}
+    finally:
+        valkey.kill()
 
 
 async def test_requests_at_once_are_free_again_however_they_end(

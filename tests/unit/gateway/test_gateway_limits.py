@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import multiprocessing
 import os
@@ -9,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from gateway.limits import limiter as limiter_module
 from gateway.limits import shared_table
 from gateway.limits.ledger import Ledger, NoPlace
 from gateway.limits.limiter import Busy, Limiter, Refusal, Reservation
-from gateway.limits.plan import Plan
-from gateway.limits.shared_table import ENTRIES, MAX_WORKERS, Stuck, TableFull
+from gateway.limits.plan import HOLD_S, Plan
+from gateway.limits.record_index import RecordIndex, TableFull
+from gateway.limits.shared_table import ENTRIES, MAX_WORKERS, Stuck
 
 KEY = ApiKey(id="key_a", sha256="", project_id="prj_a", user_id="usr_a")
 SUBJECTS = {"key": "key_a", "user": "usr_a", "project": "prj_a", "model": "tiny"}
@@ -266,6 +268,112 @@ def test_window_is_never_over_and_never_starves(
             assert exact + held <= most
             limiter.reconcile(result, used)
             seen.append((hands.s, used))
+
+
+# What happens to a worker: time on both clocks, jumps of one of them, requests, and their ends.
+_HAPPENS = st.lists(
+    st.one_of(
+        st.tuples(st.just("time"), st.sampled_from([0.3, 40.0, 3700.0, 90_000.0])),
+        st.tuples(st.just("jump"), st.sampled_from([-40, -3, -1, 1, 2, 40]).map(float)),
+        st.tuples(st.just("ask"), st.floats(0.01, 0.6)),
+        st.tuples(st.just("settle"), st.floats(0, 1)),
+        st.tuples(st.just("forget"), st.just(0.0)),
+    ),
+    max_size=80,
+)
+
+
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(happens=_HAPPENS, window=st.sampled_from(["day", "month"]))
+def test_limits_hold_and_never_refuse_for_ever_whatever_the_clock_does(
+    tmp_path: Path, hands: Clock, happens: list[tuple[str, float]], window: str
+) -> None:
+    folder = tmp_path / f"{next(_NUMBERS)}"
+    at_once, budget_usd, rate = 3, 1.0, 5
+    hands.unix = datetime(2026, 11, 29, 12, tzinfo=UTC)
+    held: list[Reservation] = []
+    began: list[float] = []
+    spent_usd, openings, periods_seen = 0.0, 1, _period(hands.unix, window)
+    with closing(Limiter(folder, 64)) as limiter:
+        limiter.use(
+            [
+                limit("concurrent", "", at_once), limit("usd", window, budget_usd),
+                limit("requests", "minute", rate, "project"),
+            ]
+        )  # fmt: skip
+        plan = limiter.plan_for(KEY, "tiny")
+        assert plan is not None
+        for what, amount in happens:
+            if what == "time":
+                hands.s += amount
+                hands.unix += timedelta(seconds=amount)
+            elif what == "jump":
+                hands.unix += timedelta(days=amount)
+            elif what == "forget" and held:
+                held.pop()  # its caller's request ended without a word
+            elif what == "settle" and held:
+                reservation = held.pop(0)
+                limiter.reconcile(reservation, 0, reservation.cost_usd * amount)
+                spent_usd += reservation.cost_usd * amount
+            limiter.sweep()
+            # A period can begin anew only when the clock goes forward into it.
+            openings += _period(hands.unix, window) > periods_seen
+            periods_seen = _period(hands.unix, window)
+            if what != "ask":
+                continue
+            result = limiter.reserve(plan, 0, amount)
+            in_window = sum(hands.s - at_s < 60 for at_s in began)
+            if isinstance(result, Refusal):
+                if result.limit.metric == "requests":  # only the monotonic clock counts
+                    assert sum(hands.s - at_s < 60 * 1.01 for at_s in began) >= rate
+                continue
+            held.append(result)
+            began.append(hands.s)
+            assert in_window < rate
+            assert sum(hands.s - each.admitted_s < HOLD_S for each in held) <= at_once
+            in_flight_usd = sum(each.cost_usd for each in held)
+            assert spent_usd + in_flight_usd <= openings * budget_usd + 1e-6
+        # With a clock that runs as it should from here on, everything is free again.
+        limiter.reserve(plan)
+        hands.s += 2 * HOLD_S
+        hands.unix += timedelta(days={"day": 2, "month": 62}[window])
+        limiter.sweep()
+        assert admitted(limiter, plan, 2 * at_once, 0, 0.3) == at_once
+
+
+def _period(moment: datetime, window: str) -> int:
+    return moment.toordinal() if window == "day" else moment.year * 12 + moment.month
+
+
+_NUMBERS = itertools.count()
+
+
+@settings(max_examples=60, deadline=None)
+@given(asked=st.lists(st.tuples(st.integers(1, 30), st.booleans()), max_size=120))
+def test_each_hash_has_a_record_of_its_own_until_it_is_idle(asked: list[tuple[int, bool]]) -> None:
+    records = 8
+    content = memoryview(bytearray(8 * 64))
+    words, counts = content.cast("q"), content.cast("I")
+    index = RecordIndex(
+        words, counts, 0, 100, records, lambda record: 10 + record, lambda record: None
+    )
+    owner: dict[int, int] = {}
+    idle: set[int] = set()
+    for key, stays in asked:
+        record = index.find(key)
+        assert record == next((each for each, known in owner.items() if known == key), None)
+        if record is None:
+            try:
+                record = index.take(key, lambda at: at - 10 in idle)
+            except TableFull:
+                assert len(owner) == records
+                assert not idle
+                continue
+            assert record not in owner or record in idle
+            owner[record] = key
+        (idle.discard if stays else idle.add)(record)
 
 
 # -- many workers
