@@ -19,6 +19,7 @@ from app.commands import (
     deployments,
     dev,
     doctor,
+    gateway,
     hardware,
     jobs,
     keys,
@@ -63,6 +64,7 @@ app.add_typer(limits.group, name="limits")
 app.add_typer(blocks.group, name="blocks")
 app.add_typer(captures.group, name="captures")
 app.add_typer(routes.group, name="routes")
+app.add_typer(gateway.group, name="gateway")
 app.add_typer(metrics.group, name="metrics")
 app.add_typer(hardware.group, name="hardware")
 app.command()(simulate.simulate)

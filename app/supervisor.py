@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO, cast
 
-from app import logs, ports, setup_mark
+from app import logs, parts, ports, setup_mark
+from app.parts import Part, Started
+from app.rolling import Place, Rolling
 from core.kernel.errors import Conflict, InvalidInput, Unavailable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,28 +38,6 @@ _HEALTHY_RUN_S = 10.0
 _RESTART_DELAYS_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 _START_ATTEMPTS = 3
 _LOG_CHECK_S = 5.0
-
-
-@dataclass(frozen=True)
-class Part:
-    """One process to keep running.
-
-    Attributes:
-        name: Short name; also that of its log file.
-        title: What a person calls it.
-        command: Its command line.
-        port: The port it listens on.
-        health_path: The path that answers 200 when it is ready.
-        waits_for_setup: Whether it may only start after the set-up; one that may start before
-            waits by itself where it must (`app.setup_mark`).
-    """
-
-    name: str
-    title: str
-    command: tuple[str, ...]
-    port: int
-    health_path: str
-    waits_for_setup: bool = True
 
 
 @dataclass(frozen=True)
@@ -88,11 +69,35 @@ class _Running:
 
     part: Part
     log: Path
-    process: subprocess.Popen[bytes] | None = None
+    listener: socket.socket | None = None
+    started: Started | None = None
     started_s: float = 0.0
     healthy: bool = False
     failures: int = 0
     start_at_s: float = 0.0
+
+    @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        """What runs, if anything does."""
+        return self.started.process if self.started else None
+
+    def take(self, started: Started) -> None:
+        """A process that was just started."""
+        self.forget()
+        self.started = started
+        self.started_s, self.healthy = time.monotonic(), False
+
+    def forget(self) -> None:
+        """Its process has ended."""
+        if self.started is not None:
+            self.started.forget()
+        self.started = None
+
+    def stop_listening(self) -> None:
+        """Callers are refused from now on, rather than left to wait."""
+        if self.listener is not None:
+            self.listener.close()
+        self.listener = None
 
 
 def plan(
@@ -105,6 +110,7 @@ def plan(
     max_body_mb: int,
     facts_max_mb: int,
     health_check_s: float,
+    gateway_workers: int,
     gateway_url: str,
     demo: bool = False,
 ) -> Plan:
@@ -121,7 +127,7 @@ def plan(
         *(python, "-m", "gateway", "--host", host, "--port", str(gateway_port)),
         *("--data-dir", str(data_dir), "--keys-dir", str(keys_dir)),
         *("--max-body-mb", str(max_body_mb), "--facts-max-mb", str(facts_max_mb)),
-        *("--health-interval-s", str(health_check_s)),
+        *("--health-interval-s", str(health_check_s), "--workers", str(gateway_workers)),
     )
     first_start = not (keys_dir / "current.json").exists()
     setup = (python, "-m", "app.setup", *(("--demo",) if demo else ()))
@@ -129,7 +135,7 @@ def plan(
         data_dir=data_dir,
         host=host,
         parts=(
-            Part("gateway", "Gateway", gateway, gateway_port, "/health", first_start),
+            *_workers(gateway, gateway_workers, gateway_port, waits_for_setup=first_start),
             Part(
                 "app", "Dashboard", (python, "-m", "app.serve"), app_port, "/_stcore/health", False
             ),
@@ -151,6 +157,25 @@ def plan(
             ("Stop", "Ctrl-C"),
         ),
     )
+
+
+def _workers(
+    command: tuple[str, ...], number: int, port: int, *, waits_for_setup: bool
+) -> list[Part]:
+    """The workers of the gateway: all listen on one port."""
+    return [
+        Part(
+            "gateway" if worker == 1 else f"gateway-{worker}",
+            "Gateway" if number == 1 else f"Gateway worker {worker}",
+            command,
+            port,
+            "/health",
+            waits_for_setup,
+            inherits=True,
+            shares_port=number > 1,
+        )
+        for worker in range(1, number + 1)
+    ]
 
 
 def running(data_dir: Path) -> dict[str, object] | None:
@@ -192,6 +217,8 @@ class Supervisor:
         self._parts = [_Running(part, self._logs_dir / f"{part.name}.log") for part in plan.parts]
         self._setup_mark = self._run_dir / "setup"
         self._stop = threading.Event()
+        self._rolling = Rolling(self._say)
+        self._restart_asked = False
         self._signals = 0
         self._ready = False
         self._started_s = time.monotonic()
@@ -259,7 +286,7 @@ class Supervisor:
             _signal_group(pid, signal.SIGKILL)
 
     def _check_ports(self) -> None:
-        for part in self._plan.parts:
+        for part in {part.port: part for part in reversed(self._plan.parts)}.values():
             problem = ports.problem(self._plan.host, part.port)
             if problem is None:
                 continue
@@ -315,13 +342,18 @@ class Supervisor:
         self._say(_timed("Database, accounts and starter model are ready", started_s))
 
     def _start(self, running: _Running) -> None:
-        with running.log.open("ab") as log:
-            running.process = subprocess.Popen(
-                running.part.command, cwd=ROOT, env=self._environment(),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
-        running.started_s, running.healthy = time.monotonic(), False
+        if running.part.inherits and running.listener is None:
+            running.listener = parts.listen(running.part, self._plan.host)
+        running.take(self._started(running))
+
+    def _started(self, running: _Running) -> Started:
+        return parts.start(
+            running.part,
+            running.log,
+            listener=running.listener,
+            environment=self._environment(),
+            folder=ROOT,
+        )
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -353,7 +385,7 @@ class Supervisor:
                 self._write_state()
         elif running.process.poll() is not None:
             self._note_end(running, running.process.returncode)
-        elif not running.healthy and self._answers(running.part):
+        elif not running.healthy and self._is_ready(running):
             running.healthy = True
             self._say(_timed(f"{running.part.title} answers", running.started_s))
 
@@ -364,7 +396,10 @@ class Supervisor:
         ran_well = running.healthy and ran_s >= _HEALTHY_RUN_S
         running.failures = 1 if ran_well else running.failures + 1
         delay_s = _RESTART_DELAYS_S[min(running.failures, len(_RESTART_DELAYS_S)) - 1]
-        running.process, running.start_at_s = None, time.monotonic() + delay_s
+        running.forget()
+        running.start_at_s = time.monotonic() + delay_s
+        if delay_s:
+            running.stop_listening()
         how = f"signal {-status}" if status < 0 else f"status {status}"
         when = f"in {delay_s:g} s" if delay_s else "now"
         self._say(f"{running.part.title} ended ({how}); starting it again {when}.")
@@ -374,7 +409,11 @@ class Supervisor:
                 f"{logs.tail(running.log, 6)}"
             )
 
-    def _answers(self, part: Part) -> bool:
+    def _is_ready(self, running: _Running) -> bool:
+        part = running.part
+        if part.inherits:
+            # Another worker may answer on its port.
+            return running.started is not None and running.started.is_ready
         return ports.answers(
             f"http://{ports.reachable(self._plan.host)}:{part.port}{part.health_path}"
         )
@@ -395,12 +434,15 @@ class Supervisor:
             for running in self._parts
             if running.process is not None
         }
+        parts |= {f"leaving-{process.pid}": process.pid for process in self._rolling.leaving}
         state = {
             "pid": os.getpid(),
             "host": self._plan.host,
             "ports": {running.part.name: running.part.port for running in self._parts},
             **urls,
             "parts": parts,
+            "restarts": self._rolling.done,
+            "restart_problem": self._rolling.problem,
         }
         partial = self._run_dir / ".supervisor.json.partial"
         partial.write_text(json.dumps(state, indent=1))
@@ -413,18 +455,38 @@ class Supervisor:
         while not self._stop.is_set():
             for running in self._parts:
                 self._look_at(running)
+            self._roll()
             if time.monotonic() - logs_at_s > _LOG_CHECK_S:
                 logs.rotate(self._logs_dir)
                 logs_at_s = time.monotonic()
             self._stop.wait(_POLL_S)
 
+    def _roll(self) -> None:
+        if self._restart_asked:
+            self._restart_asked = False
+            self._rolling.begin([self._place(each) for each in self._parts if each.part.inherits])
+        if self._rolling.advance():
+            self._write_state()
+
+    def _place(self, running: _Running) -> Place:
+        return Place(
+            running.part.title,
+            start=lambda: self._started(running),
+            present=lambda: running.process,
+            put=running.take,
+        )
+
     def _handle_signals(self) -> None:
+        signal.signal(signal.SIGUSR1, self._on_restart)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self._signals += 1
         self._stop.set()
+
+    def _on_restart(self, _number: int, _frame: object) -> None:
+        self._restart_asked = True
 
     def _stop_all(self) -> None:
         live = [running for running in self._parts if running.process is not None]
@@ -434,24 +496,31 @@ class Supervisor:
         for running in live:
             if running.process is not None:
                 running.process.terminate()
+        self._rolling.stop()
         deadline_s = time.monotonic() + _STOP_WAIT_S
         for running in live:
-            self._wait_for_end(running, deadline_s)
+            self._wait_for_end(running.part.title, running.process, deadline_s)
+        for process in self._rolling.leaving:
+            self._wait_for_end("A part that was replaced", process, deadline_s)
+        for running in self._parts:
+            running.stop_listening()
         if self._plan.stop_servers is not None:
             self._plan.stop_servers(self._plan.data_dir)
         (self._run_dir / "supervisor.json").unlink(missing_ok=True)
         if live:
             self._say("Bud has stopped.")
 
-    def _wait_for_end(self, running: _Running, deadline_s: float) -> None:
-        assert running.process is not None
-        while running.process.poll() is None:
+    def _wait_for_end(
+        self, title: str, process: subprocess.Popen[bytes] | None, deadline_s: float
+    ) -> None:
+        assert process is not None
+        while process.poll() is None:
             if time.monotonic() > deadline_s or self._signals > 1:
-                self._say(f"{running.part.title} did not stop in time; killed it.")
+                self._say(f"{title} did not stop in time; killed it.")
                 break
             time.sleep(_POLL_S / 2)
-        _signal_group(running.process.pid, signal.SIGKILL)
-        running.process.wait()
+        _signal_group(process.pid, signal.SIGKILL)
+        process.wait()
 
     def _tee(self) -> None:
         for name, line in logs.follow({running.part.name: running.log for running in self._parts}):

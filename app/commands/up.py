@@ -28,6 +28,9 @@ def up(
     gateway_port: Annotated[
         int | None, typer.Option("--gateway-port", help="Port of the gateway.")
     ] = None,
+    gateway_workers: Annotated[
+        int | None, typer.Option("--gateway-workers", help="Processes of the gateway.")
+    ] = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
     data_dir: _DataDir = None,
     verbose: Annotated[
@@ -43,6 +46,7 @@ def up(
         "BUD_DATA_DIR": data_dir.resolve() if data_dir else None,
         "BUD_APP_PORT": port,
         "BUD_GATEWAY_PORT": gateway_port,
+        "BUD_GATEWAY_WORKERS": gateway_workers,
         "BUD_HOST": host,
     }
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
@@ -57,6 +61,7 @@ def up(
         max_body_mb=chosen.max_body_mb,
         facts_max_mb=chosen.facts_max_mb,
         health_check_s=chosen.health_check_s,
+        gateway_workers=chosen.gateway_workers,
         gateway_url=chosen.gateway_url,
         demo=demo,
     )

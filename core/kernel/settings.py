@@ -28,6 +28,13 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the dashboard and the gateway listen on.")
     app_port: int = Field(8501, ge=1, le=65535, description="Port of the dashboard.")
     gateway_port: int = Field(8502, ge=1, le=65535, description="Port of the inference gateway.")
+    gateway_workers: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Processes of the gateway; they share its port. One for each CPU that it may "
+        "use.",
+    )
     public_gateway_url: str = Field(
         "",
         description="Base URL that callers use for the gateway, shown in examples; "

@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from app.supervisor import Part, Plan, Supervisor
+from app.parts import Part
+from app.supervisor import Plan, Supervisor
 from core.kernel.errors import BudError
 
 

@@ -22,6 +22,7 @@ def real_plan(folder: Path, **changes: object) -> supervisor.Plan:
         "max_body_mb": 32,
         "facts_max_mb": 256,
         "health_check_s": 5.0,
+        "gateway_workers": 1,
         "gateway_url": "http://127.0.0.1:8502",
     }
     return supervisor.plan(**{**given, **changes})  # type: ignore[arg-type]
