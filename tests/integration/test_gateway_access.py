@@ -11,7 +11,15 @@ import pytest
 
 from core.contracts.route_table import BlockRule, Project
 from gateway.access_config import AccessConfig, Issuer
-from tests.doubles.gateway_harness import CHAT, KEY, GatewayHere, api_key, embedder, route
+from tests.doubles.gateway_harness import (
+    CHAT,
+    KEY,
+    GatewayHere,
+    GatewayProcess,
+    api_key,
+    embedder,
+    route,
+)
 from tests.doubles.openai_server import OpenAiDouble
 from tests.doubles.token_issuer import AUDIENCE, TokenIssuer
 
@@ -235,3 +243,19 @@ async def test_an_access_token_opens_a_project_beside_keys(
             assert [fact.user_id for fact in facts] == ["local:ada", "local:ada", "usr_a", ""]
             assert facts[0].key_id.startswith("jwt_")
             assert good not in str(facts)
+
+
+def test_a_process_reads_the_variables_and_names_the_one_that_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUD_CORS_ORIGINS", "https://app.example")
+    monkeypatch.setenv("BUD_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("BUD_OTLP_HEADERS", "x-token=s3cret")
+    with GatewayProcess(tmp_path) as gateway:
+        answer = httpx.get(f"{gateway.url}/v1/models", headers={"Origin": "https://app.example"})
+        assert answer.headers["access-control-allow-origin"] == "https://app.example"
+    assert "s3cret" not in gateway.log.read_text()
+    monkeypatch.setenv("BUD_OTLP_HEADERS", "s3cret")
+    with pytest.raises(AssertionError, match="BUD_OTLP_HEADERS"):
+        GatewayProcess(tmp_path).start()
+    assert "s3cret" not in gateway.log.read_text()
