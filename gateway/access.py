@@ -120,7 +120,7 @@ class AccessGate:
         hops = request.headers.get(_FORWARDED_FOR).rsplit(",", _MOST_HOPS)
         # Each proxy adds whom it saw at the end; what stands before an untrusted one is hearsay.
         for hop in reversed(hops):
-            found = address(hop.strip())
+            found = address(_without_port(hop.strip()))
             if found is None:
                 return nearest
             nearest = found
@@ -130,6 +130,13 @@ class AccessGate:
 
     def _is_trusted(self, hop: Address | None) -> bool:
         return self._trusted is not None and hop in self._trusted
+
+
+def _without_port(hop: str) -> str:
+    """An address as some proxies write it: `192.0.2.1:4711`, `[2001:db8::1]:4711`."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop
 
 
 def _access_tokens(config: AccessConfig) -> AccessTokens | None:

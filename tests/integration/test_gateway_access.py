@@ -76,6 +76,9 @@ async def test_a_key_opens_only_from_its_networks_as_trusted_proxies_tell(
         assert await status(gateway, "2001:db8::7") == 200
         assert await status(gateway, "198.51.100.1, 203.0.113.9, 10.1.1.1") == 200
         assert await status(gateway, "198.51.100.1", "203.0.113.9") == 200
+        # Some proxies write the port as well.
+        assert await status(gateway, "203.0.113.9:4711") == 200
+        assert await status(gateway, "[2001:db8::7]:4711") == 200
         # What a caller wrote itself stands before what the proxy adds.
         assert await status(gateway, "203.0.113.9, 198.51.100.1") == 403
         assert await status(gateway, "203.0.113.9", "198.51.100.1") == 403

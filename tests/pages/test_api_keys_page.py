@@ -97,7 +97,9 @@ def test_a_key_for_one_model_until_it_is_revoked(
     shot(page, "api-keys-ended-1440-light")
 
 
-def test_a_key_needs_a_name(member_page: Page, bud: Bud) -> None:
+def test_a_key_needs_a_name_and_networks_that_are_some(
+    member_page: Page, bud: Bud, project_id: str
+) -> None:
     page = member_page
     bud.open(page, "api_keys")
     page.get_by_role("button", name="New API key").click()
@@ -105,3 +107,16 @@ def test_a_key_needs_a_name(member_page: Page, bud: Bud) -> None:
     dialog.get_by_role("button", name="Create", exact=True).click()
     expect(dialog.get_by_role("alert")).to_contain_text("The key has no name.")
     expect(dialog.get_by_role("textbox", name="Name")).to_be_visible()
+    dialog.get_by_role("textbox", name="Name").fill("office")
+    addresses = dialog.get_by_role("textbox", name="IP addresses")
+    addresses.fill("10.0.0.1/8")
+    dialog.get_by_role("button", name="Create", exact=True).click()
+    expect(dialog.get_by_role("alert")).to_contain_text("10.0.0.1/8")
+    addresses.fill("10.0.0.0/8\n2001:db8::/32")
+    dialog.get_by_role("combobox", name="Endpoints").click()
+    page.get_by_role("option", name="Embeddings").click()
+    page.keyboard.press("Escape")
+    dialog.get_by_role("button", name="Create", exact=True).click()
+    expect(dialog.get_by_text("shown this once")).to_be_visible()
+    (key,) = [key for key in api_keys.list_keys(bud.actor, project_id) if key.name == "office"]
+    assert (key.networks, key.scopes) == (["10.0.0.0/8", "2001:db8::/32"], ["embeddings"])

@@ -1,0 +1,40 @@
+"""Projects in a browser: an admin turns the keeping of prompts on and off."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page, expect
+
+from core.accounts import services as accounts
+from core.captures import services as captures
+from tests.browsing import PAGE_TIMEOUT_MS, Bud, settle, wait_for
+
+PROJECT = accounts.DEFAULT_PROJECT_ID
+
+# Other tests keep the machine busy as well.
+expect.set_options(timeout=PAGE_TIMEOUT_MS)
+
+
+def _kept_days(bud: Bud) -> int | None:
+    found = captures.get_capture(bud.actor, PROJECT)
+    return found.keep_days if found is not None and found.enabled else None
+
+
+def test_prompts_are_kept_when_an_admin_says_so(admin_page: Page, bud: Bud) -> None:
+    page = admin_page
+    bud.open(page, "projects")
+    expect(page.get_by_role("heading", name="Prompts and answers")).to_be_visible()
+    assert captures.get_capture(bud.actor, PROJECT) is None
+    page.get_by_role("spinbutton", name="Days until they are deleted").fill("3")
+    page.get_by_text("Keep prompts and answers").click()
+    page.get_by_role("button", name="Save").click()
+    wait_for("it is on", lambda: _kept_days(bud) == 3)
+    settle(page)
+    page.get_by_text("Keep prompts and answers").click()
+    page.get_by_role("button", name="Save").click()
+    wait_for("it is off", lambda: _kept_days(bud) is None)
+
+
+def test_a_member_is_not_asked(member_page: Page, bud: Bud) -> None:
+    bud.open(member_page, "projects")
+    expect(member_page.get_by_role("heading", name="Projects")).to_be_visible()
+    expect(member_page.get_by_text("Prompts and answers")).to_have_count(0)
