@@ -122,9 +122,9 @@ class Caller(asyncio.Protocol):
 
     __slots__ = (
         "_began_s", "_chunked", "_closes", "_ended", "_front", "_full", "_head", "_head_begun",
-        "_head_seen", "_headers", "_incoming", "_lingers", "_loop", "_outbox", "_parser",
-        "_problem", "_queue", "_request", "_since_s", "_target", "_task", "_unframed_bytes",
-        "_waiter", "remote", "source", "transport",
+        "_head_seen", "_headers", "_incoming", "_lingers", "_loop", "_offer_bytes", "_outbox",
+        "_parser", "_problem", "_queue", "_request", "_since_s", "_target", "_task",
+        "_unframed_bytes", "_waiter", "remote", "source", "transport",
     )  # fmt: skip
 
     def __init__(self, front: Front, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
@@ -140,7 +140,7 @@ class Caller(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._head_begun = False
         self._incoming: Request | None = None
-        self._unframed_bytes = 0
+        self._unframed_bytes = self._offer_bytes = 0
         self._problem: BadRequest | None = None
         self._queue: deque[Request] = deque()
         # What is being answered.
@@ -182,17 +182,27 @@ class Caller(asyncio.Protocol):
             self._refuse(_no_http(error))
 
     def _feed(self, data: bytes) -> None:
-        while True:
+        while data:
+            if self._offer_bytes:
+                data = self._take_offered(data)
+                continue
             try:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 # An offer that is not taken up: what follows is HTTP/1.1 as before.
                 data = data[upgrade.args[0] :]
                 self._parser = httptools.HttpRequestParser(self)
-                if not data:
-                    return
             else:
                 return
+
+    def _take_offered(self, data: bytes) -> bytes:
+        """Read from the body of a request that offers to upgrade, which httptools does not."""
+        piece, rest = data[: self._offer_bytes], data[self._offer_bytes :]
+        self._offer_bytes -= len(piece)
+        self.on_body(piece)
+        if not self._offer_bytes:
+            self.on_message_complete()
+        return rest
 
     def pause_writing(self) -> None:
         """The caller does not read as fast as it is written to."""
@@ -256,6 +266,10 @@ class Caller(asyncio.Protocol):
             raise BadRequest(501, "A body comes with Content-Length, or in plain chunks.")
         if self._unframed_bytes > _MAX_HEAD_BYTES and _size_bytes(headers) > _MAX_HEAD_BYTES:
             raise _head_too_large()
+        if self._parser.should_upgrade():
+            if coding is not None:
+                raise BadRequest(501, "Upgrade is not understood here. Send it without.")
+            self._offer_bytes = int(headers.get(b"content-length", b"0"))
         self._head_begun = False
         request = self._incoming = Request(
             self,
@@ -288,6 +302,8 @@ class Caller(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The body is there."""
+        if self._offer_bytes:
+            return
         self._unframed_bytes = 0
         request, self._incoming = self._incoming, None
         if request is not None:

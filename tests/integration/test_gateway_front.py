@@ -1,0 +1,375 @@
+"""HTTP as the gateway takes it: what is refused, what is closed, and in which order it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from tests.doubles.gateway_harness import (
+    CHAT,
+    KEY,
+    QUICK,
+    GatewayHere,
+    GatewayProcess,
+    publish,
+    route,
+    until,
+)
+from tests.doubles.openai_server import Knobs, OpenAiDouble
+from tests.machine import slowness
+
+BODY = msgspec.json.encode({"model": CHAT, "messages": [{"role": "user", "content": "Hello"}]})
+STREAM = BODY[:-1] + b',"stream":true}'
+AUTH = f"Authorization: Bearer {KEY}\r\n".encode()
+PATIENCE_S = 10.0 * slowness()
+IDLE = 5000
+
+
+@pytest.fixture
+async def double() -> AsyncIterator[OpenAiDouble]:
+    async with OpenAiDouble(Knobs(tokens=3)) as server:
+        yield server
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, double: OpenAiDouble) -> AsyncIterator[GatewayHere]:
+    timeouts = replace(QUICK, head_s=0.5, caller_s=1.0, idle_s=2.0)
+    async with GatewayHere(tmp_path, [route(double.base_url)], timeouts=timeouts) as running:
+        yield running
+
+
+def head(*lines: bytes, start: bytes = b"POST /v1/chat/completions HTTP/1.1") -> bytes:
+    return b"\r\n".join([start, b"Host: gateway", AUTH.strip(), *lines]) + b"\r\n\r\n"
+
+
+def post(body: bytes = BODY, *lines: bytes) -> bytes:
+    return head(b"Content-Length: %d" % len(body), *lines) + body
+
+
+def chunked(body: bytes = BODY, size: int = 7) -> bytes:
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    return head(b"Transfer-Encoding: chunked") + chunks + b"0\r\n\r\n"
+
+
+async def closed(gateway: GatewayHere, *writes: bytes) -> bytes:
+    """All that comes until the gateway closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
+    try:
+        for content in writes:
+            writer.write(content)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        return await asyncio.wait_for(reader.read(), PATIENCE_S)
+    finally:
+        writer.close()
+
+
+def statuses(content: bytes) -> list[int]:
+    return [int(part[:3]) for part in content.split(b"HTTP/1.1 ")[1:]]
+
+
+# -- request smuggling: one refusal, and what may be hidden behind it is never answered
+
+HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: gateway\r\n\r\n"
+TE = b"Transfer-Encoding: "
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        head(b"Content-Length: 5", TE + b"chunked") + b"0\r\n\r\n",
+        head(TE + b"chunked", b"Content-Length: 5") + b"0\r\n\r\n",
+        head(b"Content-Length: 0", b"Content-Length: 40"),
+        head(b"Content-Length: 0", b"Content-Length: 0"),
+        head(b"Content-Length: 0, 40"),
+        head(b"Content-Length: +5") + b"abcde",
+        head(b"Content-Length: 0x5") + b"abcde",
+        head(b"Content-Length: 99999999999999999999") + b"abcde",
+        head(TE + b"xchunked") + b"0\r\n\r\n",
+        head(TE + b"identity") + b"0\r\n\r\n",
+        head(TE + b"chunked, identity") + b"0\r\n\r\n",
+        head(TE + b"gzip, chunked") + b"0\r\n\r\n",
+        head(TE + b",chunked") + b"0\r\n\r\n",
+        head(TE + b"\x0bchunked") + b"0\r\n\r\n",
+        head(TE + b"chunked", TE + b"identity") + b"0\r\n\r\n",
+        head(b"Transfer-Encoding : chunked") + b"0\r\n\r\n",
+        head(b" Transfer-Encoding: chunked") + b"0\r\n\r\n",
+        head(b"X: a\r\n Transfer-Encoding: chunked") + b"0\r\n\r\n",
+        head(b"X: a\nTransfer-Encoding: chunked") + b"0\r\n\r\n",
+        head(b"X: a\rTransfer-Encoding: chunked") + b"0\r\n\r\n",
+        head(b"X: a\x00b"),
+        head(b"X: a\x01b"),
+        head(b": nameless"),
+        head(b"X\xc3: y"),
+        head(b"Host: another"),
+        b"POST /v1/chat/completions HTTP/1.1\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\nHost: gateway\n\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\n\n",
+        b"POST /v1/\x00 HTTP/1.1\r\nHost: gateway\r\n\r\n",
+        b"POST /a b HTTP/1.1\r\nHost: gateway\r\n\r\n",
+        b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"post / HTTP/1.1\r\nHost: gateway\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        head(TE + b"chunked") + b"0x3\r\nabc\r\n0\r\n\r\n",
+        head(TE + b"chunked") + b"3 \r\nabc\r\n0\r\n\r\n",
+        head(TE + b"chunked") + b"3\nabc\r\n0\r\n\r\n",
+        head(TE + b"chunked") + b"3\r\nabcd\r\n0\r\n\r\n",
+        head(TE + b"chunked") + b"-1\r\nabc\r\n0\r\n\r\n",
+        head(TE + b"chunked") + b"FFFFFFFFFFFFFFFFF\r\nabc\r\n0\r\n\r\n",
+        head(TE + b"chunked") + b"3;\x00\r\nabc\r\n0\r\n\r\n",
+        head(TE + b"chunked") + b"3;a\nb\r\nabc\r\n0\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40),
+    ],
+)
+async def test_what_two_servers_could_read_differently_is_refused(
+    gateway: GatewayHere, double: OpenAiDouble, raw: bytes
+) -> None:
+    content = await closed(gateway, raw + HIDDEN)
+    (status,) = statuses(content)
+    assert status in (400, 501)
+    assert b"connection: close" in content.lower()
+    assert b'"invalid_request_error"' in content
+    assert double.state.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: g\r\n\r\n", 414),
+        (b"GET /" + b"a" * 9000, 414),
+        (head(b"X: " + b"a" * 70_000), 431),
+        (head(b"X: " + b"a" * 70_000)[:-4], 431),
+        (head(*[b"X%d: a" % number for number in range(200)]), 431),
+        (head(b"Transfer-Encoding: chunked") + b"0\r\nX: " + b"a" * 70_000, 431),
+        (b"GET / HTTP/2.0\r\nHost: g\r\n\r\n", 505),
+        (b"GET / HTTP/0.9\r\nHost: g\r\n\r\n", 505),
+    ],
+)
+async def test_limits_of_a_head(gateway: GatewayHere, raw: bytes, status: int) -> None:
+    assert statuses(await closed(gateway, raw)) == [status]
+
+
+async def test_refusals_are_counted_and_say_nothing_of_what_was_sent(
+    gateway: GatewayHere, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = await closed(gateway, head(b"X: \x00" + KEY.encode()))
+    assert KEY.encode() not in content
+    assert KEY not in caplog.text
+    metrics = (await gateway.http.get("/metrics")).text
+    assert any("400" in line and line.endswith(" 1") for line in metrics.splitlines())
+
+
+# -- slow callers
+
+
+@pytest.mark.parametrize("begun", [b"POST", b"GET / HTTP/1.1\r\nHost: g\r\nX: a"])
+async def test_a_head_that_does_not_end_is_let_go(gateway: GatewayHere, begun: bytes) -> None:
+    assert statuses(await closed(gateway, begun)) == [408]
+
+
+async def test_a_head_byte_by_byte_is_let_go(gateway: GatewayHere) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
+    answer = asyncio.create_task(reader.read())
+    for byte in head(b"X: " + b"a" * 5000):
+        if answer.done():
+            break
+        writer.write(bytes([byte]))
+        await asyncio.sleep(0.05)
+    assert statuses(await answer) == [408]
+    writer.close()
+
+
+async def test_a_body_byte_by_byte_is_let_go(gateway: GatewayHere) -> None:
+    # It moves within `caller_s` each time, and yet would take an hour.
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
+    writer.write(head(b"Content-Length: 9999"))
+    answer = asyncio.create_task(reader.read())
+    for _ in range(200):
+        if answer.done():
+            break
+        writer.write(b" ")
+        await asyncio.sleep(0.1)
+    with suppress(ConnectionResetError):
+        assert await answer == b""
+    (fact,) = await gateway.facts()
+    assert fact.error_class == "client_closed"
+    assert "did not send its body" in fact.error_message
+    writer.close()
+
+
+async def test_an_idle_connection_is_closed_in_the_end(gateway: GatewayHere) -> None:
+    assert await closed(gateway) == b""
+    content = await closed(gateway, b"GET /health HTTP/1.1\r\nHost: g\r\n\r\n")
+    assert statuses(content) == [200]
+    assert b"connection: close" not in content.lower()
+
+
+# -- one connection, many requests
+
+
+async def test_pipelined_requests_of_all_kinds_are_answered_in_order(
+    gateway: GatewayHere, double: OpenAiDouble
+) -> None:
+    double.knobs = Knobs(tokens=2, first_delay_s=0.02)
+    models = head(start=b"GET /v1/models HTTP/1.1")
+    missing = head(start=b"GET /v1/models/none HTTP/1.1")
+    # The answers differ, so that their order is seen; the first ones take the longest.
+    requests = [post(), chunked(), models, post(STREAM), missing, post(b"{"), chunked(STREAM)]
+    last = head(b"Connection: close", start=b"GET /nowhere HTTP/1.1")
+    content = await closed(gateway, b"".join(requests * 3) + last)
+    assert statuses(content) == [200, 200, 200, 200, 404, 400, 200] * 3 + [404]
+    assert content.count(b"data: [DONE]") == 6
+    assert double.state.most_in_flight == 1
+    assert len(await gateway.facts(19)) == 19  # reading the list of models leaves none
+
+
+async def test_requests_behind_a_bad_one_are_not_answered(gateway: GatewayHere) -> None:
+    bad = head(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    content = await closed(gateway, post() + head(start=b"GET /x HTTP/1.1") + bad + post())
+    assert statuses(content) == [200, 404, 400]
+
+
+async def test_a_connection_that_says_close_is_closed_after_its_answer(
+    gateway: GatewayHere,
+) -> None:
+    content = await closed(gateway, post(BODY, b"Connection: close") + post())
+    assert statuses(content) == [200]
+
+
+async def test_a_refusal_before_the_body_reaches_who_is_still_sending(
+    gateway: GatewayHere,
+) -> None:
+    # Closed at once, the connection would be reset and the answer lost on the way.
+    unknown = head(b"Content-Length: 900000").replace(KEY.encode(), b"bud-nobody")
+    content = await closed(gateway, unknown, *[b" " * 100_000] * 9)
+    assert statuses(content) == [401]
+
+
+async def test_expect_is_answered_only_when_the_body_is_wanted(gateway: GatewayHere) -> None:
+    waits = head(b"Content-Length: %d" % len(BODY), b"Expect: 100-continue", b"Connection: close")
+    assert statuses(await closed(gateway, waits, BODY)) == [100, 200]
+    unknown = waits.replace(KEY.encode(), b"bud-nobody")
+    assert statuses(await closed(gateway, unknown)) == [401]
+    assert statuses(await closed(gateway, waits + BODY)) == [200]  # it did not wait
+
+
+# -- methods and versions
+
+
+@pytest.mark.parametrize("method", [b"GET", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"])
+async def test_other_methods_are_refused_by_name(gateway: GatewayHere, method: bytes) -> None:
+    asked = head(b"Connection: close", start=method + b" /v1/chat/completions HTTP/1.1")
+    content = await closed(gateway, asked)
+    assert statuses(content) == [405]
+    assert method in content
+
+
+async def test_head_has_no_body(gateway: GatewayHere) -> None:
+    asked = head(start=b"HEAD /health HTTP/1.1") + head(
+        b"Connection: close", start=b"HEAD /nowhere HTTP/1.1"
+    )
+    content = await closed(gateway, asked)
+    assert statuses(content) == [200, 404]
+    assert b"{" not in content
+
+
+async def test_connect_is_no_proxy(gateway: GatewayHere) -> None:
+    content = await closed(gateway, b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n" + HIDDEN)
+    assert 200 not in statuses(content)
+
+
+async def test_an_offer_to_upgrade_is_not_taken_up(gateway: GatewayHere) -> None:
+    # Java's client makes this offer with each first request.
+    offer = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk")
+    last = head(b"Connection: close", start=b"GET /nowhere HTTP/1.1")
+    assert statuses(await closed(gateway, post(BODY, *offer) + last)) == [200, 404]
+    # Its body is a body, and no request, however it is cut.
+    hides = post(HIDDEN, *offer)
+    for cut in (len(hides) - len(HIDDEN), len(hides) - 9):
+        assert statuses(await closed(gateway, hides[:cut], hides[cut:] + last)) == [400, 404]
+    in_chunks = chunked(HIDDEN).replace(b"\r\n\r\n", b"\r\n" + b"\r\n".join(offer) + b"\r\n\r\n", 1)
+    assert statuses(await closed(gateway, in_chunks)) == [501]
+
+
+async def test_http_1_0(gateway: GatewayHere) -> None:
+    def old(body: bytes, *lines: bytes) -> bytes:
+        return post(body, *lines).replace(b"HTTP/1.1", b"HTTP/1.0")
+
+    assert statuses(await closed(gateway, old(BODY))) == [200]
+    kept = await closed(gateway, old(BODY, b"Connection: keep-alive") + old(BODY))
+    assert statuses(kept) == [200, 200]
+    assert b"connection: keep-alive" in kept.lower()
+    streamed = await closed(gateway, old(STREAM, b"Connection: keep-alive"))
+    assert b"transfer-encoding" not in streamed.lower()
+    assert streamed.endswith(b"data: [DONE]\n\n")
+
+
+async def test_a_target_may_be_a_whole_url(gateway: GatewayHere) -> None:
+    start = b"GET http://gateway/v1/models?x=1 HTTP/1.1"
+    assert statuses(await closed(gateway, head(b"Connection: close", start=start))) == [200]
+
+
+# -- callers that leave
+
+
+async def test_half_closed_is_gone(gateway: GatewayHere, double: OpenAiDouble) -> None:
+    # An end of the caller's side is all that is seen of most callers that leave.
+    double.knobs = Knobs(tokens=1000, delay_s=0.02)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
+    writer.write(post(STREAM))
+    await reader.readuntil(b"data: ")
+    writer.write_eof()
+    await until(lambda: double.state.cancelled == 1, PATIENCE_S)
+    writer.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1", head(b"Content-Length: 99"), post() + b"GET"])
+async def test_leaving_at_any_moment_leaves_nothing_behind(
+    gateway: GatewayHere, double: OpenAiDouble, sent: bytes
+) -> None:
+    double.knobs = Knobs(first_delay_s=30)
+    for _ in range(5):
+        _, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
+        writer.write(sent)
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        writer.transport.abort()
+    await until(lambda: not gateway.gateway._front.callers, PATIENCE_S)
+    await until(lambda: double.state.in_flight == 0, PATIENCE_S)
+    assert not gateway.gateway._exchanges
+
+
+async def test_5000_idle_connections(tmp_path: Path, double: OpenAiDouble) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < IDLE + 500:
+        pytest.fail(f"this needs {IDLE + 500} open files, the hard limit is {hard}: ulimit -Hn")
+    publish(tmp_path, [route(double.base_url)])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, IDLE + 500), hard))
+    # The gateway is started with a soft limit of 1,024, and must raise its own.
+    process = GatewayProcess(tmp_path, prefix=("sh", "-c", 'ulimit -Sn 1024; exec "$@"', "sh"))
+    try:
+        with process:
+            gateway = psutil.Process(process.pid)
+            before = gateway.memory_info().rss
+            writers = []
+            for _ in range(IDLE // 100):
+                opened = [asyncio.open_connection("127.0.0.1", process.port) for _ in range(100)]
+                writers += [writer for _, writer in await asyncio.gather(*opened)]
+            reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+            writer.write(post(BODY, b"Connection: close"))
+            assert statuses(await asyncio.wait_for(reader.read(), PATIENCE_S)) == [200]
+            # Of memory each takes about as much as its buffers in the kernel do.
+            assert gateway.memory_info().rss - before < IDLE * 6_000
+            for each in writers:
+                each.transport.abort()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,0 +1,269 @@
+"""The callers' side over a transport that is none: any cut of the bytes, and any bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.config import Timeouts
+from gateway.front import Caller, Front
+from gateway.http_request import BadRequest, BodyTooLarge, Request, Response
+
+MAX_BODY = 1000
+
+
+class Pipe(asyncio.Transport):
+    """Keeps what is written; holds back what comes while reading is paused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.caller: Caller | None = None
+        self.paused = False
+        self.ended = False
+        self._waiting: list[bytes] = []
+
+    def feed(self, data: bytes) -> None:
+        self._waiting.append(data)
+        self._deliver()
+
+    def end(self) -> None:
+        """The caller closes."""
+        self._finish()
+
+    def _deliver(self) -> None:
+        while self._waiting and not self.paused and not self.is_closing():
+            assert self.caller is not None
+            self.caller.data_received(self._waiting.pop(0))
+
+    def _finish(self) -> None:
+        if not self.ended:
+            self.ended = True
+            assert self.caller is not None
+            self.caller.connection_lost(None)
+
+    def write(self, data: Any) -> None:
+        assert not self.ended
+        self.written += data
+
+    def write_eof(self) -> None:
+        """Nobody waits for it here."""
+
+    def is_closing(self) -> bool:
+        return self.ended
+
+    def close(self) -> None:
+        asyncio.get_running_loop().call_soon(self._finish)
+
+    def abort(self) -> None:
+        self.close()
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+        asyncio.get_running_loop().call_soon(self._deliver)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Nothing is held back."""
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("192.0.2.1", 1) if name == "peername" else default
+
+
+async def echo(request: Request) -> Response | None:
+    """Tells what was understood; some requests with a stream, some before their body is there."""
+    if request.path == "/early":
+        return Response(b"early", 401)
+    try:
+        body = await request.read_body(MAX_BODY)
+    except BodyTooLarge:
+        return Response(b"too large", 413)
+    except BadRequest as error:
+        return Response(str(error).encode(), error.status)
+    told = msgspec.json.encode([request.method, request.path, request.query, body.hex()])
+    if request.path != "/stream":
+        return Response(told)
+    request.caller.start({"Content-Type": "text/plain"})
+    for at in range(0, len(told), 20):
+        request.caller.write(told[at : at + 20])
+        await asyncio.sleep(0)
+    request.caller.end()
+    return None
+
+
+async def carried(pieces: Sequence[bytes], *, leaves: bool = False) -> bytes:
+    """What is answered when bytes come in these pieces; nothing may be left behind."""
+    callers = Front(echo, MAX_BODY, Timeouts())
+    callers.date = lambda: "Date: now\r\n"  # type: ignore[method-assign]
+    pipe = Pipe()
+    pipe.caller = callers.listening()()
+    pipe.caller.connection_made(pipe)
+    for piece in pieces:
+        pipe.feed(piece)
+        await asyncio.sleep(0)
+    for _ in range(3000):
+        if leaves or pipe.ended or not callers.is_busy or _waits_for_more(pipe):
+            break
+        await asyncio.sleep(0)
+    else:
+        raise AssertionError("it hangs")
+    await asyncio.sleep(0)
+    pipe.end()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not callers.callers
+    assert len(asyncio.all_tasks()) == 1
+    return pipe.written
+
+
+def _waits_for_more(pipe: Pipe) -> bool:
+    caller = pipe.caller
+    assert caller is not None
+    begun = caller._incoming is not None or (caller._head_begun and caller._task is None)
+    return begun and not pipe._waiting
+
+
+CUTS = st.lists(st.integers(0, 5000), max_size=8)
+NAMES = st.sampled_from(["X-One", "x-two", "Accept"])
+VALUES = st.text("abc ,;=\"'", max_size=12)
+PATHS = st.sampled_from(["/", "/v1/chat/completions?a=1&b=%20", "/stream", "/a%2Fb"])
+BODIES = st.binary(max_size=60)
+
+
+@st.composite
+def requests(draw: st.DrawFn, *, refused: bool) -> bytes:
+    """Valid ones; some are refused before their body is there, if that is wanted."""
+    method = draw(st.sampled_from(["GET", "POST", "PUT", "HEAD", "OPTIONS"]))
+    path = draw(PATHS | st.just("/early") if refused else PATHS)
+    lines = [f"{method} {path} HTTP/1.1", "Host: gateway"]
+    lines += [f"{name}: {value}" for name, value in draw(st.dictionaries(NAMES, VALUES)).items()]
+    body = draw(BODIES | st.just(b"x" * (MAX_BODY + 1)) if refused else BODIES)
+    kind = draw(st.sampled_from(["none", "length", "chunked", "upgrade"]))
+    if kind == "none":
+        return _joined(lines)
+    if kind == "upgrade":
+        lines += ["Connection: Upgrade", "Upgrade: h2c"]
+    if kind != "chunked":
+        return _joined([*lines, f"Content-Length: {len(body)}"]) + body
+    size = draw(st.integers(1, 40))
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    chunks = b"".join(b"%x;e=1\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    trailer = draw(st.sampled_from([b"", b"X-Trailer: Content-Length\r\n"]))
+    return _joined([*lines, "Transfer-Encoding: chunked"]) + chunks + b"0\r\n" + trailer + b"\r\n"
+
+
+def _joined(lines: list[str]) -> bytes:
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+def _cut(content: bytes, at: list[int]) -> list[bytes]:
+    marks = sorted({0, len(content), *(each % (len(content) + 1) for each in at)})
+    return [content[low:high] for low, high in pairwise(marks)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(requests(refused=False), min_size=1, max_size=4),
+    st.lists(st.integers(0, 5000), max_size=8),
+)
+def test_any_cut_of_valid_requests_is_answered_alike(asked: list[bytes], at: list[int]) -> None:
+    # A refusal before the body is there closes the connection, so that it depends on the cut.
+    content = b"".join(asked)
+    whole = asyncio.run(carried([content]))
+    assert whole.count(b"HTTP/1.1 200 OK") == len(asked)
+    assert asyncio.run(carried(_cut(content, at))) == whole
+
+
+def test_a_cut_at_every_byte() -> None:
+    content = (
+        b"POST /a?b=1 HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"3\r\nabc\r\n2\r\nde\r\n0\r\nT: x\r\n\r\n"
+        b"POST /stream HTTP/1.1\r\nHost: g\r\nContent-Length: 3\r\nConnection: Upgrade\r\n"
+        b"Upgrade: h2c\r\n\r\nabcGET / HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n"
+    )
+    whole = asyncio.run(carried([content]))
+    assert whole.count(b"HTTP/1.1 200 OK") == 3
+    assert asyncio.run(carried([content[at : at + 1] for at in range(len(content))])) == whole
+    for at in range(len(content)):
+        assert asyncio.run(carried([content[:at], content[at:]])) == whole
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(requests(refused=True), min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(0, 5000), st.binary(max_size=3)), min_size=1, max_size=4),
+    CUTS,
+    st.booleans(),
+)
+def test_damaged_requests_break_nothing(
+    asked: list[bytes], damage: list[tuple[int, bytes]], at: list[int], leaves: bool
+) -> None:
+    content = b"".join(asked)
+    for where, what in damage:
+        where %= len(content)
+        content = content[:where] + what + content[where + 1 :]
+    _check(asyncio.run(carried(_cut(content, at), leaves=leaves)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.binary(max_size=200), max_size=5))
+def test_any_bytes_break_nothing(pieces: list[bytes]) -> None:
+    _check(asyncio.run(carried(pieces)))
+
+
+def _check(answered: bytes) -> None:
+    """Every answer is one of ours, and nobody's fault was taken for our own."""
+    for part in answered.split(b"HTTP/1.1 ")[1:]:
+        assert int(part[:3]) in (200, 400, 401, 413, 414, 431, 501, 505)
+
+
+@pytest.fixture(autouse=True)
+def _no_faults(caplog: pytest.LogCaptureFixture) -> Any:
+    with caplog.at_level(logging.ERROR):
+        yield
+    assert not [record for record in caplog.records if record.name == "gateway.front"]
+
+
+async def test_an_answer_that_breaks_off_closes_the_connection() -> None:
+    async def broken(request: Request) -> None:
+        request.caller.start({})
+        request.caller.write(b"half")
+
+    callers = Front(broken, MAX_BODY, Timeouts())
+    pipe = Pipe()
+    pipe.caller = callers.listening()()
+    pipe.caller.connection_made(pipe)
+    pipe.feed(b"GET / HTTP/1.1\r\nHost: g\r\n\r\n")
+    for _ in range(6):
+        await asyncio.sleep(0)
+    assert pipe.ended
+    assert not pipe.written.endswith(b"0\r\n\r\n")
+
+
+async def test_a_header_cannot_end_the_head() -> None:
+    async def splits(request: Request) -> Response:
+        return Response(b"", headers={"X-Model": "a\r\nSet-Cookie: b=c"})
+
+    callers = Front(splits, MAX_BODY, Timeouts())
+    pipe = Pipe()
+    pipe.caller = callers.listening()()
+    pipe.caller.connection_made(pipe)
+    logging.getLogger("gateway.front").disabled = True
+    try:
+        pipe.feed(b"GET / HTTP/1.1\r\nHost: g\r\n\r\n")
+        for _ in range(6):
+            await asyncio.sleep(0)
+    finally:
+        logging.getLogger("gateway.front").disabled = False
+    assert pipe.ended
+    assert b"Set-Cookie" not in pipe.written
