@@ -50,7 +50,6 @@ _OPERATIONS = {
 }
 # Our kinds of providers in OpenTelemetry's names; others are called as we call them.
 _PROVIDERS = {
-    "azure": "azure.ai.openai",
     "azure_openai": "azure.ai.openai",
     "bedrock": "aws.bedrock",
     "gemini": "gcp.gemini",

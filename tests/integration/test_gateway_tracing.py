@@ -113,7 +113,9 @@ async def test_a_collector_that_fails_is_tried_again_and_what_is_dropped_is_coun
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracing, "_BACK_OFF_S", 0.01)
-    fact = RequestFact(request_id="req_1", started_unix_s=1.0, endpoint="models", status=200)
+    fact = RequestFact(
+        request_id="req_1", started_unix_s=1.0, endpoint="embeddings", status=200, attempts=1
+    )
     with TraceCollector(503, 429, 400) as collector, caplog.at_level(logging.ERROR):
         tracer = Tracer(config(collector), "gww_1")
         tracer.start()
@@ -122,15 +124,18 @@ async def test_a_collector_that_fails_is_tried_again_and_what_is_dropped_is_coun
         def trace() -> None:
             begun = tracer.begin(request, fact)
             assert begun is not None
-            tracer.add(begun, fact, "")
+            tracer.add(begun, fact, "bedrock")
 
         trace()
         # 503 and 429 may pass; 400 means that it will never be taken.
         await until(lambda: tracer.dropped == 1, 20)
         assert collector.spans == []
         trace()
-        await until(lambda: len(collector.spans) == 1, 20)
+        await until(lambda: len(collector.spans) == 2, 20)
         tracer.stop()
+    of_call = attributes(collector.spans[1])
+    assert of_call["gen_ai.provider.name"] == "aws.bedrock"
+    assert of_call["gen_ai.operation.name"] == "embeddings"
     assert "status 400" in caplog.text
     assert "s3cret" not in caplog.text
     full = Tracer(config(collector), "gww_1")
