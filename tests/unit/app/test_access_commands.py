@@ -1,0 +1,74 @@
+"""`bud keys`, `bud blocks` and `bud captures`, and that the gateway's table follows them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import cli
+from app.commands import context
+from core.accounts import services as accounts
+from core.contracts import route_table
+from core.contracts.route_table import Capture, RouteTable
+from core.projects import services as projects
+from core.routing import services as routing
+
+
+@pytest.fixture
+def bud(
+    data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Any]]:
+    """Run a command with `--json` on a folder that was set up; what it printed, decoded."""
+    accounts.bootstrap("admin@example.org", None)
+    projects.bootstrap()
+    context.operator.cache_clear()
+    monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: PTH123, SIM115
+
+    def _run(*arguments: str, status: int = 0) -> Any:
+        found = cli.main([*arguments, "--json"])
+        printed = capsys.readouterr()
+        assert found == status, printed.err
+        return json.loads(printed.out if status == 0 else printed.err)
+
+    yield _run
+    context.operator.cache_clear()
+
+
+def table() -> RouteTable:
+    return route_table.decode(routing.table_path().read_bytes())
+
+
+def test_keys_blocks_and_captures_reach_the_table(
+    bud: Callable[..., Any], quick_passwords: None
+) -> None:
+    bud("keys", "create", "ci", "--scope", "messages", "--network", "10.0.0.0/8")
+    (key,) = table().keys
+    assert (key.scopes, key.networks) == (("messages",), ("10.0.0.0/8",))
+    bud("keys", "restrict", "ci", "--model", "smol", "--days", "9")
+    (key,) = table().keys
+    assert (key.models, key.scopes, key.networks) == (["smol"], (), ())
+    assert key.expires_unix_s is not None
+    bud("keys", "create", "wrong", "--scope", "wishes", status=2)
+
+    made = bud("blocks", "set", "bots", "--user-agent", "bot", "--path", "/v1/*", "--everywhere")
+    bud("blocks", "set", "net", "--network", "192.0.2.0/24")
+    assert [(rule.name, rule.project_id) for rule in table().blocks] == [
+        ("bots", ""), ("net", "prj_default"),
+    ]  # fmt: skip
+    assert len(bud("blocks", "list")) == 2
+    bud("blocks", "delete", made["id"], "--yes")
+    assert [rule.name for rule in table().blocks] == ["net"]
+    bud("blocks", "set", "none", status=2)
+
+    bud("captures", "on", "--keep-days", "2", "--max-mb", "3")
+    assert table().projects[0].capture == Capture(keep_days=2, max_bytes=3_000_000)
+    assert bud("captures", "list") == []
+    bud("captures", "show", "req_gone", status=4)
+    assert bud("captures", "delete", "--yes") == {"files": 0}
+    assert bud("captures", "off")["enabled"] is False
+    assert table().projects[0].capture is None
