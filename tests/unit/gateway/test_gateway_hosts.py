@@ -7,6 +7,7 @@ import logging
 import mmap
 import multiprocessing
 import os
+import random
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -21,6 +22,7 @@ from core.kernel.crypto import Secret
 from core.kernel.errors import InvalidInput
 from gateway.errors import GatewayError
 from gateway.limits import hosts as hosts_module
+from gateway.limits.exchange import Exchange, Lost
 from gateway.limits.gate import LimitGate
 from gateway.limits.limiter import Reservation
 from gateway.limits.shared_table import IN_TOUCH, LEASED_UNTIL_MS, SharedTable
@@ -249,6 +251,33 @@ async def test_near_a_limit_single_requests_are_shared_out(
             for turn in range(3 * amount):
                 got += await both[turn % 2].admitted(1)
             assert got == amount
+
+
+async def test_answers_that_are_lost_neither_open_a_limit_nor_close_it(
+    tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts_module, "_RETRY_S", 0.01)
+    chance, tell = random.Random(7), Exchange.tell
+    fails = False
+
+    async def lossy(self: Exchange, *given: Any) -> Any:
+        answer = await tell(self, *given)  # Valkey did it, and nobody hears of it
+        if fails and chance.random() < 0.4:
+            raise Lost("the answer did not come")
+        return answer
+
+    monkeypatch.setattr(Exchange, "tell", lossy)
+    most = limit("prj_lossy", "requests", "hour", 500, when_alone="refuse")
+    async with two_hosts(tmp_path, valkey, most) as both:
+        fails, got = True, 0
+        for turn in range(2000):
+            if turn == 1500:
+                fails = False
+                for host in both:
+                    await host.in_touch()
+            with suppress(GatewayError):  # the other host cannot be asked now
+                got += await both[turn // 40 % 2].admitted(1)
+        assert 495 <= got <= 500
 
 
 async def test_requests_at_once_are_free_for_the_other_host_again(

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.contracts.route_table import ApiKey, Limit
+from core.contracts import route_table
+from core.contracts.route_table import ApiKey, Limit, RouteTable
 from core.kernel import clock
 from gateway.limits import limiter as limiter_module
 from gateway.limits import shared_table
@@ -203,6 +204,22 @@ def test_records_are_used_again_and_never_more(opened: Any, hands: Clock) -> Non
     with pytest.raises(TableFull):
         limiter.reserve(plan)
     assert (limiter.table.folder / "table.bin").stat().st_size == size
+
+
+def test_plans_and_tables_keep_what_they_have_in_common_once(opened: Any) -> None:
+    limits = [limit("tokens", "minute", 9, "project"), limit("usd", "day", 9, "user")]
+    limiter, plan = opened(*limits)
+    other = limiter.plan_for(ApiKey(id="b", sha256="", project_id="prj_a", user_id="usr_a"), "tiny")
+    assert other is not None
+    assert isinstance(limiter.reserve(plan, 1, 0.0), Reservation)
+    assert isinstance(limiter.reserve(other, 1, 0.0), Reservation)
+    assert (plan.windows[0], plan.cells[0]) == (other.windows[0], other.cells[0])
+    assert plan.windows[0] is other.windows[0]
+    assert plan.cells[0] is other.cells[0]
+    table = RouteTable(version=1, published_unix_s=0.0, keys=[KEY], limits=[limit("usd", "day", 1)])
+    read = route_table.decode(route_table.encode(table))
+    assert read.limits[0].subject is read.keys[0].id
+    assert read.limits[0].project_id is read.keys[0].project_id
 
 
 def test_a_worker_holds_a_bounded_number_of_reservations(opened: Any) -> None:
