@@ -44,8 +44,8 @@ from gateway.workers import Workers
 
 log = logging.getLogger(__name__)
 
-_TICK_S = 0.1
-_SWEEP_TICKS = 10
+_TICK_S = 0.25
+_SWEEP_TICKS = 4
 _BACKLOG = 1024
 _CLIENT_CLOSED = 499
 _MAX_MESSAGE = 500
@@ -256,6 +256,7 @@ class Gateway:
             facts_dropped=self.facts.dropped,
             traces_dropped=0 if self._tracer is None else self._tracer.dropped,
             captures_dropped=self._captures.dropped,
+            limits_hosts=self.limits.hosts,
         )
 
     async def _worked_on(self, exchange: Exchange, handler: _Handler) -> Response | None:

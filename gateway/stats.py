@@ -182,6 +182,9 @@ class Stats:
         self.loop_lag = Histogram(
             "bud_event_loop_lag_seconds", "How late the event loop woke up.", buckets=_LAG_SECONDS
         )
+        self.limits_hosts = Gauge(
+            "bud_limits_hosts", "Hosts that keep limits together; 0 when they do not agree."
+        )
         self.table_version = Gauge("bud_route_table_version", "Version of the route table in use.")
         self.table_age = Gauge(
             "bud_route_table_age_seconds", "Time since the table in use was published."

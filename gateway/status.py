@@ -66,6 +66,7 @@ def metrics(
     facts_dropped: int,
     captures_dropped: int,
     traces_dropped: int,
+    limits_hosts: int,
 ) -> str:
     """The numbers of one worker in Prometheus' text form, without those of its process."""
     table = tables.current
@@ -75,6 +76,7 @@ def metrics(
     stats.traces_dropped.values[()] = traces_dropped
     stats.in_flight.set(in_flight)
     stats.facts_dropped.set(facts_dropped)
+    stats.limits_hosts.set(limits_hosts)
     stats.table_version.set(table.version)
     age_s = clock.unix_s() - table.published_unix_s if table.version else 0.0
     stats.table_age.set(max(age_s, 0.0))

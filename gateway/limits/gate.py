@@ -22,7 +22,7 @@ from gateway.limits.ledger import NoPlace
 from gateway.limits.limiter import Busy, Limiter, Refusal, Reservation
 from gateway.limits.plan import Plan
 from gateway.limits.record_index import TableFull
-from gateway.limits.shared_table import FOLDER_NAME, Stuck
+from gateway.limits.shared_table import FOLDER_NAME, HOSTS, IN_TOUCH, Stuck
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +94,14 @@ class LimitGate:
     def on(self) -> bool:
         """Whether requests must be admitted."""
         return self._limiter is not None or bool(self._problem)
+
+    @property
+    def hosts(self) -> int:
+        """How many hosts keep the limits together; 0 while they do not agree."""
+        if self._hosts is None or self._limiter is None:
+            return 1
+        words = self._limiter.table.words
+        return words[HOSTS] if words[IN_TOUCH] else 0
 
     async def admit(self, key: ApiKey, route: Route, body: bytes) -> Reservation | None:
         """Hold what a request may use; None when nothing limits it.

@@ -140,11 +140,13 @@ async def test_gateways_of_two_hosts_share_limits_through_valkey(
             # A server that was just started gives nothing until every host has spoken.
             statuses = [await post(number) for number in (0, 1)]
             assert statuses == [503, 503]
+            assert "\nbud_limits_hosts 0\n" in (await first.http.get("/metrics")).text
             tables = [host.gateway.limits._limiter.table for host in both]  # type: ignore[union-attr]
             await until(lambda: all(table.words[IN_TOUCH] for table in tables), 30 * slowness())
             statuses = [await post(number // 15) for number in range(30)]
             assert statuses.count(200) == 20
             assert set(statuses) == {200, 429}
+            assert "\nbud_limits_hosts 2\n" in (await first.http.get("/metrics")).text
     finally:
         valkey.kill()
 
