@@ -42,7 +42,7 @@ ENTRY_BYTES = 256
 BUCKETS = 116
 RECORDS = 40_000
 
-_MAGIC = 0x42554C32  # "BUL2": the layout below
+MAGIC = 0x42554C32  # "BUL2": the layout below
 _HEADER_BYTES = 4096
 _WINDOW_BYTES = 512
 _CELL_BYTES = 64
@@ -91,7 +91,10 @@ class SharedTable:
         self._locks = [_open(folder / f"shard.{number:02d}.lock") for number in range(SHARDS)]
         with self.all_locked():
             self.file = self._made(records)
-        self._map = mmap.mmap(self.file, os.fstat(self.file).st_size)
+        self._lay_out(mmap.mmap(self.file, os.fstat(self.file).st_size))
+
+    def _lay_out(self, mapped: mmap.mmap) -> None:
+        self._map = mapped
         self.content = memoryview(self._map)
         self.words = self.content.cast("q")
         self.counts = self.content.cast("I")
@@ -117,7 +120,7 @@ class SharedTable:
         size += MAX_WORKERS * ENTRIES * ENTRY_BYTES
         file = _open(path)
         head = os.pread(file, 16, 0)
-        if head == struct.pack("=2q", _MAGIC, records) and os.fstat(file).st_size == size:
+        if head == struct.pack("=2q", MAGIC, records) and os.fstat(file).st_size == size:
             return file
         # Another layout or size: begin anew. Workers of another release keep the old file.
         os.close(file)
@@ -128,7 +131,7 @@ class SharedTable:
         else:
             os.ftruncate(file, size)
         host_id = int.from_bytes(os.urandom(8), "little") >> 1
-        head = struct.pack("=3q", _MAGIC, records, host_id)
+        head = struct.pack("=3q", MAGIC, records, host_id)
         os.pwrite(file, head, 0)
         return file
 
