@@ -67,9 +67,12 @@ def _choice(column: Any, label: str, every: str, window: Window, by: GroupBy) ->
 
 def _filters(window: Window) -> Filters:
     with st.expander("Filters", icon=":material/filter_list:", key="metrics-filters"):
-        columns = st.columns(4)
+        columns = st.columns(5)
         outcome = columns[3].selectbox(
             "Outcome", list(_OUTCOMES), key="outcome", bind="query-params"
+        )
+        request_id = columns[4].text_input(
+            "Request", key="request", bind="query-params", placeholder="X-Request-Id"
         )
         return Filters(
             model=_choice(columns[0], "Model", "All models", window, "model"),
@@ -77,6 +80,7 @@ def _filters(window: Window) -> Filters:
                 columns[1], "Deployment", "All deployments", window, "deployment"
             ),
             key_id=_choice(columns[2], "API key", "All keys", window, "key"),
+            request_id=(request_id or "").strip(),
             outcome=cast(Any, _OUTCOMES[outcome or "All requests"]),
         )
 

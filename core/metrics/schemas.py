@@ -84,12 +84,14 @@ def _utc(moment: datetime) -> datetime:
 
 
 class Filters(_View):
-    """Which requests of a project; empty means all."""
+    """Which requests of a project; empty means all. `error_class` is one of the request fact's."""
 
     model: str = ""
     deployment_id: str = ""
     key_id: str = ""
     user_id: str = ""
+    request_id: str = ""
+    error_class: str = ""
     outcome: Outcome = "all"
 
 
@@ -198,7 +200,10 @@ class ErrorPoint(_View):
 
 
 class RequestRow(_View):
-    """One request; `started_at` is in UTC, `error_class` "" means it succeeded."""
+    """One request; `started_at` is in UTC, `error_class` "" means it succeeded.
+
+    `blocked_by` is the blocking rule that refused it, `answered_by` the fallback that answered.
+    """
 
     request_id: str
     started_at: datetime
@@ -213,6 +218,8 @@ class RequestRow(_View):
     status: int
     error_class: str
     error_message: str
+    blocked_by: str = ""
+    answered_by: str = ""
     input_tokens: int | None
     output_tokens: int | None
     cached_tokens: int | None

@@ -25,6 +25,7 @@ from core.kernel.errors import Unavailable
 from core.metrics.schemas import (
     ErrorCount,
     ErrorPoint,
+    Filters,
     GroupBy,
     GroupNumbers,
     MachineTime,
@@ -109,6 +110,8 @@ WHERE project_id = $project_id AND started_unix_s >= $start AND started_unix_s <
     AND ($deployment_id = '' OR deployment_id = $deployment_id)
     AND ($key_id = '' OR key_id = $key_id)
     AND ($user_id = '' OR user_id = $user_id)
+    AND ($request_id = '' OR request_id = $request_id)
+    AND ($error_class = '' OR error_class = $error_class)
     AND ($outcome = 'all' OR (error_class = '') = ($outcome = 'ok'))
 """
 
@@ -163,8 +166,8 @@ _NUMBERS = """
 
 _ROW = """
     request_id, started_unix_s, endpoint, model, deployment_id, replica_id, key_id, user_id,
-    stream, status, error_class, error_message, input_tokens, output_tokens, cached_tokens,
-    connect_ms, ttft_ms, duration_ms, attempts, cost_usd
+    stream, status, error_class, error_message, coalesce(blocked_by, '') AS blocked_by,
+    coalesce(answered_by, '') AS answered_by, input_tokens, output_tokens, cached_tokens, connect_ms, ttft_ms, duration_ms, attempts, cost_usd
 """
 
 
@@ -410,9 +413,9 @@ class DuckDbStore:
         self, project_id: str, request_id: str, prices: list[PriceSpan]
     ) -> RequestRow | None:
         """One request."""
-        scope = Scope(project_id=project_id, window=_EVER, prices=prices)
-        one = f"SELECT * FROM ({_SCOPED}) WHERE request_id = $request_id LIMIT 1"
-        found = self._rows(one, _parameters(scope) | {"request_id": request_id}, prices)
+        filters = Filters(request_id=request_id)
+        scope = Scope(project_id=project_id, window=_EVER, filters=filters, prices=prices)
+        found = self._rows(f"SELECT * FROM ({_SCOPED}) LIMIT 1", _parameters(scope), prices)
         return found[0] if found else None
 
     def _rows(
@@ -486,6 +489,8 @@ def _parameters(scope: Scope, *, with_prices: bool = True) -> dict[str, Any]:
         "deployment_id": scope.filters.deployment_id,
         "key_id": scope.filters.key_id,
         "user_id": scope.filters.user_id,
+        "request_id": scope.filters.request_id,
+        "error_class": scope.filters.error_class,
         "outcome": scope.filters.outcome,
         **prices,
     }

@@ -118,6 +118,7 @@ def test_a_hostile_filter_is_only_a_value(hour: Path, admin: Actor) -> None:
         (Filters(key_id="key_2"), 1),
         (Filters(outcome="ok"), 101),
         (Filters(outcome="errors"), 3),
+        (Filters(error_class="upstream_error"), 2),
     ],
 )
 def test_filters(hour: Path, admin: Actor, filters: Filters, requests: int) -> None:
