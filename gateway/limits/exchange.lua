@@ -2,7 +2,7 @@
 --
 -- KEYS  1 hosts: when each was last heard of    2 state: server's run, its first exchange, numbers
 --       3 what other hosts want back from this one    4… one hash a limit: a field for each host
--- ARGV  1 host  2 number of the exchange  3 grace_ms  4 alive_ms  5 known_ms, then for each limit
+-- ARGV  1 host  2 number of the exchange  3 lease_ms  4 alive_ms  5 known_ms, then for each limit
 --       most, held, used, need (-1 nothing, 0 a slice), free_in_ms (-1 unknown), keep_ms, its name
 --
 -- The hosts' own word is what counts: a host's field is written anew with each exchange, so an
@@ -30,6 +30,10 @@ redis.call('ZADD', KEYS[1], now, host)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[5]))
 local alive = redis.call('ZCOUNT', KEYS[1], now - tonumber(ARGV[4]), '+inf')
 local known = redis.call('ZCARD', KEYS[1])
+local speaks = {}
+for _, other in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], now - tonumber(ARGV[3]), '+inf')) do
+  speaks[other] = true
+end
 
 local prefix = string.sub(KEYS[3], 1, -string.len(host) - 1)
 
@@ -49,7 +53,8 @@ local function exchange(key, at)
         redis.call('HDEL', key, other)
       else
         pool = pool - o_held
-        if o_held > o_used then unused = unused + o_held - o_used end
+        -- Nobody waits for what a host holds that is gone.
+        if speaks[other] and o_held > o_used then unused = unused + o_held - o_used end
         if o_free > now and (free_at < 0 or o_free < free_at) then free_at = o_free end
         others[#others + 1] = other
       end

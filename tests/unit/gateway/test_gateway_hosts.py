@@ -93,6 +93,12 @@ class Host:
         self.gate._limiter.reconcile(held, 0, cost_usd)
 
 
+async def took_s(refused: Awaitable[object]) -> float:
+    began_s = time.monotonic()
+    assert await refused is None
+    return time.monotonic() - began_s
+
+
 async def until(condition: Callable[[], object]) -> None:
     give_up_s = time.monotonic() + 30 * slowness()
     while not condition():
@@ -314,6 +320,35 @@ async def test_what_is_not_used_is_given_back_after_a_while(
         assert first.table.words[lease] > 10
         await until(lambda: first.table.words[lease] == 3)
         assert await first.admitted(1000) == 997
+
+
+async def test_a_host_that_died_gives_back_when_it_is_started_again(
+    tmp_path: Path, valkey: ValkeyServer
+) -> None:
+    most = limit("prj_died", "requests", "day", 1000)
+    async with two_hosts(tmp_path, valkey, most) as (first, second):
+        assert await first.admitted(10) == 10
+        dead = first.gate._hosts
+        assert dead is not None
+        assert dead._lead is not None
+        asyncio.get_running_loop().remove_reader(dead._pipe.pipe)
+        dead._task.cancel()
+        os.close(dead._lead)
+        dead._lead = None
+        # What it held stays its own while nobody knows how much of it was used.
+        got = await second.admitted(1000)
+        assert 500 < got < 990
+        # Refusals wait for it as long as it might be alive, not for ever.
+        give_up_s = time.monotonic() + 30 * slowness()
+        while await took_s(second.admit()) > 0.5:
+            assert time.monotonic() < give_up_s
+        again = Host(tmp_path / "a", valkey.url, most)
+        give_up_s = time.monotonic() + 20 * slowness()
+        while got < 990 and time.monotonic() < give_up_s:
+            got += await second.admitted(1000)
+            await asyncio.sleep(0.02)
+        assert got == 990
+        await again.gate.close()
 
 
 async def test_budgets_are_kept_by_what_was_paid(tmp_path: Path, valkey: ValkeyServer) -> None:
