@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 if TYPE_CHECKING:
     from gateway.front import Caller
+
+
+@lru_cache(maxsize=256)
+def _key(name: str) -> bytes:
+    return name.lower().encode()
 
 
 class BadRequest(Exception):
@@ -42,11 +48,11 @@ class Headers:
 
     def get(self, name: str, default: str = "") -> str:
         """A header's value; `default` when it is not there."""
-        found = self._values.get(name.lower().encode())
+        found = self._values.get(_key(name))
         return default if found is None else found.decode("utf-8", "surrogateescape")
 
     def __contains__(self, name: str) -> bool:
-        return name.lower().encode() in self._values
+        return _key(name) in self._values
 
 
 @dataclass(slots=True)

@@ -61,6 +61,18 @@ class Answer:
     1 MB. `route` is the one that answers: the request's own, or a fallback.
     """
 
+    __slots__ = (
+        "_backend",
+        "_connection",
+        "_edges",
+        "_patience",
+        "_provider",
+        "events",
+        "first",
+        "is_whole",
+        "route",
+    )
+
     def __init__(
         self,
         backend: Backend,
@@ -191,8 +203,13 @@ class Answer:
         events = self.events
         assert events is not None
 
+        feed = events.feed
+
         def forward(read: bytes) -> None:
-            out = self._fed(events, read)
+            try:
+                out = feed(read)
+            except EventTooLarge:
+                raise Broken("an event of the stream is too large") from None
             if out:
                 write(out)
 

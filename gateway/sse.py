@@ -55,6 +55,7 @@ class EventStream:
         self.error: bytes | None = None
         self._keep_usage = keep_usage
         self._model = model
+        self._named = b'"model":' + model
         self._pending = b""
 
     def feed(self, chunk: bytes) -> bytes:
@@ -91,11 +92,15 @@ class EventStream:
             self.has_data = True
         if b"[DONE]" in events and _DONE.search(events):
             self.done = True
-        events = named(events, self._model)
+        if self._named not in events:
+            events = named(events, self._model)
         if b'"usage"' in events:
+            # Most events of some servers say no more of it than that there is none yet.
+            without = _USAGE_NULL.sub(b"", events)
             if not self._keep_usage:
-                events = _USAGE_NULL.sub(b"", events)
-            return self._filter(events)
+                events = without
+            if b'"usage"' in without:
+                return self._filter(events)
         return self._filter(events) if b'"error"' in events else events
 
     def _filter(self, events: bytes) -> bytes:

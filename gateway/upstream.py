@@ -269,7 +269,10 @@ class Connection(asyncio.Protocol):
 
     def _keep_alive_s(self) -> float:
         """How long the replica keeps an idle connection, less a second for the way there."""
-        _, found, value = self.headers.get(b"keep-alive", b"").partition(b"timeout=")
+        said = self.headers.get(b"keep-alive")
+        if said is None:
+            return _MAX_IDLE_S
+        _, found, value = said.partition(b"timeout=")
         digits = value.split(b",")[0].strip()
         return min(int(digits) - 1.0, _MAX_IDLE_S) if found and digits.isdigit() else _MAX_IDLE_S
 
