@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import os
 import time
+from functools import lru_cache
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
-_SHIFTS = tuple(range(120, -1, -10))
-# Random numbers of 80 bits, fetched many at once: a call to the kernel each costs more than the
-# rest. A process that is forked must not give out its parent's.
+_RANDOM_CHARACTERS = 16
+# A random byte → one of 32 characters, each as likely as any other.
+_CHARACTER_OF_BYTE = (_ALPHABET * 8).encode()
+
+# Fetched many at once: a call to the kernel for each would cost more than the rest. A process
+# that is forked must not give out its parent's.
 _BATCH = 256
-_chance: list[int] = []
-os.register_at_fork(after_in_child=_chance.clear)
+_random: list[str] = []
+os.register_at_fork(after_in_child=_random.clear)
 
 
 def new_id(prefix: str) -> str:
     """A new identifier such as `dep_01jd6m…` (ULID: 48 bits of ms, 80 bits of chance)."""
-    number = (time.time_ns() // 1_000_000) << 80 | _random_80_bits()
-    return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"
+    return f"{prefix}_{_time_text(time.time_ns() // 1_000_000)}{_random_text()}"
 
 
-def _random_80_bits() -> int:
+@lru_cache(maxsize=1)
+def _time_text(unix_ms: int) -> str:
+    return "".join([_ALPHABET[unix_ms >> shift & 31] for shift in range(45, -1, -5)])
+
+
+def _random_text() -> str:
     try:
-        return _chance.pop()
+        return _random.pop()
     except IndexError:
-        content = os.urandom(10 * _BATCH)
-        fresh = [int.from_bytes(content[at : at + 10]) for at in range(0, len(content), 10)]
-        _chance.extend(fresh[1:])
+        text = os.urandom(_RANDOM_CHARACTERS * _BATCH).translate(_CHARACTER_OF_BYTE).decode()
+        starts = range(0, len(text), _RANDOM_CHARACTERS)
+        fresh = [text[at : at + _RANDOM_CHARACTERS] for at in starts]
+        _random.extend(fresh[1:])
         return fresh[0]
