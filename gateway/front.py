@@ -1,9 +1,10 @@
 """The callers' side: HTTP/1.1 on an `asyncio.Protocol`, parsed by httptools (llhttp).
 
-A request is a task from when its head is there until its answer is sent; an idle connection is
-none. Requests that come before the last one is answered wait for their turn, and nothing more is
-read meanwhile. What is not HTTP as RFC 9112 has it is refused and its connection closed: two
-servers that read the same bytes differently are how requests are smuggled.
+A connection has a task from its first request on, which answers one after the other: a task for
+each would cost more than the rest of the way through here. Requests that come before the last one
+is answered wait for their turn, and nothing more is read meanwhile. What is not HTTP as RFC 9112
+has it is refused and its connection closed: two servers that read the same bytes differently are
+how requests are smuggled.
 
 See docs/decisions/0015 for why this is not aiohttp's server.
 """
@@ -123,8 +124,8 @@ class Caller(asyncio.Protocol):
     __slots__ = (
         "_began_s", "_chunked", "_closes", "_ended", "_front", "_full", "_head", "_head_begun",
         "_head_seen", "_headers", "_incoming", "_lingers", "_loop", "_offer_bytes", "_outbox",
-        "_parser", "_problem", "_queue", "_request", "_since_s", "_target", "_task",
-        "_unframed_bytes", "_waiter", "remote", "source", "transport",
+        "_parser", "_problem", "_queue", "_request", "_since_s", "_target",
+        "_unframed_bytes", "_waiter", "remote", "source", "task", "transport",
     )  # fmt: skip
 
     def __init__(self, front: Front, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
@@ -145,7 +146,7 @@ class Caller(asyncio.Protocol):
         self._queue: deque[Request] = deque()
         # What is being answered.
         self._request: Request | None = None
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._head = b""
         self._head_seen = self._chunked = self._ended = self._closes = False
@@ -223,8 +224,8 @@ class Caller(asyncio.Protocol):
         self.transport = None
         self._front.callers.discard(self)
         self._queue.clear()
-        if self._task is not None:
-            self._task.cancel()
+        if self.task is not None:
+            self.task.cancel()
 
     # -- httptools
 
@@ -326,9 +327,24 @@ class Caller(asyncio.Protocol):
         self._head = b""
         self._head_seen = self._chunked = self._ended = False
         self._since_s = self._began_s = clock.monotonic_s()
-        self._task = self._loop.create_task(self._answer(request))
+        if self.task is None:
+            self.task = self._loop.create_task(self._work())
+        else:
+            self._wake()
 
-    async def _answer(self, request: Request) -> None:
+    async def _work(self) -> None:
+        try:
+            while True:
+                while self._request is None:
+                    await self._woken()
+                if not await self._answer(self._request):
+                    break
+        except (asyncio.CancelledError, ConnectionError):
+            self.abort()
+        self.task = None
+
+    async def _answer(self, request: Request) -> bool:
+        """Answer one request; whether there may be another."""
         try:
             response = await self._front.answer(request)
             if response is not None:
@@ -338,15 +354,16 @@ class Caller(asyncio.Protocol):
         except Exception:  # a fault outside of what answers requests: nothing can be told
             log.exception("a request could not be answered")
             self.abort()
-        self._task = None
         if self.transport is None:
-            return
+            return False
         if not self._ended:
             self.abort()
         elif self._closes:
             self.close(linger=not request.is_complete)
         else:
             self._go_on()
+            return True
+        return False
 
     def _go_on(self) -> None:
         self._request = None

@@ -41,7 +41,6 @@ class Exchange:
     """
 
     __slots__ = (
-        "_task",
         "answer",
         "caller",
         "fact",
@@ -51,6 +50,7 @@ class Exchange:
         "request",
         "started_s",
         "stopping",
+        "task",
         "trace",
         "translation",
     )
@@ -67,7 +67,7 @@ class Exchange:
         self.recorder: Recorder | None = None
         self.trace: Trace | None = None
         self.stopping = False
-        self._task = asyncio.current_task()
+        self.task = request.caller.task
 
     def record(self, capture: Capture, body: bytes) -> None:
         """Keep what is asked and answered from now on."""
@@ -79,8 +79,8 @@ class Exchange:
         self.stopping = True
         if self.answer is not None:
             self.answer.stop()
-        elif self._task is not None:
-            self._task.cancel()
+        elif self.task is not None:
+            self.task.cancel()
 
     async def read_body(self, max_bytes: int) -> bytes:
         """The request's body.

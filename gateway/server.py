@@ -450,6 +450,7 @@ class Gateway:
             )
             own = Exchange(exchange.request, fact, clock.monotonic_s())
             own.translation, own.held, own.recorder = translation, held, recorder
+            own.task = asyncio.current_task()
             if self._tracer is not None and exchange.trace is not None:
                 own.trace = self._tracer.follow(exchange.trace, fact)
             with suppress(asyncio.CancelledError, ConnectionError):

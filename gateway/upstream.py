@@ -70,7 +70,7 @@ class Connection(asyncio.Protocol):
         self._error: Exception | None = None
         self._sink: Callable[[bytes], None] | None = None
         self._silence_s = self._ends_s = math.inf
-        self._deadline_s = 0.0
+        self._deadline_s = self._timer_at_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     # -- asyncio.Protocol
@@ -160,6 +160,11 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         """Whether another request can be sent."""
         return self.transport is not None and not self.transport.is_closing()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is open, and the replica has not had the time to close it for idleness."""
+        return self.is_open and self.idle_until_s > self._loop.time()
 
     @property
     def answer_begun(self) -> bool:
@@ -287,15 +292,18 @@ class Connection(asyncio.Protocol):
     async def _wait(self, timeout_s: float) -> None:
         # One timer serves many waits: it looks at the deadline when it fires, and goes on.
         self._deadline_s = deadline_s = self._loop.time() + timeout_s
-        if self._timer is None or self._timer.when() > deadline_s:
+        if self._timer is None or self._timer_at_s > deadline_s:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(deadline_s, self._expire)
+            self._look_at(deadline_s)
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
             self._waiter = None
+
+    def _look_at(self, at_s: float) -> None:
+        self._timer, self._timer_at_s = self._loop.call_at(at_s, self._expire), at_s
 
     def _expire(self) -> None:
         self._timer = None
@@ -303,9 +311,9 @@ class Connection(asyncio.Protocol):
             return
         now_s = self._loop.time()
         if now_s < self._deadline_s - 0.001:
-            self._timer = self._loop.call_at(self._deadline_s, self._expire)
+            self._look_at(self._deadline_s)
         elif self._sink is not None and self._paused and now_s < self._ends_s:
-            self._timer = self._loop.call_at(now_s + self._silence_s, self._expire)
+            self._look_at(now_s + self._silence_s)
         else:
             self.fail(TimedOut("the replica was silent for too long"))
 
@@ -382,7 +390,7 @@ class Pool:
         """A connection that was used before and is still open; None when there is none."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_open and connection.idle_until_s > asyncio.get_running_loop().time():
+            if connection.is_usable:
                 return connection
             connection.abort()
         return None

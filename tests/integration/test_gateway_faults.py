@@ -303,7 +303,7 @@ async def test_slow_reader_does_not_grow_memory_and_is_let_go(tmp_path: Path) ->
         assert 100_000 < sent < 20_000_000
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000
         # A caller that does not read for `caller_s` is let go, and the replica with it.
-        await until(lambda: double.state.cancelled == 1, 6)
+        await until(lambda: double.state.cancelled == 1, 6 * slowness())
         writer.close()
     await double.stop()
 
@@ -366,7 +366,7 @@ async def test_expect_continue(gateway: GatewayHere) -> None:
 async def test_body_that_never_comes_is_let_go(gateway: GatewayHere) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
     writer.write(_post(b"{", length=100))
-    assert await asyncio.wait_for(reader.read(), 6) == b""
+    assert await asyncio.wait_for(reader.read(), 6 * slowness()) == b""
     writer.close()
 
 

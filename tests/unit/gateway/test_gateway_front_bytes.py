@@ -129,7 +129,7 @@ async def carried(pieces: Sequence[bytes], *, leaves: bool = False) -> bytes:
 def _waits_for_more(pipe: Pipe) -> bool:
     caller = pipe.caller
     assert caller is not None
-    begun = caller._incoming is not None or (caller._head_begun and caller._task is None)
+    begun = caller._incoming is not None or (caller._head_begun and caller._request is None)
     return begun and not pipe._waiting
 
 
