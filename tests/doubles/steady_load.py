@@ -28,7 +28,6 @@ class SteadyLoad:
     def __init__(self, port: int, connections: int = 8, pause_s: float = 0.004) -> None:
         self.answered = 0
         self.failures: list[str] = []
-        self.connects = 0
         self._port = port
         self._pause_s = pause_s
         self._ending = False
@@ -56,7 +55,6 @@ class SteadyLoad:
 
     async def _on_one_connection(self) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        self.connects += 1
         try:
             keeps = True
             while keeps and not self._ending:

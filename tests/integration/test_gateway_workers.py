@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,14 @@ import httpx
 import psutil
 import pytest
 
+from tests.benchmarks import gateway_peers, native_code
+from tests.benchmarks.gateway_load import Case, Load
+from tests.benchmarks.gateway_peers import MODEL, Cpus, Peer, key_text
 from tests.doubles.gateway_harness import (
     KEY,
     ROOT,
     GatewayProcess,
+    api_key,
     facts_on_disk,
     free_port,
     publish,
@@ -148,20 +151,32 @@ async def test_a_successor_that_does_not_start_leaves_the_old_ones(gateway: Supe
     assert gateway.get("/health").status_code == 200
 
 
-async def test_swapping_the_table_under_load_fails_no_request(
-    tmp_path: Path, double: OpenAiDouble
-) -> None:
-    publish(tmp_path, [route(double.base_url)])
-    with GatewayProcess(tmp_path) as process:
-        async with SteadyLoad(process.port, connections=16, pause_s=0.0) as load:
-            began_s = time.monotonic()
-            for version in range(2, 14):
-                same = route(double.base_url, deployment_id=f"dep_{version}")
-                publish(tmp_path, [same], version=version)
-                await asyncio.sleep(0.15)
-            swapped_s = time.monotonic() - began_s
-        health = httpx.get(f"{process.url}/health").json()
-    assert load.failures == []
-    assert load.answered > 20 * swapped_s
-    assert health["route_table_version"] == 13
-    assert load.connects == 16
+async def test_swapping_the_table_at_1000_requests_a_second_fails_none(tmp_path: Path) -> None:
+    programs, data_dir = tmp_path / "programs", tmp_path / "data"
+    programs.mkdir()
+    native_code.compile_into(programs)
+    cpus = Cpus.of_this_machine()
+    with gateway_peers.replicas(programs, cpus) as replicas:
+
+        def swap(version: int) -> None:
+            same = route(
+                *replicas.urls, model=MODEL, upstream_model=MODEL, deployment_id=f"dep_{version}"
+            )
+            publish(data_dir, [same], [api_key(key_text(0))], version)
+
+        swap(1)
+        with GatewayProcess(data_dir) as process:
+            peer = Peer("gateway", process.port, process.pid)
+            case = Case("swapped", "", 32, rate=1000.0)
+            load = Load(programs, cpus)
+            running = asyncio.create_task(asyncio.to_thread(load.measure, peer, case, seconds=2.5))
+            version = 1
+            while not running.done():
+                version += 1
+                swap(version)
+                await asyncio.sleep(0.2)
+            sample = await running
+            health = httpx.get(f"{process.url}/health").json()
+    assert (sample.failures, sample.first_failure) == (0, "")
+    assert sample.answered == 2500
+    assert health["route_table_version"] >= version - 2 > 5
