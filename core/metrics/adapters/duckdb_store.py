@@ -167,7 +167,8 @@ _NUMBERS = """
 _ROW = """
     request_id, started_unix_s, endpoint, model, deployment_id, replica_id, key_id, user_id,
     stream, status, error_class, error_message, coalesce(blocked_by, '') AS blocked_by,
-    coalesce(answered_by, '') AS answered_by, input_tokens, output_tokens, cached_tokens, connect_ms, ttft_ms, duration_ms, attempts, cost_usd
+    coalesce(answered_by, '') AS answered_by, input_tokens, output_tokens, cached_tokens,
+    connect_ms, ttft_ms, duration_ms, attempts, cost_usd
 """
 
 

@@ -147,6 +147,14 @@ def test_a_later_start_only_looks_at_the_stamp(folder: Path, tools: Path) -> Non
     assert min(took_s) < 0.05 * slowness()
 
 
+def test_python_keeps_what_it_compiled_also_where_the_environment_forbids_it(
+    folder: Path, tools: Path
+) -> None:
+    _stamp(folder)
+    fake(folder / ".venv" / "bin", "python", 'echo "${PYTHONDONTWRITEBYTECODE-not set}"')
+    assert launch(folder, tools, PYTHONDONTWRITEBYTECODE="1").stdout == "not set\n"
+
+
 def test_a_changed_lock_file_is_noticed(folder: Path, tools: Path) -> None:
     _stamp(folder)
     with (folder / "requirements" / "models.txt").open("a") as file:

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from core.contracts.route_table import Project
 from core.kernel.errors import InvalidInput
 from gateway import signing_keys
-from gateway.access_tokens import AccessTokens
 from gateway.access_config import Issuer, issuers
+from gateway.access_tokens import AccessTokens
 from gateway.errors import GatewayError
 from tests.doubles.gateway_harness import until
 from tests.doubles.token_issuer import AUDIENCE, TokenIssuer
