@@ -30,7 +30,7 @@ PASSWORD = "correct-horse-battery"
 START_TIMEOUT_S = 180.0
 # Pages wait for a machine that other tests keep busy as well.
 PAGE_TIMEOUT_MS = 90_000
-# How long to wait for what a click leads to before it is taken as lost, attempt by attempt. A second
+# How long to wait for what a click leads to before it is taken as lost, by attempt. A second
 # click on a row takes its choice back, so there the first one is given long.
 _LOST_CLICKS_MS = (1_000, 2_000, 4_000, 8_000, 16_000)
 _LOST_ROW_CLICKS_MS = (8_000, 8_000, 8_000)
