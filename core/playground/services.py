@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -17,8 +20,11 @@ from core.kernel.settings import settings
 from core.metrics import services as metrics
 from core.metrics.schemas import RequestCost
 from core.playground import answers, crud
+from core.playground.adapters import raw
 from core.playground.adapters.gateway import ChatStream, Finished
+from core.playground.adapters.raw import RawAnswer
 from core.playground.answers import Answer
+from core.playground.endpoints import ApiEndpoint
 from core.playground.models import ChatMessage, ChatSession, Vote
 from core.playground.schemas import (
     ChatRequest,
@@ -308,6 +314,18 @@ def chat_stream(actor: Actor, project_id: str, request: ChatRequest) -> ChatStre
     """One streamed answer that is not saved, with the actor's Playground key (`bud chat`)."""
     key = api_keys.playground_key(actor, project_id)
     return ChatStream(Endpoint(base_url=settings().local_gateway_url, key=key), request)
+
+
+def try_it(
+    actor: Actor, project_id: str, endpoint: ApiEndpoint, body: Mapping[str, Any]
+) -> AbstractContextManager[RawAnswer]:
+    """One request to the gateway with the actor's Playground key; it counts as any other.
+
+    Raises:
+        Unavailable: The gateway cannot be reached; when the block is entered.
+    """
+    key = api_keys.playground_key(actor, project_id)
+    return raw.send(Endpoint(base_url=settings().local_gateway_url, key=key), endpoint.path, body)
 
 
 def _answer(actor: Actor, session_id: str, turn: int, chat_settings: ChatSettings) -> None:

@@ -72,6 +72,17 @@ def changed(before: Rules, after: Rules) -> list[RuleChange]:
     ]
 
 
+def lines(rules: Rules) -> list[str]:
+    """The rules in words, one a line; each target and each fallback has a line of its own."""
+    found = [f"target: {_item(target)}" for target in rules.targets]
+    found += [f"fallback {number}: {name}" for number, name in enumerate(rules.fallbacks, 1)]
+    others = (name for name in Rules.model_fields if name not in ("targets", "fallbacks"))
+    return found + [
+        f"{name.removesuffix('_s').replace('_', ' ')}: {_told(getattr(rules, name))}"
+        for name in others
+    ]
+
+
 def read(given: dict[str, Any]) -> Rules:
     """Rules from what a person gave.
 

@@ -156,3 +156,23 @@ class RouteView(RulesView):
     capabilities: tuple[Capability, ...]
     targets: tuple[LiveTarget, ...]
     workers: int
+
+    @property
+    def replicas(self) -> list[LiveReplica]:
+        """Those of all targets."""
+        return [replica for target in self.targets for replica in target.replicas]
+
+    @property
+    def in_flight(self) -> int:
+        """Requests at its replicas now, by any route."""
+        return sum(target.in_flight for target in self.targets)
+
+    @property
+    def requests(self) -> int:
+        """What it sent to its targets since the workers started."""
+        return sum(target.requests for target in self.targets)
+
+    @property
+    def failures(self) -> int:
+        """How many of these got no answer from the target; another may have given one."""
+        return sum(target.failures for target in self.targets)

@@ -1,0 +1,164 @@
+"""Trying a route: a request through the real gateway, its answer, and the code that sends it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from app.widgets import Kpi, empty_state, escape, formats, kpi_row, link_to, show_error
+from core.kernel.actor import Actor
+from core.kernel.errors import BudError
+from core.kernel.settings import settings
+from core.playground import endpoints, snippets
+from core.playground import services as playground
+from core.playground.endpoints import ApiEndpoint
+from core.routing.schemas import RouteView
+
+# The route to try: the key of its input, and its name in the address.
+CHOSEN = "try"
+_KEPT = "gateway-answer"
+_DRAW_S = 0.15
+# Headers that say something of the request; the others are HTTP's own.
+_HEADERS = ("x-request-id", "x-bud-fallback", "retry-after", "content-type", "traceparent")
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """An answer that has come, kept while the page is drawn again."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+    first_ms: float | None
+    duration_ms: float
+    is_cut: bool
+    error: BudError | None = None
+
+
+def try_view(actor: Actor, project_id: str, routes: Sequence[RouteView]) -> None:
+    """Choose a route and an endpoint, write the body, send it; or take the code along."""
+    names = [route.model for route in routes]
+    left, middle, right = st.columns([3, 3, 1], vertical_alignment="bottom")
+    model = left.selectbox("Route", names, key=CHOSEN, bind="query-params")
+    route = next(each for each in routes if each.model == model)
+    able = endpoints.for_capabilities(route.capabilities)
+    endpoint = middle.selectbox(
+        "Endpoint", able, format_func=lambda each: f"{each.name} · {each.path}",
+        key=f"try-endpoint-{'-'.join(route.capabilities)}",
+    )  # fmt: skip
+    if endpoint is None:
+        empty_state("This route answers at no endpoint", "Choose another one.", icon="search")
+        return
+    stream = endpoint.can_stream and right.toggle("Stream", key="try-stream")
+    text = st.text_area(
+        "Body (JSON)",
+        json.dumps(endpoint.body(route.model, stream=stream), indent=2, ensure_ascii=False),
+        key=f"try-body-{route.model}-{endpoint.path}-{stream}",
+        height=230,
+    )
+    try:
+        body = endpoints.read_body(text or "")
+    except BudError as error:
+        show_error(error)
+        return
+    place = f"{project_id} {route.model} {endpoint.path}"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        send = st.button("Send", type="primary", icon=":material/send:", key="try-send")
+        st.caption(
+            "Sent with your own Playground key: it counts in limits and metrics as any request.",
+            width="stretch",
+        )
+    if send:
+        st.session_state[_KEPT] = place, _send(actor, project_id, endpoint, body)
+    kept_place, shown = st.session_state.get(_KEPT, ("", None))
+    if shown is not None and kept_place == place:
+        _show(shown)
+    _code(endpoint, body)
+
+
+def _send(actor: Actor, project_id: str, endpoint: ApiEndpoint, body: dict[str, Any]) -> _Shown:
+    """Send it, and show the answer as it comes. A click elsewhere ends it, also upstream."""
+    place = st.empty()
+    text, drawn_s = "", 0.0
+    place.status(f"POST {endpoint.path}: waiting for the first byte", expanded=False)
+    try:
+        with playground.try_it(actor, project_id, endpoint, body) as answer:
+            broke: BudError | None = None
+            try:
+                for piece in answer.chunks():
+                    text += piece
+                    if time.monotonic() - drawn_s > _DRAW_S:
+                        drawn_s = time.monotonic()
+                        place.code(text[-4000:], language=None, wrap_lines=True)
+            except BudError as error:
+                broke = error
+            return _Shown(
+                answer.status, dict(answer.headers), text, answer.first_ms, answer.duration_ms,
+                answer.is_cut, broke,
+            )  # fmt: skip
+    except BudError as error:
+        return _Shown(0, {}, "", None, 0.0, is_cut=False, error=error)
+    finally:
+        place.empty()
+
+
+def _show(shown: _Shown) -> None:
+    with st.container(border=True, key="try-answer"):
+        if shown.error is not None:
+            show_error(shown.error)
+        if not shown.status:
+            return
+        color = "green" if shown.status < 400 else "red"
+        st.markdown(f"**Answer** :{color}-badge[HTTP {shown.status}]")
+        kpi_row(
+            [
+                Kpi("First byte", formats.ms(shown.first_ms)),
+                Kpi("Whole answer", formats.ms(shown.duration_ms)),
+                Kpi("Size", formats.size(len(shown.text.encode()))),
+            ],
+            key="try",
+            border=False,
+        )
+        st.code(
+            "\n".join(f"{n}: {shown.headers[n]}" for n in _HEADERS if n in shown.headers),
+            language=None,
+        )
+        st.code(_pretty(shown.text), language="json", wrap_lines=True, height=320)
+        if shown.is_cut:
+            st.caption("It is longer: the first part is shown, and the rest was not read.")
+        if fallback := shown.headers.get("x-bud-fallback"):
+            st.info(f"No target answered; the fallback {escape(fallback)} did.")
+        request_id = shown.headers.get("x-request-id", "")
+        link_to(
+            "metrics", f"Request {request_id} in Metrics, within 2 s", icon="monitoring",
+            query={"request": request_id},
+        )  # fmt: skip
+
+
+def _pretty(text: str) -> str:
+    with suppress(ValueError):
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    return text
+
+
+def _code(endpoint: ApiEndpoint, body: dict[str, Any]) -> None:
+    st.markdown("#### As code")
+    url = settings().gateway_url
+    curl, python, javascript = st.tabs(["curl", "Python", "JavaScript"])
+    curl.code(snippets.curl_to(endpoint, url, body), language="bash", wrap_lines=True)
+    python.code(snippets.python_to(endpoint, url, body), language="python", wrap_lines=True)
+    javascript.code(
+        snippets.javascript_to(endpoint, url, body), language="javascript", wrap_lines=True
+    )
+    package = "@anthropic-ai/sdk" if endpoint.library == "anthropic" else "openai"
+    st.caption(
+        f"Runs as it is once `BUD_API_KEY` is a key of this project; needs "
+        f"`pip install {endpoint.library}` or `npm install {package}`."
+    )
+    link_to("api_keys", "Create an API key", icon="key")
