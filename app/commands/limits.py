@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -10,22 +10,28 @@ from app.commands import context, output
 from app.commands.context import DEFAULT_PROJECT, Project
 from app.commands.output import Json, Yes
 
-if TYPE_CHECKING:
-    from core.limits.schemas import LimitView
-
 group = typer.Typer(help="Limits and budgets: list, set, delete.", no_args_is_help=True)
 
 
 @group.command("list")
 def list_limits(project: Project = DEFAULT_PROJECT, as_json: Json = False) -> None:
-    """List the limits of a project."""
+    """List the limits of a project, with what this host has used of them now."""
+    from app.limit_usage import told, used_now
     from core.limits import services as limits
 
     found = limits.list_limits(context.operator(), context.project_id(project))
-    rows = [(limit.id, limit.level, limit.subject, _told(limit)) for limit in found]
-    columns = ("id", "level", "of", "at most")
+    used = used_now(found)
+    rows = [
+        (limit.id, limit.level, limit.subject, told(limit), "" if now is None else f"{now:,.6g}")
+        for limit, now in zip(found, used, strict=True)
+    ]
+    document = [
+        {**limit.model_dump(mode="json"), "used_now": now}
+        for limit, now in zip(found, used, strict=True)
+    ]
+    columns = ("id", "level", "of", "at most", "used now")
     empty = "No limits yet. Set one: bud limits set project requests 600 --per minute"
-    output.show(found, output.table(columns, rows, empty=empty), as_json=as_json)
+    output.show(document, output.table(columns, rows, empty=empty), as_json=as_json)
 
 
 @group.command("set")
@@ -50,6 +56,7 @@ def set_limit(
     as_json: Json = False,
 ) -> None:
     """Set a limit, or change its amount."""
+    from app.limit_usage import told
     from core.limits import services as limits
 
     asked: Any = (level, subject, metric, per, amount)
@@ -57,7 +64,7 @@ def set_limit(
     made = limits.set_limit(
         context.operator(), context.project_id(project), *asked, when_alone=alone
     )
-    output.show(made, f"{made.level} {made.subject}: at most {_told(made)}.", as_json=as_json)
+    output.show(made, f"{made.level} {made.subject}: at most {told(made)}.", as_json=as_json)
 
 
 @group.command()
@@ -73,8 +80,3 @@ def delete(
     output.confirm(f"Delete limit {limit}?", yes=yes)
     limits.delete_limit(actor, limit)
     output.show({"deleted": limit}, f"{limit} is deleted.", as_json=as_json)
-
-
-def _told(limit: LimitView) -> str:
-    unit = {"concurrent": "requests at once", "usd": "USD"}.get(limit.metric, limit.metric)
-    return f"{limit.amount:,.15g} {unit}" + (f" per {limit.window}" if limit.window else "")

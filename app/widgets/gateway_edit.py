@@ -83,10 +83,17 @@ def rules_form(
             help="Asked at the root of the provider's host, without credentials; such as /health.",
         ).strip()  # fmt: skip
     try:
-        return rules.read(given)
+        made = rules.read(given)
     except BudError as error:
         show_error(error)
         return None
+    if made.targets:
+        st.caption(escape(f"Shares: {' · '.join(_share(made, each) for each in made.targets)}"))
+    return made
+
+
+def _share(of: Rules, target: TargetRule) -> str:
+    return f"{target.model} {formats.percent(of.share(target))} of priority {target.priority}"
 
 
 def _targets(now: Sequence[TargetRule], options: Sequence[str], key: str) -> list[dict[str, Any]]:
@@ -99,17 +106,16 @@ def _targets(now: Sequence[TargetRule], options: Sequence[str], key: str) -> lis
     found = []
     for name in chosen:
         rule = held.get(name, TargetRule(model=name))
-        with st.container(horizontal=True, vertical_alignment="bottom", key=f"{key}-row-{name}"):
-            st.markdown(f"**{escape(name)}**", width="stretch")
-            weight = st.number_input(
-                f"Weight of {name}", 0.0, 1e6, rule.weight, step=1.0, format="%g", width=150,
-                key=f"{key}-weight-{name}",
-                help="Its part of the requests beside the others of its priority; 0: no new ones.",
-            )  # fmt: skip
-            priority = st.number_input(
-                f"Priority of {name}", 0, 100, rule.priority, width=150,
-                key=f"{key}-priority-{name}", help="The lowest is used first.",
-            )  # fmt: skip
+        weight_column, priority_column = st.columns(2)
+        weight = weight_column.number_input(
+            f"Weight of {name}", 0.0, 1e6, rule.weight, step=1.0, format="%g",
+            key=f"{key}-weight-{name}",
+            help="Its part of the requests beside the others of its priority; 0: no new ones.",
+        )  # fmt: skip
+        priority = priority_column.number_input(
+            f"Priority of {name}", 0, 100, rule.priority, key=f"{key}-priority-{name}",
+            help="The lowest is used first, the next one when none of it answers.",
+        )  # fmt: skip
         found.append({"model": name, "weight": weight or 0.0, "priority": priority or 0})
     return found
 

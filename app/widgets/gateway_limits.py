@@ -106,7 +106,8 @@ def _table(found: Sequence[LimitView], names: Mapping[str, str]) -> int | None:
                 help="Of the present window: the last minute, hour or day; for USD the calendar's, "
                 "in UTC. With what requests in flight hold.",
             ),
-            "Set": st.column_config.DatetimeColumn(format="distance"),
+            "Set by": None,
+            "Set": None,
             "Id": None,
         },
         selectable=True,
@@ -154,6 +155,7 @@ def _details(actor: Actor, limit: LimitView, names: Mapping[str, str]) -> None:
     with st.container(border=True, key="limit-details"):
         told = limit_usage.told(limit)
         st.markdown(f"**{escape(limit.level)} {escape(_subject(limit, names))}**: {escape(told)}")
+        st.caption(f"Set {formats.when(limit.set_at)} by {escape(limit.set_by_name)}.")
         with st.container(horizontal=True, vertical_alignment="bottom"):
             unit = limit_usage.UNITS[limit.metric]
             amount = st.number_input(

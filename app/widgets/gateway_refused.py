@@ -115,11 +115,11 @@ def _body(actor: Actor, project_id: str, preset: str, error_class: str) -> None:
             [
                 {
                     "Reason": reason(row.error_class).title,
-                    "Whose doing": _SIDES[reason(row.error_class).side],
                     "Requests": row.requests,
                     "Last": row.last_at,
-                    "Newest message": row.last_message,
                     "What to do": reason(row.error_class).what_to_do,
+                    "Newest message": row.last_message,
+                    "By": _SIDES[reason(row.error_class).side],
                 }
                 for row in counts
             ],

@@ -13,7 +13,6 @@ from app.widgets import (
     escape,
     formats,
     kpi_row,
-    link_to,
     meaning,
     table_with_downloads,
 )
@@ -93,11 +92,11 @@ def _kpis(routes: Sequence[RouteView]) -> None:
                 else None,
             ),
             Kpi(
-                "Breakers not closed",
+                "Breakers open",
                 formats.count(opened) if workers else None,
-                "Replicas that are put aside after failures, or probed.",
+                "Replicas put aside after failures, those that are probed (half open) included.",
             ),
-            Kpi("Gateway workers", formats.count(workers), "Heard of in the last seconds."),
+            Kpi("Workers", formats.count(workers), "Of the gateway, heard of in the last seconds."),
         ],
         key="gateway",
     )
@@ -106,10 +105,16 @@ def _kpis(routes: Sequence[RouteView]) -> None:
 def _card(route: RouteView) -> None:
     with st.container(border=True, key=f"route-{route.model}"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            link_to("gateway", route.model, icon="alt_route", query={"route": route.model})
+            # No link: one to the page itself loses what it adds to the address.
+            opened = st.button(
+                escape(route.model), icon=":material/alt_route:", key=f"open-{route.model}"
+            )
             st.markdown(" ".join(badges(route)), width="stretch")
             st.markdown(_now(route), width="content")
         st.caption(f"{escape(_shared(route))}  \n{escape(_ruled(route))}")
+    if opened:
+        st.query_params["route"] = route.model
+        st.rerun()
 
 
 def badges(route: RouteView) -> list[str]:
@@ -129,7 +134,8 @@ def badges(route: RouteView) -> list[str]:
 def _now(route: RouteView) -> str:
     if not route.workers:
         return f":gray[live figures {formats.NONE}]"
-    return f"**{route.in_flight:,}** in flight"
+    up = sum(replica.seen and replica.health == "up" for replica in route.replicas)
+    return f"**{route.in_flight:,}** in flight · **{up}** of {len(route.replicas)} up"
 
 
 def _shared(route: RouteView) -> str:

@@ -126,7 +126,7 @@ def _show(shown: _Shown) -> None:
             border=False,
         )
         st.code(
-            "\n".join(f"{n}: {shown.headers[n]}" for n in _HEADERS if n in shown.headers),
+            "\n".join(f"{n.title()}: {shown.headers[n]}" for n in _HEADERS if n in shown.headers),
             language=None,
         )
         st.code(_pretty(shown.text), language="json", wrap_lines=True, height=320)

@@ -59,6 +59,11 @@ class Rules(BaseModel):
     total_s: float | None = Field(default=None, ge=0.1, le=86_400)
     health_path: str = Field(default="", max_length=200, pattern=r"^(/[!-~]*)?$")
 
+    def share(self, target: TargetRule) -> float:
+        """A target's part of the requests of its priority, 0 to 1."""
+        beside = [each.weight for each in self.targets if each.priority == target.priority]
+        return target.weight / sum(beside) if any(beside) else 0.0
+
 
 class RulesView(BaseModel):
     """One version of a model's rules. Version 0 is what holds while nobody has set any."""
