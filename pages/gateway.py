@@ -19,7 +19,7 @@ context = session.current()
 actor, project_id = context.actor, context.project_id
 
 _POLL_S = 4.0
-_ROUTES, _LIMITS, _REFUSED, _TRY = "Routes", "Limits", "Refused and failed", "Try it"
+_ROUTES, _LIMITS, _REFUSED, _TRY = "Routes", "Limits", "Errors", "Try it"
 _NOW, _EDIT, _HISTORY = "Now", "Edit", "History"
 _SEARCH_FROM = 6
 

@@ -61,6 +61,7 @@ def rules_form(
     given: dict[str, Any] = now.model_dump()
     if targets:
         given["targets"] = _targets(now.targets, targets, key)
+        shares = st.empty()
         given["split_by"] = st.segmented_control(
             "Split by", list(_SPLITS), default=now.split_by, required=True, key=f"{key}-split",
             help="; ".join(_SPLITS.values()),
@@ -87,8 +88,8 @@ def rules_form(
     except BudError as error:
         show_error(error)
         return None
-    if made.targets:
-        st.caption(escape(f"Shares: {' · '.join(_share(made, each) for each in made.targets)}"))
+    if targets and made.targets:
+        shares.caption(escape(f"Shares: {' · '.join(_share(made, each) for each in made.targets)}"))
     return made
 
 

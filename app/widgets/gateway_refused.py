@@ -27,10 +27,15 @@ _LIVE_S = 5.0
 _LIMIT = 200
 _REQUESTS_PX = 420
 _REQUESTS_SHOWN = 10
+_MEANINGS: dict[Side, str] = {
+    "refused": "By the gateway: no right, a rule, a limit, or a request that makes no sense.",
+    "failed": "Admitted, but no model's server answered, or not to the end.",
+    "caller": "The caller hung up before the answer's end.",
+}
 _SIDES: dict[Side, str] = {
-    "refused": "Refused by the gateway",
-    "failed": "Failed at the model's side",
-    "caller": "Ended by the caller",
+    "refused": "Refused",
+    "failed": "Failed",
+    "caller": "Caller left",
 }
 
 
@@ -106,7 +111,10 @@ def _body(actor: Actor, project_id: str, preset: str, error_class: str) -> None:
         sides = dict.fromkeys(_SIDES, 0)
         for row in counts:
             sides[reason(row.error_class).side] += row.requests
-        kpi_row([Kpi(_SIDES[side], formats.count(n)) for side, n in sides.items()], key="refused")
+        kpi_row(
+            [Kpi(_SIDES[side], formats.count(n), _MEANINGS[side]) for side, n in sides.items()],
+            key="refused",
+        )
         if not counts:
             _nothing(project_id)
             return

@@ -157,13 +157,10 @@ def _ruled(route: RouteView) -> str:
         told.append(f"split by {route.rules.split_by}")
     if route.rules.fallbacks:
         told.append(f"falls back to {', '.join(route.rules.fallbacks)}")
-    told.append(_sent(route.requests, route.failures) if route.workers else "not heard of")
+    if route.workers:
+        told.append(f"{route.requests:,} sent, {route.failures:,} failed")
     told.append(f"version {route.version} of its rules")
     return " · ".join(told)
-
-
-def _sent(requests: int, failures: int) -> str:
-    return f"{requests:,} sent, {failures:,} failed"
 
 
 def replica_table(routes: Sequence[RouteView], *, name: str) -> None:

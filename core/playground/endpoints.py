@@ -73,7 +73,7 @@ ENDPOINTS: tuple[ApiEndpoint, ...] = (
         method="messages.create",
         arguments=frozenset(
             {"model", "messages", "max_tokens", "system", "stream", "tools", "tool_choice",
-             "metadata", "thinking", "temperature", "top_p"}
+             "metadata", "thinking"}
         ),
         example={"max_tokens": 64, "messages": [{"role": "user", "content": "Hello"}]},
         answer='"".join(block.text for block in answer.content if block.type == "text")',

@@ -27,7 +27,7 @@ from core.metrics.schemas import StoredFact
 from core.projects import services as projects
 from core.routing import live, rules
 from core.routing.schemas import Rules, TargetRule
-from tests.browsing import PAGE_TIMEOUT_MS, Bud, choose, looks, select_row, settle, wait_for
+from tests.browsing import PAGE_TIMEOUT_MS, Bud, choose, looks, select_row, settle, shot, wait_for
 
 # Other tests keep the machine busy as well.
 expect.set_options(timeout=PAGE_TIMEOUT_MS)
@@ -74,7 +74,7 @@ def _sent(bud: Bud, project_id: str) -> int:
 def _looks(page: Page, name: str) -> None:
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900 if width > 640 else 844})
-        page.wait_for_timeout(400)  # the page finds its new place
+        page.wait_for_timeout(200)  # the page finds its new place
         looks(page, name)
     page.set_viewport_size({"width": 1440, "height": 900})
 
@@ -108,7 +108,7 @@ def test_routes_are_seen_live_and_a_stopped_gateway_is_said(
         expect(in_flight).to_contain_text("—")
         page.get_by_role("button", name="All routes").click()
         expect(page.get_by_text("live figures —").first).to_be_visible()
-        _looks(page, "gateway-stopped")
+        shot(page, "gateway-stopped-1440-light")
     finally:
         bud.start_gateway()
 
@@ -142,7 +142,7 @@ def test_a_change_is_shown_before_it_is_published_and_taken_back(
     expect(page.get_by_text("was published by Bud")).to_be_visible()
     expect(page.get_by_text("+ target: large-next × 20")).to_be_visible()
     assert rules.current(bud.actor, project_id, "chat") == _canary(20)
-    _looks(page, "gateway-overtaken")
+    shot(page, "gateway-overtaken-1440-light")
     page.get_by_role("button", name="Keep what I entered").click()
     expect(page.get_by_text("- target: large-next × 20")).to_be_visible()
     page.get_by_role("button", name=f"Publish version {begun.version + 2}").click()
@@ -154,7 +154,7 @@ def test_a_change_is_shown_before_it_is_published_and_taken_back(
     page.get_by_role("radio", name="History").click()
     newest = page.get_by_text(f"Version {begun.version + 2}", exact=True)
     expect(newest).to_be_visible()
-    _looks(page, "gateway-history")
+    shot(page, "gateway-history-1440-light")
     page.get_by_role("button", name="Roll back to this").first.click()
     expect(page.get_by_text(f"Version {begun.version + 3}", exact=True)).to_be_visible()
     assert rules.current(bud.actor, project_id, "chat") == _canary(20)
@@ -236,15 +236,15 @@ def test_limits_show_what_is_used_and_are_changed(
 def test_what_was_refused_and_failed_has_its_reason(bud: Bud, page: Page) -> None:
     project_id = projects.create_project(bud.actor, "refusals").id
     bud.log_in_as_new(page, "rea@example.org", project_id)
-    bud.open(page, "gateway?view=Refused and failed&within=7d")
+    bud.open(page, "gateway?view=Errors&within=7d")
     first = _fact(bud, project_id, "rate_limited", 429, "The limit key.requests_per_minute of 5 "
                   "requests is reached. Try again in 12 s.")  # fmt: skip
     _fact(bud, project_id, "blocked", 403, "Refused by a rule.", blocked_by="no-scrapers")
     _fact(bud, project_id, "upstream_error", 502, "The server of 'chat' answered 500.")
     page.get_by_text("Live", exact=True).click()
-    refused = page.get_by_test_id("stMetric").filter(has_text="Refused by the gateway")
+    refused = page.get_by_test_id("stMetric").filter(has_text="Refused")
     expect(refused).to_contain_text("2")
-    failed = page.get_by_test_id("stMetric").filter(has_text="Failed at the model's side")
+    failed = page.get_by_test_id("stMetric").filter(has_text="Failed")
     expect(failed).to_contain_text("1")
     _looks(page, "gateway-refused")
     choose(page, "Reason", "Rate limit (429)")
@@ -312,3 +312,11 @@ def test_a_try_answers_and_its_code_runs_as_it_is_shown(
             check=False,
         )
         assert "word word" in done.stdout, done.stderr
+
+
+def test_an_admin_sees_what_came_without_a_valid_key(bud: Bud, admin_page: Page) -> None:
+    assert _ask(bud, "bud-wrong", "chat") == 401
+    bud.open(admin_page, "gateway?view=Errors&keyless=true&live=true")
+    refused = admin_page.get_by_test_id("stMetric").filter(has_text="Refused")
+    expect(refused).to_contain_text(re.compile("[1-9]"))
+    expect(admin_page.get_by_text("No valid key (401)").first).to_be_attached()

@@ -252,7 +252,7 @@ def test_a_deployment_is_renamed_and_a_value_given_back_to_bud(bud: Callable[...
 def test_limits_are_set_listed_and_deleted(bud: Callable[..., Any]) -> None:
     made = bud("limits", "set", "project", "requests", "600", "--per", "minute")
     assert (made["subject"], made["amount"]) == ("prj_default", 600)
-    assert bud("limits", "list") == [made]
+    assert bud("limits", "list") == [made | {"used_now": None}]
     wrong = bud("limits", "set", "project", "usd", "5", status=2)
     assert "usd per day" in wrong["error"]["remedy"]
     bud("limits", "delete", made["id"], "--yes")

@@ -7,8 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import anthropic
 import openai
@@ -27,7 +27,9 @@ CLIENTS = {
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda each: each.name)
 def test_the_clients_take_these_arguments(endpoint: ApiEndpoint) -> None:
-    method = reduce(getattr, endpoint.method.split("."), CLIENTS[endpoint.library])
+    method: Any = CLIENTS[endpoint.library]
+    for name in endpoint.method.split("."):
+        method = getattr(method, name)
     assert endpoint.arguments <= inspect.signature(method).parameters.keys()
     assert set(endpoint.body("tiny")) <= endpoint.arguments
 
