@@ -59,7 +59,7 @@ def _kpis(views: list[DeploymentView]) -> None:
                 trend=[point.errors for point in points] or None,
             ),
             Kpi(
-                "Output tokens, 24 h",
+                "Tokens out, 24 h",
                 formats.short_count(found.output_tokens),
                 note=formats.tokens_per_s(found.generation_tokens_per_s),
                 trend=[point.output_tokens for point in points] or None,

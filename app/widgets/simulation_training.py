@@ -49,8 +49,8 @@ def _standing(standing: Standing) -> None:
     kpi_row(
         [
             Kpi(
-                "Predictions stand on",
-                "the shipped model" if training is None else "your model",
+                "Predicted with",
+                "as shipped" if training is None else "yours",
                 "Everything that predicts uses it: this page, the deploy wizard, searches, "
                 "replays and the command line.",
                 None if training is None else training.name,

@@ -295,16 +295,16 @@ def test_own_measurements_are_trained_on_and_used_until_one_goes_back(
 
     bud.open(page, f"what-if?view=Train&training={_trained(bud)}")
     expect(_kpi(page, "TPOT error, held out")).to_contain_text("shipped 33.3%")
-    standing = _kpi(page, "Predictions stand on")
-    expect(standing).to_contain_text("the shipped model")
+    standing = _kpi(page, "Predicted with")
+    expect(standing).to_contain_text("as shipped")
     page.locator(".st-key-training-use button").click()
-    expect(standing).to_contain_text("your model")
+    expect(standing).to_contain_text("yours")
     expect(_kpi(page, "Newest row of")).to_contain_text("2026-11-29")
     for width in (1440, 390):
         page.set_viewport_size({"width": width, "height": 900})
         looks(page, "what-if-train")
     page.locator(".st-key-training-back button").click()
-    expect(standing).to_contain_text("the shipped model")
+    expect(standing).to_contain_text("as shipped")
 
 
 @pytest.mark.parametrize("width", [1440, 390])
