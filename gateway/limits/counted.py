@@ -42,5 +42,5 @@ def _records(table: SharedTable) -> Iterator[tuple[bool, int, int, int]]:
         words = memoryview(content).cast("q")
         for index, hash_ in enumerate(words[::step].tolist()):
             at = index * step
-            if hash_ and (words[at + 2] or words[at + 3] or not is_cell):
+            if hash_ and (words[at + 3] or not is_cell):
                 yield is_cell, index, hash_, lease_of(index)

@@ -121,7 +121,7 @@ class LimitGate:
         plan = self._limiter.plan_for(key, route.model)
         if plan is None:
             return None
-        tokens, cost_usd = estimate(body, route) if plan.estimates else (0, 0.0)
+        tokens, cost_usd = estimate(body, route) if plan.shape.estimates else (0, 0.0)
         result = self._reserved(self._limiter, plan, tokens, cost_usd)
         if isinstance(result, Lacking):
             result = await self._when_held(self._limiter, plan, tokens, cost_usd)

@@ -277,7 +277,7 @@ class Hosts:
             stale = now_s - lease.told_s >= _RENEW_S.get(lease.window, _NEVER_S)
             if line[2].held != held or stale:
                 lines.append(line)
-            elif idle and lease.counts == BUDGET and not words[lease.at + 3]:
+            elif idle and lease.counts == BUDGET and words[lease.at + 2] == words[lease.at + 3]:
                 del self._known[lease.name]  # all is spent: there is nothing to give back
         return lines
 
@@ -313,12 +313,12 @@ class Hosts:
         """What the host used of it, and in how many ms some of that is free again; -1 unknown."""
         words, at = self._words, lease.at
         if lease.counts >= CONCURRENT:
-            return words[at + 2] + words[at + 3], -1
+            return words[at + 3], -1
         now_s, width_s = clock.monotonic_s(), windows.width_s(lease.window)
         bucket = int(now_s / width_s)
         if words[at + 1] != bucket:
             windows.advance(self._table, at, bucket)
-        used = words[at + 2]
+        used = words[at + 3]
         if not used:
             return 0, -1
         return used, int(windows.free_after_s(self._table, at, 1, width_s, now_s) * 1000) + 1

@@ -96,7 +96,7 @@ class Leases:
         wants: list[tuple[Share, int]] = []
         for share in shares:
             lease, at, counts, most, _, _, _ = share
-            used = words[at + 2] + (words[at + 3] if counts >= CONCURRENT else 0)
+            used = words[at + 3]
             held = words[lease] if words[lease + MOST] == most else 0
             count = counted[counts]
             unused = held - used - count
@@ -122,7 +122,7 @@ class Leases:
         words, hosts = self._table.words, self._table.words[HOSTS]
         for share in shares:
             lease, at, counts, most, limit, _, _ = share
-            used = words[at + 2] + (words[at + 3] if counts >= CONCURRENT else 0)
+            used = words[at + 3]
             held = words[lease] if in_force and words[lease + MOST] == most else 0
             if limit.when_alone == "share" and hosts:
                 own = most // hosts

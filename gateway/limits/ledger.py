@@ -17,7 +17,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from core.kernel import clock
 from gateway.limits import windows
@@ -40,7 +40,15 @@ _WIDTHS_S = tuple(windows.width_s(window) for window in windows.PERIODS_S)
 _KIND_SHIFT = 24
 _STEP = 32
 
-write_entry = struct.Struct("=6q").pack_into
+
+def entry_writer(counters: int) -> Callable[..., None]:
+    """Writes all of an entry but its state: into a buffer, from its second word on.
+
+    Args:
+        counters: How many it refers to. It takes µs, tokens, nano-USD, shard, how many, and them
+            as bytes.
+    """
+    return struct.Struct(f"=5q{counters * 4}s").pack_into
 
 
 def ref(kind: int, index: int) -> int:
@@ -150,7 +158,8 @@ def _give_back(table: SharedTable, entries: list[int]) -> None:
                 cells |= _free(table, at)
             for counter, amount in held_by_cells(table, cells).items():
                 index = counter & (1 << _KIND_SHIFT) - 1
-                table.words[table.cell_at(index) + 3] = amount
+                at = table.cell_at(index)
+                table.words[at + 3] = table.words[at + 2] + amount
 
 
 def _free(table: SharedTable, at: int) -> set[int]:

@@ -6,42 +6,42 @@ All limits of a request hold at once: it is admitted by every one of them, or co
 from __future__ import annotations
 
 import fcntl
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from operator import add, gt
 from pathlib import Path
+
+import msgspec
 
 from core.contracts.route_table import ApiKey, Limit
 from core.kernel import clock
 from gateway.limits import ledger, plan, windows
 from gateway.limits.leases import Lacking, Leases, Short
 from gateway.limits.ledger import CHANGING, FREE, HELD, Ledger
-from gateway.limits.plan import HOLD_S, NANO, Plan, Scope
-from gateway.limits.shared_table import BUCKETS, RECORDS, SharedTable, acquire, release
-from gateway.limits.windows import HEADER_COUNTS
+from gateway.limits.periods import Calendar
+from gateway.limits.plan import HOLD_S, NANO, Known, Plan, Scope
+from gateway.limits.shared_table import RECORDS, SharedTable, acquire, release
 
 _now_s = clock.monotonic_s
 _flock = fcntl.flock
 _LOCK, _UNLOCK = fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN
-_DAY_S = 86400
 _CONCURRENT_RETRY_S = 1.0
-_MOST_PLANS = 50_000
 _MOST_PLANS = 20_000
 
 
-@dataclass(slots=True)
-class Reservation:
+class Reservation(msgspec.Struct):
     """What a request holds; `entry` is 0 when nothing has to be settled.
 
-    `tokens` and `cost_nano_usd` are what was held, `admitted_s` is on the monotonic clock.
+    `tokens` and `cost_nano_usd` are what was held, `admitted_us` is on the monotonic clock,
+    `marks` are the buckets it counts in.
     """
 
     plan: Plan
     entry: int
     tokens: int
     cost_nano_usd: int
-    admitted_s: float
+    admitted_us: int
+    marks: tuple[int, ...]
 
     @property
     def cost_usd(self) -> float:
@@ -84,20 +84,20 @@ class Limiter:
         self._ledger = Ledger(self.table)
         self._limits: dict[Scope, list[Limit]] = {}
         self._plans: dict[str, dict[str, Plan | None]] = {}
-        self._places: plan.Known = {}
-        self._day = self._month = self._month_end_day = 0
+        self._known = Known()
+        self._calendar = Calendar(clock.unix_s())
 
     def use(self, limits: Iterable[Limit]) -> None:
         """Take the limits of a new route table; what was counted stays."""
         self._limits = plan.by_scope(limits)
-        self._plans, self._places = {}, {}
+        self._plans, self._known = {}, Known()
 
     def plan_for(self, key: ApiKey, model: str) -> Plan | None:
         """The limits for a key that calls a model of its project; None when there are none."""
         try:
             return self._plans[model][key.id]
         except KeyError:
-            made = plan.make(self._limits, self.table, key, model)
+            made = plan.make(self._limits, self.table, self._known, key, model)
             known = self._plans.setdefault(model, {})
             if len(known) >= _MOST_PLANS:
                 known.clear()  # access tokens have as many users as their issuer
@@ -118,7 +118,8 @@ class Limiter:
             Stuck: Another worker stands still.
             Busy: Too many requests with limits are in flight here.
         """
-        words, lock = self.table.words, held.lock
+        # What goes through all limits does so in C: this is a large part of a request's cost.
+        words, lock, shape = self.table.words, held.lock, held.shape
         cost = round(cost_usd * NANO)
         try:
             _flock(lock, _LOCK)
@@ -129,53 +130,40 @@ class Limiter:
                 self._place(held)
             # Read under the lock, so that time never goes back from one holder to the next.
             now_s = _now_s()
-            for window in held.windows:
-                at, width_s, most, is_tokens, _ = window
-                bucket = int(now_s / width_s)
-                if words[at + 1] != bucket:
-                    self._advance(window, bucket, now_s)
-                if words[at + 2] + (tokens if is_tokens else 1) > most:
-                    return self._window_refusal(window, tokens, now_s)
-            if held.cells:
-                self._begin_periods(held)
-                for cell in held.cells:
-                    at, most, budget, _ = cell
-                    if words[at + 2] + words[at + 3] + (cost if budget else 1) > most:
-                        return self._cell_refusal(cell, cost)
+            if now_s >= shape.ends_s or not (
+                shape.begins_unix_s <= clock.unix_s() < shape.ends_unix_s
+            ):
+                self._turn(shape, now_s)
+            marks = shape.marks
+            if held.marks(words) != marks:
+                self._begin(held, now_s)
+            counts = list(map(add, held.counts(words), shape.amounts((1, tokens, cost))))
+            if any(map(gt, counts, held.most)):
+                return self._refusal(held, (1, tokens, cost), now_s)
             if self.leases is not None:
                 short = self.leases.check(held.shares, tokens, cost, now_s)
                 if short is not None:
                     return self._shared_refusal(short, now_s)
-            return self._admit(held, tokens, cost, now_s)
+            admitted_us = int(now_s * 1e6)
+            entry = self._enter(held, tokens, cost, admitted_us) if held.refs else 0
+            for at, count in zip(held.places, counts):  # noqa: B905 (and one that means nothing)
+                words[at] = count
+            if entry:
+                words[entry] = HELD
+            return Reservation(held, entry, tokens, cost, admitted_us, marks)
         finally:
             _flock(lock, _UNLOCK)
 
-    def _admit(self, held: Plan, tokens: int, cost: int, now_s: float) -> Reservation:
-        words, counts = self.table.words, self.table.counts
-        entry = 0
-        if held.refs:
-            entry = self._enter(held, tokens, cost, now_s)
-        for at, _, _, is_tokens, _ in held.windows:
-            count = tokens if is_tokens else 1
-            counts[at * 2 + HEADER_COUNTS + words[at + 1] % BUCKETS] += count
-            words[at + 2] += count
-        for at, _, budget, _ in held.cells:
-            words[at + 3] += cost if budget else 1
-        if entry:
-            words[entry] = HELD
-        return Reservation(held, entry, tokens, cost, now_s)
-
-    def _enter(self, held: Plan, tokens: int, cost: int, now_s: float) -> int:
-        free = self._ledger.free
+    def _enter(self, held: Plan, tokens: int, cost: int, admitted_us: int) -> int:
+        free, refs = self._ledger.free, held.refs
         entry = free.pop() if free else self._ledger.take()
         if entry is None:
             raise Busy("this worker holds as many requests with limits as it can")
-        content, begin, refs = self.table.content, entry * 8, held.refs
-        first = begin + ledger.REFS_AT
-        content[first : first + len(refs)] = refs
-        ledger.write_entry(
-            content, begin, CHANGING, int(now_s * 1e6), tokens, cost, held.shard, len(refs) // 4
-        )
+        held.shape.write_entry(
+            self.table.content, entry * 8 + 8,
+            admitted_us, tokens, cost, held.shard, len(refs) // 4, refs,
+        )  # fmt: skip
+        self.table.words[entry] = CHANGING
         return entry
 
     def reconcile(self, reservation: Reservation, tokens: int = 0, cost_usd: float = 0.0) -> None:
@@ -187,31 +175,43 @@ class Limiter:
         if not entry:
             return
         reservation.entry = 0
-        words, table = self.table.words, self.table
-        cost, admitted_s = round(cost_usd * NANO), reservation.admitted_s
-        acquire(held.lock)
+        words, lock, shape = self.table.words, held.lock, held.shape
+        cost = round(cost_usd * NANO)
+        try:
+            _flock(lock, _LOCK)
+        except BlockingIOError:
+            acquire(lock)
         try:
             while held.generation != words[3]:
                 self._place(held)
-            holds = words[entry] == HELD and words[entry + 1] == int(admitted_s * 1e6)
-            more = tokens - (reservation.tokens if holds else 0)
+            holds = words[entry] == HELD and words[entry + 1] == reservation.admitted_us
             if holds:
                 words[entry] = CHANGING
+                more, held_cost, once = tokens - reservation.tokens, reservation.cost_nano_usd, 1
+            else:
+                more, held_cost, once = tokens, 0, 0  # it expired
+            places = held.places
             if more:
-                for at, width_s, _, is_tokens, _ in held.windows:
-                    if is_tokens:
-                        windows.add(table, at, int(admitted_s / width_s), more)
-            for at, _, budget, _ in held.cells:
+                self._correct(places[shape.tokens], reservation.marks[shape.tokens], more)
+            for at in places[shape.budgets]:
                 # Spent before it is no longer held: a worker killed in between is too strict.
-                if budget:
-                    words[at + 2] += cost
-                if holds:
-                    words[at + 3] -= reservation.cost_nano_usd if budget else 1
+                words[at - 1] += cost
+                words[at] += cost - held_cost
+            for at in places[shape.concurrent]:
+                words[at] -= once
             if holds:
                 words[entry] = FREE
                 self._ledger.free.append(entry)
         finally:
-            release(held.lock)
+            _flock(lock, _UNLOCK)
+
+    def _correct(self, places: tuple[int, ...], marks: tuple[int, ...], more: int) -> None:
+        words = self.table.words
+        for at, bucket in zip(places, marks, strict=True):
+            if words[at - 2] == bucket:
+                words[at] = max(words[at] + more, words[at - 1])
+            else:
+                windows.add(self.table, at - 3, bucket, more)
 
     def sweep(self) -> int:
         """Give back what dead workers held, and what was held too long; how many there were."""
@@ -231,55 +231,55 @@ class Limiter:
         # The shard is locked by this worker; every lock is taken, then this one again.
         release(held.lock)
         try:
-            plan.place(held, self.table, self._places, shared=self.leases is not None)
+            plan.place(held, self.table, self._known, shared=self.leases is not None)
         finally:
             acquire(held.lock)
 
-    def _advance(self, window: plan.Window, bucket: int, now_s: float) -> None:
-        words = self.table.words
-        windows.advance(self.table, window.at, bucket)
-        words[window.at + 3] = int((now_s + plan.idle_s(window.limit.window)) * 1000)
+    def _turn(self, shape: plan.Shape, now_s: float) -> None:
+        now_unix_s, calendar = clock.unix_s(), self._calendar
+        if not calendar.begins_unix_s <= now_unix_s < calendar.ends_unix_s:
+            calendar.turn_to(now_unix_s)
+        shape.turn_to(now_s, calendar)
 
-    def _begin_periods(self, held: Plan) -> None:
-        now_unix_s = clock.unix_s()
-        day = int(now_unix_s // _DAY_S)
-        if day != self._day:
-            self._begin_day(day, now_unix_s)
+    def _begin(self, held: Plan, now_s: float) -> None:
+        """Take each of its records into the present bucket or period."""
         words = self.table.words
-        for at, _, budget, limit in held.cells:
-            if not budget:
+        for at, mark, limit in zip(held.places, held.shape.marks, held.limits):  # noqa: B905
+            if words[at - 2] == mark:
                 continue
-            period = self._month if limit.window == "month" else day
-            begun = words[at + 1]
-            # When the clock goes back, what was spent stays spent. By one period it is waited
-            # for; one further ahead was never there, and would have to be waited for too long.
-            if begun < period or begun > period + 1:
-                if begun < period:
-                    words[at + 2] = 0
-                words[at + 1] = period
-                words[at + 4] = self._month_end_day if limit.window == "month" else day
-                words[self.table.lease_of_cell(self.table.index_of_cell(at))] = 0
+            if plan.is_rate(limit):
+                windows.advance(self.table, at - 3, mark)
+                words[at + 1] = int((now_s + plan.idle_s(limit.window)) * 1000)
+            else:
+                self._begin_period(at - 3, mark, limit.window)
 
-    def _begin_day(self, day: int, now_unix_s: float) -> None:
-        moment = time.gmtime(now_unix_s)
-        self._day, self._month = day, moment.tm_year * 12 + moment.tm_mon - 1
-        year, month = divmod(self._month + 1, 12)
-        self._month_end_day = int(_unix_s(year, month + 1) // _DAY_S) - 1
+    def _begin_period(self, at: int, period: int, window: str) -> None:
+        words = self.table.words
+        begun = words[at + 1]
+        # When the clock goes back, what was spent stays spent. By one period it is waited
+        # for; one further ahead was never there, and would have to be waited for too long.
+        if period <= begun <= period + 1:
+            return
+        spent, total = words[at + 2 : at + 4]
+        if begun < period:
+            spent, total = 0, total - spent
+        windows.write_head(self.table.content, at * 8 + 8, period, spent, total)
+        words[at + 4] = self._calendar.last_day(window)
+        words[self.table.lease_of_cell(self.table.index_of_cell(at))] = 0
 
-    def _window_refusal(self, window: plan.Window, tokens: int, now_s: float) -> Refusal:
-        at, width_s, most, is_tokens, limit = window
-        count = tokens if is_tokens else 1
-        need = self.table.words[at + 2] + count - most
-        after_s = windows.free_after_s(self.table, at, need, width_s, now_s)
+    def _refusal(self, held: Plan, amounts: tuple[int, int, int], now_s: float) -> Refusal:
+        words = self.table.words
+        asked = held.shape.amounts(amounts)
+        used = held.counts(words)
+        first = next(n for n, most in enumerate(held.most) if used[n] + asked[n] > most)
+        limit, count, most = held.limits[first], asked[first], held.most[first]
+        if limit.metric == "concurrent":
+            return Refusal(limit, _CONCURRENT_RETRY_S, count > most)
+        if limit.metric == "usd":
+            return Refusal(limit, self._calendar.left_s(limit.window, clock.unix_s()), count > most)
+        need, width_s = used[first] + count - most, windows.width_s(limit.window)
+        after_s = windows.free_after_s(self.table, held.places[first] - 3, need, width_s, now_s)
         return Refusal(limit, after_s, count > most)
-
-    def _cell_refusal(self, cell: plan.Cell, cost: int) -> Refusal:
-        limit = cell.limit
-        if not cell.budget:
-            return Refusal(limit, _CONCURRENT_RETRY_S, cell.most < 1)
-        last_day = self._month_end_day if limit.window == "month" else self._day
-        after_s = (last_day + 1) * _DAY_S - clock.unix_s()
-        return Refusal(limit, max(after_s, 1.0), cost > cell.most)
 
     def _shared_refusal(self, short: Lacking | Short, now_s: float) -> Refusal | Lacking:
         if isinstance(short, Lacking):
@@ -287,14 +287,9 @@ class Limiter:
         share, limit = short.share, short.share.limit
         after_s = max(short.free_in_ms / 1000, 0.0)
         if limit.metric == "usd" and not short.away:
-            last_day = self._month_end_day if limit.window == "month" else self._day
-            after_s = max((last_day + 1) * _DAY_S - clock.unix_s(), 1.0)
-        elif limit.metric != "concurrent" and self.table.words[share.at + 2]:
+            after_s = self._calendar.left_s(limit.window, clock.unix_s())
+        elif plan.is_rate(limit) and self.table.words[share.at + 3]:
             width_s = windows.width_s(limit.window)
             own_s = windows.free_after_s(self.table, share.at, 1, width_s, now_s)
             after_s = min(after_s, own_s) if short.elsewhere else own_s
         return Refusal(limit, after_s, too_large=False, away=short.away)
-
-
-def _unix_s(year: int, month: int) -> float:
-    return datetime(year, month, 1, tzinfo=UTC).timestamp()

@@ -3,45 +3,83 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from math import inf
+from operator import itemgetter
 
 from core.contracts.route_table import ApiKey, Limit
 from gateway.limits import ledger, windows
 from gateway.limits.leases import BUDGET, CONCURRENT, REQUESTS, TOKENS, Share
-from gateway.limits.shared_table import SharedTable, hash_of
+from gateway.limits.periods import Calendar
+from gateway.limits.shared_table import MAGIC, SharedTable, hash_of
 
 HOLD_S = 3600.0  # a reservation that is not settled in this time is given back
 NANO = 1_000_000_000
+# What limits count, in the order of a plan.
 _COUNTS = {"requests": REQUESTS, "tokens": TOKENS, "concurrent": CONCURRENT, "usd": BUDGET}
 _WIDTHS_S = {window: windows.width_s(window) for window in windows.PERIODS_S}
 _KINDS = {window: kind for kind, window in enumerate(windows.PERIODS_S)}
+# Where a plan's amounts stand in (1, tokens, cost).
+_AMOUNTS = {"requests": 0, "tokens": 1, "concurrent": 0, "usd": 2}
 
 Scope = tuple[str, str, str]
+Kinds = tuple[tuple[str, str], ...]
+_Read = Callable[[memoryview], tuple[int, ...]]
 
 
-class Window(NamedTuple):
-    """A rate limit: `at` is its record's first word, `tokens` whether it counts tokens."""
+class Shape:
+    """What plans with the same kinds of limits have in common; a gateway knows a few.
 
-    at: int
-    width_s: float
-    most: int
-    tokens: bool
-    limit: Limit
+    Attributes:
+        amounts: From (1, tokens, cost) what each limit counts of a request, and one more.
+        tokens: Which of the limits count tokens.
+        concurrent: Which count requests at once.
+        budgets: Which are budgets.
+        estimates: Whether tokens or costs are limited, so that they must be estimated.
+        marks: What a plan's `marks` must read, until `ends_s` on the monotonic clock, and from
+            `begins_unix_s` to `ends_unix_s` on the other.
+        write_entry: Writes a ledger's entry.
+    """
 
+    __slots__ = (
+        "_kinds", "amounts", "begins_unix_s", "budgets", "concurrent", "ends_s", "ends_unix_s",
+        "estimates", "marks", "tokens", "write_entry",
+    )  # fmt: skip
 
-class Cell(NamedTuple):
-    """A budget in nano-USD, or a limit of concurrent requests."""
+    def __init__(self, kinds: Kinds) -> None:
+        metrics = [metric for metric, _ in kinds]
+        self._kinds = kinds
+        self.amounts = itemgetter(*(_AMOUNTS[metric] for metric in metrics), 0)
+        self.tokens, self.concurrent, self.budgets = (
+            slice(metrics.index(metric), metrics.index(metric) + metrics.count(metric))
+            if metric in metrics
+            else slice(0, 0)
+            for metric in ("tokens", "concurrent", "usd")
+        )
+        self.estimates = "tokens" in metrics or "usd" in metrics
+        self.marks: tuple[int, ...] = ()
+        self.ends_s = self.begins_unix_s = self.ends_unix_s = -inf
+        self.write_entry = ledger.entry_writer(len(metrics) - metrics.count("requests"))
 
-    at: int
-    most: int
-    budget: bool
-    limit: Limit
-
-
-_Place = TypeVar("_Place", Window, Cell)
-Known = dict[int, Window | Cell]
+    def turn_to(self, now_s: float, calendar: Calendar) -> None:
+        """Take another moment as the present."""
+        self.ends_s = inf
+        marks = []
+        for metric, window in self._kinds:
+            if metric == "usd":
+                marks.append(calendar.period(window))
+            elif metric == "concurrent":
+                marks.append(0)
+            else:
+                width_s = _WIDTHS_S[window]
+                marks.append(int(now_s / width_s))
+                self.ends_s = min(self.ends_s, (marks[-1] + 1) * width_s)
+        self.marks = (*marks, MAGIC)
+        if "usd" in (metric for metric, _ in self._kinds):
+            self.begins_unix_s, self.ends_unix_s = calendar.begins_unix_s, calendar.ends_unix_s
+        else:
+            self.begins_unix_s, self.ends_unix_s = -inf, inf
 
 
 @dataclass(slots=True)
@@ -49,21 +87,38 @@ class Plan:
     """All limits that hold at once for a request.
 
     Attributes:
-        estimates: Whether tokens or costs are limited, so that they must be estimated.
-        refs: The counters to give back when the worker dies, as bytes of a ledger's entry.
+        limits: In the order of what they count: requests, tokens, requests at once, USD.
+        shape: Their kinds.
         generation: In which the places hold.
+        places: For each limit the word of the table that counts, word 3 of its record.
+        marks: Reads from the table's words the bucket or period of each limit's record.
+        counts: Reads what counts now. Both read the table's first word behind that: an
+            itemgetter of a single item would give no tuple.
+        most: The limits as whole numbers: requests, tokens, nano-USD.
+        refs: The counters to give back when the worker dies, as bytes of a ledger's entry.
         shares: The limits once more, as hosts share them; empty when they do not.
     """
 
     limits: tuple[Limit, ...]
+    shape: Shape
     shard: int
     lock: int
-    estimates: bool
     generation: int = -1
-    windows: tuple[Window, ...] = ()
-    cells: tuple[Cell, ...] = ()
+    places: tuple[int, ...] = ()
+    marks: _Read = tuple
+    counts: _Read = tuple
+    most: tuple[int, ...] = ()
     refs: bytes = b""
     shares: tuple[Share, ...] = ()
+
+
+@dataclass(slots=True)
+class Known:
+    """What plans have in common, each kept once: there may be ten thousand plans."""
+
+    shapes: dict[Kinds, Shape] = field(default_factory=dict)
+    words: dict[int, tuple[int, int]] = field(default_factory=dict)
+    most: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict)
 
 
 def by_scope(limits: Iterable[Limit]) -> dict[Scope, list[Limit]]:
@@ -75,25 +130,28 @@ def by_scope(limits: Iterable[Limit]) -> dict[Scope, list[Limit]]:
 
 
 def make(
-    limits: dict[Scope, list[Limit]], table: SharedTable, key: ApiKey, model: str
+    limits: dict[Scope, list[Limit]], table: SharedTable, known: Known, key: ApiKey, model: str
 ) -> Plan | None:
     """The plan for a key that calls a model; None when nothing limits it."""
     project_id = key.project_id
     subjects = (
         ("key", key.id), ("user", key.user_id), ("project", project_id), ("model", model)
     )  # fmt: skip
-    found = tuple(
+    found = [
         limit
         for level, subject in subjects
         for limit in limits.get((project_id, level, subject), ())
-    )
+    ]
     if not found:
         return None
     if len(found) > ledger.MAX_REFS:
         raise ValueError(f"{len(found)} limits hold for key {key.id}, {ledger.MAX_REFS} can")
-    shard, lock = table.lock_of(project_id)
-    estimates = any(limit.metric in ("tokens", "usd") for limit in found)
-    return Plan(found, shard, lock, estimates)
+    found.sort(key=counts_of)
+    kinds = tuple((limit.metric, limit.window) for limit in found)
+    shape = known.shapes.get(kinds)
+    if shape is None:
+        shape = known.shapes[kinds] = Shape(kinds)
+    return Plan(tuple(found), shape, *table.lock_of(project_id))
 
 
 def place(plan: Plan, table: SharedTable, known: Known, *, shared: bool) -> None:
@@ -102,38 +160,39 @@ def place(plan: Plan, table: SharedTable, known: Known, *, shared: bool) -> None
     Args:
         plan: Gets its places.
         table: Where they are.
-        known: What plans have in common; each is kept once.
+        known: What plans have in common.
         shared: Whether hosts share limits.
     """
-    rates = [limit for limit in plan.limits if limit.metric in ("requests", "tokens")]
-    others = [limit for limit in plan.limits if limit.metric in ("concurrent", "usd")]
+    rates = [limit for limit in plan.limits if is_rate(limit)]
+    others = plan.limits[len(rates) :]
     windows_at, cells_at, plan.generation = table.place(
         [(hash_of_limit(limit), idle_s(limit.window)) for limit in rates],
         [hash_of_limit(limit) for limit in others],
     )
-    plan.windows = tuple(
-        _once(known, Window(at, _WIDTHS_S[limit.window], most_of(limit), limit.metric == "tokens",
-                            limit))
-        for at, limit in zip(windows_at, rates, strict=True)
-    )  # fmt: skip
-    plan.cells = tuple(
-        _once(known, Cell(at, most_of(limit), limit.metric == "usd", limit))
-        for at, limit in zip(cells_at, others, strict=True)
-    )
-    plan.refs = _refs(plan.windows, plan.cells, table)
+    places = [*windows_at, *cells_at]
+    words = [_words(known, *each) for each in zip(plan.limits, places, strict=True)]
+    marks, plan.places = zip(*words, strict=True)
+    plan.marks, plan.counts = itemgetter(*marks, 0), itemgetter(*plan.places, 0)
+    most = tuple(most_of(limit) for limit in plan.limits)
+    plan.most = known.most.setdefault(most, most)
+    records = [table.index_of_window(at) for at in windows_at]
+    records += [table.index_of_cell(at) for at in cells_at]
+    plan.refs = _refs(plan.limits, records)
     if shared:
-        plan.shares = _shares(plan, table)
+        plan.shares = tuple(
+            _share(limit, at, record, table, plan.shard)
+            for limit, at, record in zip(plan.limits, places, records, strict=True)
+        )
 
 
-def _once(known: Known, made: _Place) -> _Place:
-    # Most limits hold for every key of a user or project: ten thousand plans refer to one object.
-    if made.limit.level == "key":
-        return made
-    before = known.get(made.at)
-    if before == made:
-        return before
-    known[made.at] = made
-    return made
+def is_rate(limit: Limit) -> bool:
+    """Whether it counts in a sliding window."""
+    return limit.metric in ("requests", "tokens")
+
+
+def _words(known: Known, limit: Limit, at: int) -> tuple[int, int]:
+    words = (at + 1, at + 3)
+    return words if limit.level == "key" else known.words.setdefault(at, words)
 
 
 def most_of(limit: Limit) -> int:
@@ -160,32 +219,17 @@ def idle_s(window: str) -> float:
     return windows.PERIODS_S[window] * 1.01 + HOLD_S
 
 
-def _shares(plan: Plan, table: SharedTable) -> tuple[Share, ...]:
-    places = [(each, table.index_of_window(each.at)) for each in plan.windows]
-    of_windows = [
-        _share(each, record, table.lease_of_window(record), plan.shard) for each, record in places
-    ]
-    cells = [(each, table.index_of_cell(each.at)) for each in plan.cells]
-    of_cells = [
-        _share(each, record, table.lease_of_cell(record), plan.shard) for each, record in cells
-    ]
-    return (*of_windows, *of_cells)
+def _share(limit: Limit, at: int, record: int, table: SharedTable, shard: int) -> Share:
+    lease_of = table.lease_of_window if is_rate(limit) else table.lease_of_cell
+    counts, most = counts_of(limit), most_of(limit)
+    return Share(lease_of(record), at, counts, most, limit, record, shard)
 
 
-def _share(of: Window | Cell, record: int, lease: int, shard: int) -> Share:
-    return Share(lease, of.at, counts_of(of.limit), of.most, of.limit, record, shard)
-
-
-def _refs(rates: Sequence[Window], cells: Sequence[Cell], table: SharedTable) -> bytes:
+def _refs(limits: Iterable[Limit], records: Iterable[int]) -> bytes:
+    kinds = {"concurrent": ledger.CONCURRENT, "usd": ledger.BUDGET}
     counters = [
-        ledger.ref(_KINDS[rate.limit.window], table.index_of_window(rate.at))
-        for rate in rates
-        if rate.tokens
-    ]
-    counters += [
-        ledger.ref(
-            ledger.BUDGET if cell.budget else ledger.CONCURRENT, table.index_of_cell(cell.at)
-        )
-        for cell in cells
+        ledger.ref(_KINDS[limit.window] if is_rate(limit) else kinds[limit.metric], record)
+        for limit, record in zip(limits, records, strict=True)
+        if limit.metric != "requests"
     ]
     return struct.pack(f"={len(counters)}I", *counters)

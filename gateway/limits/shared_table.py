@@ -12,6 +12,12 @@ workers and restarts: a month's budget is not forgotten.
     slots         by which records are found (`gateway.limits.record_index`)
     ledgers       what each worker holds now (`gateway.limits.ledger`)
 
+The first words of a window's and of a cell's record say the same things:
+
+    0  hash of what it counts            3  all that counts: with the newest bucket, or with
+    1  the bucket or period it is in        what is held
+    2  earlier buckets, or what is spent 4  when another limit may have it
+
 Records are found by the hash of what they count, so workers agree on them without a word.
 
 Atomicity: `flock` on one of 16 lock files, chosen by the project. The kernel frees it when its
@@ -42,7 +48,7 @@ ENTRY_BYTES = 256
 BUCKETS = 116
 RECORDS = 40_000
 
-MAGIC = 0x42554C32  # "BUL2": the layout below
+MAGIC = 0x42554C33  # "BUL3": the layout below
 _HEADER_BYTES = 4096
 _WINDOW_BYTES = 512
 _CELL_BYTES = 64
@@ -228,13 +234,13 @@ class SharedTable:
 
         def is_idle(at: int) -> bool:
             # A time far ahead was written before this machine was last started.
-            return not now_ms <= words[at + 3] <= now_ms + 1000 * _FAR_S
+            return not now_ms <= words[at + 4] <= now_ms + 1000 * _FAR_S
 
         record = self._windows.find(key)
         if record is None:
             record = self._windows.take(key, is_idle)
         at = self.window_at(record)
-        words[at + 3] = now_ms + int(idle_s * 1000)
+        words[at + 4] = now_ms + int(idle_s * 1000)
         return at
 
     def _cell(self, key: int) -> int:
@@ -242,7 +248,8 @@ class SharedTable:
 
         def is_idle(at: int) -> bool:
             # A day far ahead was written while the clock was wrong.
-            return not words[at + 3] and not today <= words[at + 4] <= today + _MOST_DAYS
+            held = words[at + 3] - words[at + 2]
+            return not held and not today <= words[at + 4] <= today + _MOST_DAYS
 
         record = self._cells.find(key)
         if record is None:

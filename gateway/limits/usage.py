@@ -63,12 +63,12 @@ class _Reader(SharedTable):
         if record is None:
             return 0
         at = self.cell_at(record)
-        used, held = self.words[at + 2], self.words[at + 3]
+        used = self.words[at + 3]
         if limit.metric == "concurrent":
-            return held
+            return used
         if not _is_of_now(self.words[at + 1], limit.window):
-            used = 0
-        return (used + held) / plan.NANO
+            used -= self.words[at + 2]
+        return used / plan.NANO
 
     def _in_window(self, at: int, window: str) -> int:
         newest = self.words[at + 1]
@@ -77,7 +77,9 @@ class _Reader(SharedTable):
             return 0  # counted before the machine was last started
         oldest = max(now, newest) - BUCKETS + 1
         first = at * 2 + windows.HEADER_COUNTS
-        return sum(self.counts[first + bucket % BUCKETS] for bucket in range(oldest, newest + 1))
+        before = sum(self.counts[first + bucket % BUCKETS] for bucket in range(oldest, newest))
+        of_newest = self.words[at + 3] - self.words[at + 2]
+        return before + (of_newest if newest >= oldest else 0)
 
 
 def _is_of_now(period: int, window: str) -> bool:

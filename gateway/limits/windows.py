@@ -7,12 +7,13 @@ the period later. Time is the monotonic clock, which all processes of a machine 
 
 A record in the table:
 
-    word 0  hash of what it counts      word 3  ms at which it may be given to another limit
-    word 1  number of the newest bucket words 4 and 5 are free
-    word 2  sum of all buckets          from word 6: the buckets, 4 bytes each
+    word 0  hash of what it counts        word 3  sum of all buckets
+    word 1  number of the newest bucket   word 4  ms at which it may be given to another limit
+    word 2  sum of the buckets before it  from word 6: the buckets, 4 bytes each
 
-A bucket and the sum are two writes. A worker killed between them leaves the sum wrong by one
-request until the next bucket begins, when the sum is taken anew.
+What the newest bucket has is the difference of the sums, and written into the ring when the next
+one begins. So a request that is admitted is one write. A late correction is three: a worker killed
+between them leaves the window wrong by that one request, until it leaves the window.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ MAX_COUNT = 2**32 - 1
 PERIODS_S: dict[str, float] = {"minute": 60.0, "hour": 3600.0, "day": 86400.0}
 
 _ring = struct.Struct(f"={BUCKETS}I").unpack_from
+write_head = struct.Struct("=3q").pack_into  # words 1 to 3
 _ZEROS = bytes(BUCKETS * 4)
 
 
@@ -48,12 +50,15 @@ def advance(table: SharedTable, at: int, bucket: int) -> int:
     if not 0 < passed < BUCKETS:
         content[first : first + BUCKETS * 4] = _ZEROS
     else:
+        count = min(max(words[at + 3] - words[at + 2], 0), MAX_COUNT)
+        table.counts[at * 2 + HEADER_COUNTS + newest % BUCKETS] = count
         begin, end = (newest + 1) % BUCKETS, bucket % BUCKETS
         spans = [(begin, end + 1)] if begin <= end else [(begin, BUCKETS), (0, end + 1)]
         for low, high in spans:
             content[first + low * 4 : first + high * 4] = bytes((high - low) * 4)
-    words[at + 2] = sum(_ring(content, first))
-    words[at + 1] = bucket
+    # Until here a worker killed on the way changed nothing that counts.
+    before = sum(_ring(content, first))
+    write_head(content, at * 8 + 8, bucket, before, before)
     return bucket
 
 
@@ -63,13 +68,18 @@ def add(table: SharedTable, at: int, bucket: int, count: int) -> None:
     `count` may be negative. The shard must be locked.
     """
     words = table.words
-    if words[at + 1] - bucket >= BUCKETS:
+    passed = words[at + 1] - bucket
+    if passed >= BUCKETS:
+        return
+    if passed <= 0:
+        words[at + 3] = max(words[at + 3] + count, words[at + 2])
         return
     slot = at * 2 + HEADER_COUNTS + bucket % BUCKETS
     old = table.counts[slot]
     new = min(max(old + count, 0), MAX_COUNT)
     table.counts[slot] = new
-    words[at + 2] = max(words[at + 2] + new - old, 0)
+    words[at + 3] += new - old
+    words[at + 2] += new - old
 
 
 def free_after_s(table: SharedTable, at: int, need: int, width: float, now_s: float) -> float:
@@ -77,11 +87,12 @@ def free_after_s(table: SharedTable, at: int, need: int, width: float, now_s: fl
 
     The shard must be locked.
     """
-    newest = table.words[at + 1]
+    newest, before, total = table.words[at + 1 : at + 4]
+    of_newest = total - before
     ring = _ring(table.content, at * 8 + 48)
     freed = 0
     for bucket in range(newest - BUCKETS + 1, newest + 1):
-        freed += ring[bucket % BUCKETS]
+        freed += ring[bucket % BUCKETS] if bucket < newest else of_newest
         if freed >= need:
             return max((bucket + BUCKETS) * width - now_s, 0.0)
     return BUCKETS * width
