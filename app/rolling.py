@@ -70,17 +70,24 @@ class Rolling:
 
     def stop(self) -> None:
         """End the successor that is not in its place yet, and what is leaving."""
-        if self._successor is not None:
-            self.leaving.append(self._successor.process)
-            self._successor = None
+        self._dismiss_successor()
         self._places, self._is_running = [], False
         for process in self.leaving:
             process.terminate()
 
+    def _dismiss_successor(self) -> None:
+        if self._successor is not None:
+            self._successor.forget()
+            self._successor.process.terminate()
+            self.leaving.append(self._successor.process)
+            self._successor = None
+
     def _advance(self, place: Place) -> bool:
         present = place.present()
         if present is None:
-            self._places.pop(0)  # it is being started anew anyway
+            # It is being started anew anyway; its successor is for no other place.
+            self._dismiss_successor()
+            self._places.pop(0)
         elif self._successor is None:
             self._successor, self._started_s = place.start(), time.monotonic()
         elif self._successor.process.poll() is not None:
