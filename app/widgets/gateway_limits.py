@@ -54,8 +54,12 @@ def limit_list(actor: Actor, project_id: str) -> None:
     found = limits.list_limits(actor, project_id)
     if not may_change:
         found = [limit for limit in found if _holds_for(actor, limit, keys)]
-    if may_change and st.button("New limit", type="primary", icon=":material/add:"):
-        _new_dialog(actor, project_id, keys)
+    with st.container(horizontal=True):
+        if may_change and st.button("New limit", type="primary", icon=":material/add:"):
+            _new_dialog(actor, project_id, keys)
+        if found:
+            # Not by itself: a row that was chosen, or its input, would be lost.
+            st.button("Refresh", icon=":material/refresh:", help="Read anew what is used now.")
     if not found:
         _nothing(may_change)
         return
@@ -154,7 +158,12 @@ def _state(share: float | None) -> str:
 def _details(actor: Actor, limit: LimitView, names: Mapping[str, str]) -> None:
     with st.container(border=True, key="limit-details"):
         told = limit_usage.told(limit)
-        st.markdown(f"**{escape(limit.level)} {escape(_subject(limit, names))}**: {escape(told)}")
+        of = (
+            "the whole project"
+            if limit.level == "project"
+            else (f"{limit.level} {_subject(limit, names)}")
+        )
+        st.markdown(f"**{escape(of)}**: {escape(told)}")
         st.caption(f"Set {formats.when(limit.set_at)} by {escape(limit.set_by_name)}.")
         with st.container(horizontal=True, vertical_alignment="bottom"):
             unit = limit_usage.UNITS[limit.metric]
@@ -174,7 +183,7 @@ def _details(actor: Actor, limit: LimitView, names: Mapping[str, str]) -> None:
             if st.button("Delete …", icon=":material/delete:"):
                 confirm_by_name(
                     f"{limit.level} {told}",
-                    "Nothing holds in its place; what was counted is forgotten.",
+                    "Nothing holds in its place, within a second.",
                     lambda: limits.delete_limit(actor, limit.id),
                 )
 

@@ -221,7 +221,7 @@ def test_limits_show_what_is_used_and_are_changed(
     settle(page)
     save = page.get_by_role("button", name="Save")
     select_row(page, 1, save)
-    expect(page.get_by_text("project everything: 5 requests per minute")).to_be_visible()
+    expect(page.get_by_text("the whole project: 5 requests per minute")).to_be_visible()
     _looks(page, "gateway-limits")
     amount = page.get_by_role("spinbutton", name="At most (requests)")
     amount.fill("500")
