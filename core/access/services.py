@@ -36,7 +36,7 @@ def set_block(actor: Actor, project_id: str, name: str, **conditions: Any) -> Bl
     """
     actor.require("block:update", project_id or None)
     if project_id:
-        projects.get_project(actor, project_id)
+        project_id = projects.get_project(actor, project_id).id
     name = name.strip()
     if not 1 <= len(name) <= _LONGEST_NAME or not name.isprintable():
         raise InvalidInput(

@@ -77,6 +77,8 @@ def test_only_admins_read_and_reading_is_audited(
     found = captures.list_captured(admin, project)
     assert [each.request_id for each in found] == ["req_2", "req_1", "req_old"]
     assert {each.request for each in found} == {""}
+    newest_two = captures.list_captured(admin, "Default", limit=2)
+    assert [each.request_id for each in newest_two] == ["req_2", "req_1"]
     assert captures.show_captured(admin, project, "req_1").response == "World"
     assert audit.entries(admin, project)[0].action == "capture.read"
     with pytest.raises(NotFound):
@@ -103,3 +105,22 @@ def test_what_is_too_old_goes_also_when_it_is_off(
     assert [each.request_id for each in captures.list_captured(admin, project)] == [
         "req_0", "req_2",
     ]  # fmt: skip
+
+
+def test_what_a_deleted_project_left_goes(project: str, data_dir: Path, admin: Actor) -> None:
+    captures.turn_on(admin, project)
+    keep(data_dir, "req_1")
+    captures.forget_project(admin, project)
+    keep(data_dir, "req_2")  # by a worker that had not heard of it yet
+    assert captures.prune(admin) == 1
+    assert captures.list_captured(admin, project) == []
+
+
+def test_of_requests_with_one_id_the_newest_is_shown(
+    project: str, data_dir: Path, admin: Actor
+) -> None:
+    captures.turn_on(admin, project)
+    keep(data_dir, "req_1", "req_2", "req_1")
+    (newest, _, oldest) = captures.list_captured(admin, project)
+    shown = captures.show_captured(admin, project, "req_1")
+    assert oldest.at < newest.at == shown.at
