@@ -29,7 +29,7 @@ _CONCURRENT_RETRY_S = 1.0
 _MOST_PLANS = 20_000
 
 
-class Reservation(msgspec.Struct):
+class Reservation(msgspec.Struct, gc=False):
     """What a request holds; `entry` is 0 when nothing has to be settled.
 
     `tokens` and `cost_nano_usd` are what was held, `admitted_us` is on the monotonic clock,
@@ -192,7 +192,13 @@ class Limiter:
                 more, held_cost, once = tokens, 0, 0  # it expired
             places = held.places
             if more:
-                self._correct(places[shape.tokens], reservation.marks[shape.tokens], more)
+                marks = reservation.marks
+                for number in shape.tokens:
+                    at = places[number]
+                    if words[at - 2] == marks[number]:
+                        words[at] += more
+                    else:
+                        windows.add(self.table, at - 3, marks[number], more)
             for at in places[shape.budgets]:
                 # Spent before it is no longer held: a worker killed in between is too strict.
                 words[at - 1] += cost
@@ -204,14 +210,6 @@ class Limiter:
                 self._ledger.free.append(entry)
         finally:
             _flock(lock, _UNLOCK)
-
-    def _correct(self, places: tuple[int, ...], marks: tuple[int, ...], more: int) -> None:
-        words = self.table.words
-        for at, bucket in zip(places, marks, strict=True):
-            if words[at - 2] == bucket:
-                words[at] = max(words[at] + more, words[at - 1])
-            else:
-                windows.add(self.table, at - 3, bucket, more)
 
     def sweep(self) -> int:
         """Give back what dead workers held, and what was held too long; how many there were."""

@@ -33,9 +33,9 @@ class Shape:
 
     Attributes:
         amounts: From (1, tokens, cost) what each limit counts of a request, and one more.
-        tokens: Which of the limits count tokens.
-        concurrent: Which count requests at once.
-        budgets: Which are budgets.
+        tokens: The numbers of the limits that count tokens.
+        concurrent: Where those of requests at once stand among a plan's limits.
+        budgets: Where budgets stand.
         estimates: Whether tokens or costs are limited, so that they must be estimated.
         marks: What a plan's `marks` must read, until `ends_s` on the monotonic clock, and from
             `begins_unix_s` to `ends_unix_s` on the other.
@@ -51,12 +51,10 @@ class Shape:
         metrics = [metric for metric, _ in kinds]
         self._kinds = kinds
         self.amounts = itemgetter(*(_AMOUNTS[metric] for metric in metrics), 0)
-        self.tokens, self.concurrent, self.budgets = (
-            slice(metrics.index(metric), metrics.index(metric) + metrics.count(metric))
-            if metric in metrics
-            else slice(0, 0)
-            for metric in ("tokens", "concurrent", "usd")
-        )
+        self.tokens = tuple(n for n, metric in enumerate(metrics) if metric == "tokens")
+        budgets = len(metrics) - metrics.count("usd")
+        self.budgets = slice(budgets, None)
+        self.concurrent = slice(budgets - metrics.count("concurrent"), budgets)
         self.estimates = "tokens" in metrics or "usd" in metrics
         self.marks: tuple[int, ...] = ()
         self.ends_s = self.begins_unix_s = self.ends_unix_s = -inf
