@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.contracts.route_table import BlockRule
+from core.kernel import patterns
 from gateway.networks import Address, Networks
 
 log = logging.getLogger(__name__)
 
 # Of a User-Agent, what is over it is not looked at.
 _LONGEST_AGENT = 512
-_PATTERN_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +93,7 @@ def _compiled(rule: BlockRule) -> Rule:
         networks=Networks(rule.networks) if rule.networks else None,
         countries=frozenset(rule.countries),
         user_agents=tuple(part.lower() for part in rule.user_agents),
-        pattern=_pattern(rule.user_agent_patterns) if rule.user_agent_patterns else None,
+        pattern=patterns.compiled(rule.user_agent_patterns) if rule.user_agent_patterns else None,
         paths=frozenset(path for path in rule.paths if not path.endswith("*")),
         path_beginnings=tuple(path[:-1] for path in rule.paths if path.endswith("*")),
     )
-
-
-def _pattern(patterns: tuple[str, ...]) -> Any:
-    # Loaded only where a rule needs it. RE2 takes time in proportion to the text, whatever the
-    # pattern is: Python's own expressions can take for ever.
-    import re2
-
-    options = re2.Options()
-    options.max_mem = _PATTERN_BYTES
-    options.log_errors = False
-    options.case_sensitive = False
-    try:
-        return re2.compile("|".join(f"(?:{pattern})" for pattern in patterns), options)
-    except re2.error as error:
-        raise ValueError(str(error)) from None

@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Self
 
-import re2
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from core.kernel import addresses
+from core.kernel import addresses, patterns
 
 _MOST = 1000
 _LONGEST_PATTERN = 200
@@ -21,14 +20,19 @@ def _country(code: str) -> str:
 
 
 def _pattern(pattern: str) -> str:
-    quiet = re2.Options()
-    quiet.log_errors = False
     try:
-        re2.compile(pattern, quiet)
-    except re2.error as error:
-        said = error.args[0].decode() if isinstance(error.args[0], bytes) else error
-        raise ValueError(f"{pattern!r} is no regular expression in RE2's syntax: {said}") from None
+        patterns.compiled([pattern])
+    except ValueError as error:
+        raise ValueError(f"{pattern!r} is no regular expression in RE2's syntax: {error}") from None
     return pattern
+
+
+def _together(given: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        patterns.compiled(given)
+    except ValueError as error:
+        raise ValueError(f"together they are too much for RE2: {error}") from None
+    return given
 
 
 def _path(path: str) -> str:
@@ -60,7 +64,9 @@ class BlockConditions(BaseModel):
     networks: tuple[_Network, ...] = Field((), max_length=_MOST)
     countries: tuple[_Country, ...] = Field((), max_length=_MOST)
     user_agents: tuple[_UserAgent, ...] = Field((), max_length=100)
-    user_agent_patterns: tuple[_Pattern, ...] = Field((), max_length=20)
+    user_agent_patterns: Annotated[tuple[_Pattern, ...], AfterValidator(_together)] = Field(
+        (), max_length=20
+    )
     paths: tuple[_Path, ...] = Field((), max_length=100)
 
     @model_validator(mode="after")

@@ -34,6 +34,8 @@ def test_a_rule_is_replaced_by_name_published_audited_and_deleted(
     first = access.set_block(admin, project, "scrapers", user_agents=["curl"], countries=["de"])
     again = access.set_block(admin, project, "scrapers", networks=["203.0.113.7", "2001:db8::/32"])
     everywhere = access.set_block(admin, access.EVERYWHERE, "old", paths=["/v1/completions"])
+    named = access.set_block(admin, "Default", "scrapers", networks=again.conditions.networks)
+    assert (named.id, named.project_id) == (first.id, project)
     assert again.id == first.id
     assert [rule.id for rule in access.list_blocks(admin, project)] == [everywhere.id, first.id]
     published = route_table.decode(routing.table_path().read_bytes())
@@ -46,7 +48,7 @@ def test_a_rule_is_replaced_by_name_published_audited_and_deleted(
     access.delete_block(admin, everywhere.id)
     assert route_table.decode(routing.table_path().read_bytes()).blocks == []
     actions = [entry.action for entry in audit.entries(admin, project)]
-    assert actions.count("block.set") == 2
+    assert actions.count("block.set") == 3
     assert actions.count("block.deleted") == 1
 
 
@@ -59,6 +61,8 @@ def test_a_rule_is_replaced_by_name_published_audited_and_deleted(
         ({"user_agent_patterns": ["("]}, "RE2"),
         # Python's own expressions know it; RE2 does not, as it cannot be found in bounded time.
         ({"user_agent_patterns": [r"(a)\1"]}, "RE2"),
+        # Each is small enough for the gateway; together they would be left out there.
+        ({"user_agent_patterns": [rf"(?:[a-z]{{100}}){{9}}{n}" for n in range(20)]}, "together"),
         ({"paths": ["v1"]}, "begins with /"),
         ({"paths": ["/v1/*/x"]}, "at its end"),
         ({"wishes": ["x"]}, "wishes"),
