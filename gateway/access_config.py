@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -115,7 +116,13 @@ def access_config(environment: Mapping[str, str]) -> AccessConfig:
 def tracing_config(environment: Mapping[str, str]) -> TracingConfig:
     """What the variables say of traces. Raises InvalidInput, which names the variable."""
     endpoint = environment.get("BUD_OTLP_ENDPOINT", "").strip()
-    if endpoint and urlsplit(endpoint).scheme not in ("http", "https"):
+    parts = urlsplit(endpoint)
+    if parts.username is not None:
+        raise InvalidInput(
+            "The address for traces holds a user or a password.",
+            remedy="Leave them out of BUD_OTLP_ENDPOINT, and send them by BUD_OTLP_HEADERS.",
+        )
+    if endpoint and parts.scheme not in ("http", "https"):
         raise InvalidInput(
             "Traces go to an address with http or https.",
             value=endpoint,
@@ -124,13 +131,24 @@ def tracing_config(environment: Mapping[str, str]) -> TracingConfig:
     headers = {}
     for each in _listed(environment, "BUD_OTLP_HEADERS"):
         name, sign, value = each.partition("=")
-        if not sign or not name.strip() or not value.isprintable():
+        if not sign or not name.strip() or not (value.isascii() and value.isprintable()):
             raise InvalidInput(
                 "A header for traces is not name=value.",
                 remedy="Write BUD_OTLP_HEADERS as name=value,other=value.",
             )
         headers[name.strip()] = Secret(value.strip())
-    return TracingConfig(endpoint, headers, float(environment.get("BUD_TRACE_RATIO") or 0.01))
+    return TracingConfig(endpoint, headers, _ratio(environment.get("BUD_TRACE_RATIO") or "0.01"))
+
+
+def _ratio(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (ratio := float(text)) <= 1:
+            return ratio
+    raise InvalidInput(
+        "The share of requests that are traced is a number from 0 to 1.",
+        value=text,
+        remedy="Mend BUD_TRACE_RATIO.",
+    )
 
 
 def _listed(environment: Mapping[str, str], name: str) -> tuple[str, ...]:

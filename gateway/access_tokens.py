@@ -143,13 +143,16 @@ def _read(claims: dict[str, Any], issuer: Issuer, keys_version: int) -> _Verifie
     user = next(iter(_texts(claims, issuer.user_claim)), "")
     if not user or len(user) > _MAX_USER or not user.isprintable():
         raise _refused(f"its claim {issuer.user_claim!r} names no user")
+    models = _texts(claims, issuer.models_claim) if issuer.models_claim else ()
+    if issuer.models_claim and not models:
+        raise _refused(f"its claim {issuer.models_claim!r} names no model", "permission")
     user_id = f"{issuer.name}:{user}"
     return _Verified(
         ends_unix_s=float(claims["exp"]) + issuer.leeway_s,
         key_id=f"jwt_{hashlib.sha256(user_id.encode()).hexdigest()[:26]}",
         user_id=user_id,
         projects=(issuer.project,) if issuer.project else _texts(claims, issuer.project_claim),
-        models=_texts(claims, issuer.models_claim) if issuer.models_claim else (),
+        models=models,
         keys_version=keys_version,
         issuer=issuer,
     )

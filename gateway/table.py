@@ -262,7 +262,9 @@ class TableHolder:
             limits=table.limits,
             blocks=blocks.compiled(table.blocks),
             captures={each.id: each.capture for each in table.projects if each.capture},
-            projects={name: each for each in table.projects for name in (each.name, each.id)},
+            # By id last: a project that is called as another's id must not take its place.
+            projects={each.name: each for each in table.projects}
+            | {each.id: each for each in table.projects},
             routes=targets,
         )
 

@@ -30,7 +30,10 @@ def test_what_stands_in_env_files_reaches_the_gateway_too() -> None:
         ("cors_origins", "https://app.example/path"),
         ("jwt_issuers", "[{}]"),
         ("otlp_endpoint", "localhost:4318"),
+        # What cannot be sent would stand in the log of each attempt.
+        ("otlp_endpoint", "http://ada:s3cret@localhost:4318"),
         ("otlp_headers", SecretStr("s3cret")),
+        ("otlp_headers", SecretStr("x-token=s3cret…")),
     ],
 )
 def test_what_would_keep_the_gateway_from_starting_is_told_first(field: str, value: object) -> None:

@@ -105,6 +105,9 @@ async def test_projects_models_and_users_are_named_by_claims(issuer: TokenIssuer
     )  # fmt: skip
     assert (await accepted.key(token, "prj_a", PROJECTS)).project_id == "prj_a"
     assert (await refusal(accepted, token, "prj_gone")).status == 403
+    for none in ({}, {"models": []}):
+        unlimited = issuer.token(email="ada@example.org", access=none)
+        assert "names no model" in (await refusal(accepted, unlimited, "prj_a")).message
     fixed = tokens(issuer, project="Beta")
     assert (await fixed.key(issuer.token(bud_project="prj_a"), "", PROJECTS)).project_id == "prj_b"
     assert (await refusal(fixed, issuer.token(), "prj_a")).status == 403

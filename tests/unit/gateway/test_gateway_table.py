@@ -7,6 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from core.contracts import route_table
+from core.contracts.route_table import Project, RouteTable
 from core.kernel import clock
 from gateway.table import TableHolder
 from tests.doubles.gateway_harness import CHAT, KEY, api_key, publish, route
@@ -103,3 +105,16 @@ async def test_only_some_states_are_worth_waiting_for(
     held = holder(tmp_path)
     await held.refresh()
     assert held.current.routes["prj_a", CHAT].may_come_back is expected
+
+
+async def test_no_project_takes_anothers_place_by_its_name(tmp_path: Path) -> None:
+    publish(tmp_path, [])
+    path = tmp_path / "routes" / "table.json"
+    first = Project(id="prj_a", name="Alpha")
+    posing = Project(id="prj_b", name="prj_a")
+    path.write_bytes(
+        route_table.encode(RouteTable(version=1, published_unix_s=0, projects=[first, posing]))
+    )
+    held = holder(tmp_path)
+    await held.refresh()
+    assert held.current.projects == {"prj_a": first, "Alpha": first, "prj_b": posing}
