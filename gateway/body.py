@@ -13,6 +13,10 @@ class _Fields(msgspec.Struct):
     model: str | None = None
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
+    # Of any type: what is wrong with these is for the replica to say.
+    max_completion_tokens: Any = None
+    max_tokens: Any = None
+    n: Any = None
 
 
 _decode_fields = msgspec.json.Decoder(_Fields).decode
@@ -20,12 +24,18 @@ _decode_document = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Parsed(msgspec.Struct, frozen=True):
-    """A body and the few fields of it that matter here."""
+    """A body and the few fields of it that matter here.
+
+    `max_tokens` is the longest answer it asks for, None when it says nothing; `choices` is how many
+    answers.
+    """
 
     raw: bytes
     model: str
     stream: bool
     stream_options: dict[str, Any] | None
+    max_tokens: int | None = None
+    choices: int = 1
 
     @property
     def wants_usage(self) -> bool:
@@ -69,7 +79,15 @@ def parse(raw: bytes, *, can_stream: bool) -> Parsed:
             "The request names no model. List yours with GET /v1/models.",
             param="model",
         )
-    return Parsed(raw, fields.model, can_stream and bool(fields.stream), fields.stream_options)
+    most, choices = fields.max_completion_tokens or fields.max_tokens, fields.n
+    return Parsed(
+        raw,
+        fields.model,
+        can_stream and bool(fields.stream),
+        fields.stream_options,
+        most if type(most) is int else None,
+        choices if type(choices) is int else 1,
+    )
 
 
 def invalid(error: msgspec.ValidationError, place: str = "$") -> GatewayError:

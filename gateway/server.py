@@ -337,7 +337,7 @@ class Gateway:
         route = find(fact.model).route
         fact.deployment_id = route.deployment_id
         if self.limits.on:
-            exchange.held = await self.limits.admit(key, route, body.raw)
+            exchange.held = await self.limits.admit(key, route, body)
         session = exchange.request.headers.get("X-Session-Id", "")
         if exchange.translation is not None and exchange.translation.background:
             carry = partial(self._carry, find=find, path=path, body=body, session=session)

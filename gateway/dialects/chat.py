@@ -165,7 +165,7 @@ def parsed(body: dict[str, Any], *, stream: bool) -> Parsed:
     options = {"include_usage": True} if stream else None
     if stream:
         body = {**body, "stream": True, "stream_options": options}
-    return Parsed(encode(body), body["model"], stream, options)
+    return Parsed(encode(body), body["model"], stream, options, body.get("max_tokens"))
 
 
 def answer(content: bytes, model: str) -> Chat:

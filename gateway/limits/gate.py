@@ -8,12 +8,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from core.contracts.request_fact import RequestFact
 from core.contracts.route_table import ApiKey, Limit, Price, Route
 from core.kernel import clock
 from core.kernel.crypto import Secret
+from gateway.body import Parsed
 from gateway.errors import GatewayError
 from gateway.limits.exchange import check_url
 from gateway.limits.hosts import Hosts
@@ -34,15 +33,6 @@ _MOST_TOKENS = 1_000_000_000
 _ASKED_S, _ASK_AGAIN_S = 3.0, 0.1
 _FIRST_PAUSE_S, _MOST_PAUSE_S = 0.001, 0.02
 _UNITS = {"requests": "requests", "tokens": "tokens", "concurrent": "requests at once"}
-
-
-class _Asked(msgspec.Struct):
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    n: int | None = None
-
-
-_decode_asked = msgspec.json.Decoder(_Asked).decode
 
 
 class LimitGate:
@@ -103,13 +93,13 @@ class LimitGate:
         words = self._limiter.table.words
         return words[HOSTS] if words[IN_TOUCH] else 0
 
-    async def admit(self, key: ApiKey, route: Route, body: bytes) -> Reservation | None:
+    async def admit(self, key: ApiKey, route: Route, body: Parsed) -> Reservation | None:
         """Hold what a request may use; None when nothing limits it.
 
         Args:
             key: Whose request it is.
             route: The model it calls.
-            body: The request, in OpenAI's form.
+            body: The request.
 
         Raises:
             GatewayError: A limit is reached, or limits cannot be kept now.
@@ -197,22 +187,18 @@ class LimitGate:
             self._limiter = None
 
 
-def estimate(body: bytes, route: Route) -> tuple[int, float]:
+def estimate(body: Parsed, route: Route) -> tuple[int, float]:
     """Tokens and USD that a request may take: four bytes a token, and the longest answer.
 
     Without a maximum in the request, an answer is taken to have 512 tokens; with a context
     length, a request never counts for more than that.
     """
-    try:
-        asked = _decode_asked(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        asked = _Asked()
-    most = asked.max_completion_tokens or asked.max_tokens or DEFAULT_OUTPUT_TOKENS
-    output = max(most, 0) * max(asked.n or 1, 1) if "embedding" not in route.capabilities else 0
-    given = len(body) // _BYTES_PER_TOKEN
-    most_tokens = route.context_tokens or _MOST_TOKENS
-    given = min(given, most_tokens)
-    output = min(output, most_tokens * max(asked.n or 1, 1) - given, _MOST_TOKENS)
+    most_tokens, choices = route.context_tokens or _MOST_TOKENS, max(body.choices, 1)
+    given = min(len(body.raw) // _BYTES_PER_TOKEN, most_tokens)
+    output = max(body.max_tokens or DEFAULT_OUTPUT_TOKENS, 0) * choices
+    if "embedding" in route.capabilities:
+        output = 0
+    output = min(output, most_tokens * choices - given, _MOST_TOKENS)
     return given + output, _cost_usd(route.price, given, output)
 
 

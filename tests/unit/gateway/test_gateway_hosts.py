@@ -20,6 +20,7 @@ import pytest
 from core.contracts.route_table import ApiKey, Limit, Price, Route
 from core.kernel.crypto import Secret
 from core.kernel.errors import InvalidInput
+from gateway.body import Parsed
 from gateway.errors import GatewayError
 from gateway.limits import hosts as hosts_module
 from gateway.limits.exchange import Exchange, Lost
@@ -30,7 +31,7 @@ from tests.doubles.valkey_server import PASSWORD, ValkeyServer
 from tests.machine import slowness
 
 FORK = multiprocessing.get_context("fork")
-BODY = b'{"max_tokens": 10}'  # 4 tokens in, by its length
+BODY = Parsed(b'{"max_tokens": 10}', "m", False, None, max_tokens=10)  # 4 tokens in, by its length
 COST_USD = 0.01
 PRICE = Price(output_usd_per_million_tokens=1000.0, input_usd_per_million_tokens=0.0)
 

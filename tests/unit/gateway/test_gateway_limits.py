@@ -19,10 +19,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from core.contracts import route_table
-from core.contracts.route_table import ApiKey, Limit, RouteTable
+from core.contracts.route_table import ApiKey, Limit, Price, Route, RouteTable
 from core.kernel import clock
+from gateway.body import parse
 from gateway.limits import limiter as limiter_module
 from gateway.limits import shared_table
+from gateway.limits.gate import estimate
 from gateway.limits.ledger import Ledger, NoPlace
 from gateway.limits.limiter import Busy, Limiter, Refusal, Reservation
 from gateway.limits.plan import HOLD_S, Plan
@@ -250,6 +252,23 @@ def test_a_worker_that_stands_still_in_the_table_is_not_waited_for(
     with other.table.locked(plan.shard), pytest.raises(Stuck):
         limiter.reserve(plan)
     assert admitted(limiter, plan, 9) == 5
+
+
+@pytest.mark.parametrize(
+    ("asked", "tokens"),
+    [
+        ('"n": 1', 512), ('"max_tokens": 9', 9), ('"max_completion_tokens": 7, "max_tokens": 9', 7),
+        ('"max_tokens": 9, "n": 3', 27), ('"max_tokens": "many", "n": null', 512),
+    ],
+)  # fmt: skip
+def test_an_answer_is_taken_to_be_as_long_as_was_asked_for(asked: str, tokens: int) -> None:
+    body = parse(f'{{"model": "tiny", {asked}}}'.encode(), can_stream=True)
+    route = Route(
+        model="tiny", project_id="prj_a", deployment_id="d", upstream_model="t",
+        capabilities=["chat"], price=Price(input_usd_per_million_tokens=0.0,
+                                           output_usd_per_million_tokens=1e6),
+    )  # fmt: skip
+    assert estimate(body, route) == (len(body.raw) // 4 + tokens, tokens)
 
 
 # Times in steps of a bucket's fraction, and bursts: both reach the edges of the window.
