@@ -102,20 +102,26 @@ class HealthChecks:
     async def _check(self, backend: Backend, watched: _Watched) -> None:
         before = watched.answers = backend.answers
         try:
-            works = await _asked(backend)
+            if await _asked(backend):
+                _passed(backend, watched)
+            elif backend.answers == before:
+                _failed(backend, watched)
         finally:
-            watched.is_running = False
-        if works:
-            if not backend.is_healthy:
-                log.info("replica %s passed its health check", backend.replica.id)
-            watched.failures = 0
-            backend.healthy()
-        elif backend.answers == before:
-            watched.failures += 1
-            if watched.failures >= _AWAY_AFTER and backend.is_healthy:
-                log.warning("replica %s failed its health checks", backend.replica.id)
-                backend.unhealthy()
-        watched.due_s = self._next_s(backend)
+            watched.is_running, watched.due_s = False, self._next_s(backend)
+
+
+def _passed(backend: Backend, watched: _Watched) -> None:
+    if not backend.is_healthy:
+        log.info("replica %s passed its health check", backend.replica.id)
+    watched.failures = 0
+    backend.healthy()
+
+
+def _failed(backend: Backend, watched: _Watched) -> None:
+    watched.failures += 1
+    if watched.failures >= _AWAY_AFTER and backend.is_healthy:
+        log.warning("replica %s failed its health checks", backend.replica.id)
+        backend.unhealthy()
 
 
 async def _asked(backend: Backend) -> bool:

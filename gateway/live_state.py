@@ -149,7 +149,8 @@ def _replace(path: Path, content: bytes) -> None:
 
 def _remove_old(folder: Path) -> None:
     oldest_unix_s = clock.unix_s() - _REMOVE_AFTER_S
-    for path in folder.iterdir():
+    # The workers' metrics are here too, and stay.
+    for path in (*folder.glob(f"*{SUFFIX}"), *folder.glob("*.partial*")):
         with suppress(FileNotFoundError):
             if path.stat().st_mtime < oldest_unix_s:
                 path.unlink()

@@ -1,6 +1,6 @@
 """What the workers of one gateway tell together: `/metrics` of any of them is that of all.
 
-Each keeps its metrics in a file, `<data folder>/gateway-metrics/<worker id>.metrics`, and holds a
+Each keeps its metrics in a file, `<data folder>/gateway/<worker id>.metrics`, and holds a
 lock beside it while it lives. What a worker counted stays when it ends, so that sums never go back:
 the next one that starts adds it to `ended.metrics`. The first worker of all begins anew.
 """
@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from core.contracts.gateway_state import FOLDER_NAME
+
 log = logging.getLogger(__name__)
 
-_FOLDER_NAME = "gateway-metrics"
 _EVERY_S = 1.0
 _SUFFIX = ".metrics"
 _ENDED = "ended"
@@ -45,7 +46,7 @@ class Workers:
     def __init__(
         self, data_dir: Path, worker_id: str, counted: Callable[[], str], process: Callable[[], str]
     ) -> None:
-        self._folder = data_dir / _FOLDER_NAME
+        self._folder = data_dir / FOLDER_NAME
         self._worker_id = worker_id
         self._counted = counted
         self._process = process

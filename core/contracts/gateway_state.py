@@ -2,7 +2,8 @@
 
 A worker keeps one file, `<data folder>/gateway/<worker id>.json`: written anew every second in
 which something happened and every `HEARTBEAT_S` otherwise, removed when it stops. A file that is
-older than `STALE_S` is of a worker that was killed.
+older than `STALE_S` is of a worker that was killed. Where there are several workers, their metrics
+lie in the same folder (`gateway.workers`).
 """
 
 from __future__ import annotations
