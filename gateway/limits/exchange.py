@@ -149,8 +149,8 @@ class Exchange:
             self._url.reveal(), socket_timeout=_CALL_S, socket_connect_timeout=_CALL_S,
             max_connections=1,
         )  # fmt: skip
+        self._client = client  # to be closed also when the next line fails
         self._sha = await client.script_load(_SCRIPT.read_text())
-        self._client = client
         return client
 
     async def leave(self) -> None:
