@@ -23,7 +23,7 @@ from core.contracts.capture import FOLDER_NAME, SUFFIX, Captured
 from core.contracts.request_fact import RequestFact
 from core.contracts.route_table import Capture
 from core.kernel import clock
-from gateway.front import Caller
+from gateway.http_request import Caller
 from gateway.redaction import redacted
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 _MAX_TEXT_BYTES = 256 * 1024
 _MAX_QUEUED_BYTES = 32 * 1024 * 1024
 _BATCH_S = 0.2
+_FILES = 10  # at least, of what a project keeps when it keeps as much as it may
 _LOG_EVERY_S = 60.0
 # Where the events of the dialects' streams have the pieces of an answer.
 _PIECES = frozenset(
@@ -103,6 +104,7 @@ class CaptureWriter:
     def __init__(self, data_dir: Path, worker_id: str) -> None:
         self.dropped = 0
         self._folder = data_dir / FOLDER_NAME
+        self._files: dict[Path, Path] = {}  # the one written to, of each project
         self._worker_id = worker_id
         self._queue: deque[tuple[RequestFact, Recorder]] = deque()
         self._queued_bytes = 0
@@ -160,8 +162,7 @@ class CaptureWriter:
         if not _has_room(folder, len(line), recorder.capture.max_bytes):
             self._drop("one is larger than all that its project may keep")
             return
-        day = datetime.fromtimestamp(fact.started_unix_s, UTC).date()
-        path = folder / f"{day}.{self._worker_id}{SUFFIX}"
+        path = self._file(folder, fact, recorder.capture.max_bytes // _FILES)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -171,6 +172,18 @@ class CaptureWriter:
                 raise OSError("the disk is full")
         finally:
             os.close(descriptor)
+
+    def _file(self, folder: Path, fact: RequestFact, most_bytes: int) -> Path:
+        """Where a capture goes: whole files make room, so one never holds most of what is kept."""
+        began = datetime.fromtimestamp(fact.started_unix_s, UTC)
+        path = self._files.get(folder)
+        if path is not None and path.name.startswith(f"{began:%Y-%m-%d}."):
+            with suppress(FileNotFoundError):
+                if path.stat().st_size < most_bytes:
+                    return path
+        path = folder / f"{began:%Y-%m-%d.%H%M%S%f}.{self._worker_id}{SUFFIX}"
+        self._files[folder] = path
+        return path
 
     def _drop(self, why: str) -> None:
         self.dropped += 1

@@ -51,16 +51,17 @@ class Cors:
             headers["Access-Control-Allow-Headers"] = ", ".join(allowed)
         return Response(b"", headers=headers)
 
-    def lines(self, request: Request) -> str:
-        """The lines that every answer's head has for it."""
+    def headers(self, request: Request) -> dict[str, str]:
+        """What every answer to it has."""
         origin = request.headers.get("Origin")
         if not self._is_allowed(origin):
             # An answer without permission must not be kept for a page that has it.
-            return "Vary: Origin\r\n"
-        return (
-            f"Vary: Origin\r\nAccess-Control-Allow-Origin: {origin}\r\n"
-            f"Access-Control-Expose-Headers: {_EXPOSED}\r\n"
-        )
+            return {"Vary": "Origin"}
+        return {
+            "Vary": "Origin",
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Expose-Headers": _EXPOSED,
+        }
 
     def _is_allowed(self, origin: str) -> bool:
         if origin in self._origins:

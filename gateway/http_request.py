@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-if TYPE_CHECKING:
-    from gateway.front import Caller
+MAX_TARGET_BYTES = 8 * 1024
+MAX_HEAD_BYTES = 64 * 1024
+MAX_HEADERS = 128
+# A body may take `caller_s`, and a second more for so many bytes of it.
+SLOWEST_BODY_BYTES_PER_S = 4096
 
 
 @lru_cache(maxsize=256)
@@ -32,6 +36,92 @@ class BadRequest(Exception):
 
 class BodyTooLarge(Exception):
     """A body over the limit; what is over it is never kept."""
+
+
+class Source(Protocol):
+    """Where an answer comes from, when it comes without being awaited piece by piece."""
+
+    def pause(self) -> None:
+        """The caller does not read."""
+
+    def resume(self) -> None:
+        """It reads again."""
+
+
+class Caller(Protocol):
+    """The side of whoever asks, as one request sees it.
+
+    An answer is either a whole `Response`, or `start`, any number of `write`, `end`.
+
+    Attributes:
+        source: Paused while the caller does not read.
+    """
+
+    source: Source | None
+
+    @property
+    def remote(self) -> str:
+        """The IP address of whoever holds the other end of the connection."""
+
+    @property
+    def task(self) -> asyncio.Task[Any] | None:
+        """What answers the request."""
+
+    async def rest_of_body(self, request: Request, max_bytes: int) -> None:
+        """Wait until the body is there, or is over the limit. Raises BadRequest."""
+
+    async def drain(self) -> None:
+        """Wait until the caller has read most of what was written."""
+
+    def start(self, headers: dict[str, str], content_bytes: int | None = None) -> None:
+        """Begin an answer with status 200; its head goes out with the first write.
+
+        Args:
+            headers: All but `Content-Length`, `Transfer-Encoding`, `Date` and `Connection`.
+            content_bytes: Length of the body; None when it is not known.
+        """
+
+    def write(self, piece: bytes) -> None:
+        """Send a piece of the body. Raises ConnectionError: the caller is gone."""
+
+    def end(self) -> None:
+        """The answer is whole."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+def add_header(headers: dict[bytes, bytes], name: bytes, value: bytes) -> None:
+    """Add to the headers by name in lower case. Raises BadRequest: one too many."""
+    name = name.lower()
+    if name in headers:
+        if name == b"host":
+            raise BadRequest(400, "The header Host is there twice. Send it once.")
+        value = headers[name] + b", " + value
+    headers[name] = value
+    if len(headers) > MAX_HEADERS:
+        raise BadRequest(431, f"The request has over {MAX_HEADERS} headers. Send fewer.")
+
+
+def check_head(version: str, headers: Mapping[bytes, bytes]) -> None:
+    """Raises BadRequest: a head that others may understand in another way."""
+    if version not in ("1.1", "1.0"):
+        raise BadRequest(505, f"HTTP/{version} is not spoken here. Use HTTP/1.1.")
+    if version == "1.1" and b"host" not in headers:
+        raise BadRequest(400, "The header Host is missing.")
+    coding = headers.get(b"transfer-encoding")
+    if coding is not None and (coding.strip().lower() != b"chunked" or version == "1.0"):
+        raise BadRequest(501, "A body comes with Content-Length, or in plain chunks.")
+
+
+def head_too_large() -> BadRequest:
+    """What a head over the limit is refused with."""
+    return BadRequest(431, f"The request's head has over {MAX_HEAD_BYTES} bytes. Send less.")
+
+
+def target_too_long() -> BadRequest:
+    """What a target over the limit is refused with."""
+    return BadRequest(414, f"The request's target has over {MAX_TARGET_BYTES} bytes.")
 
 
 class Headers:

@@ -13,8 +13,7 @@ from core.kernel import clock
 from gateway.capture import RecordedCaller, Recorder
 from gateway.dialects import Translation
 from gateway.errors import GatewayError
-from gateway.front import Caller
-from gateway.http_request import BodyTooLarge, Request, Response
+from gateway.http_request import BodyTooLarge, Caller, Request, Response
 from gateway.limits.limiter import Reservation
 from gateway.proxy import Answer
 from gateway.stats import Stats

@@ -97,13 +97,14 @@ class Gateway:
         self._started_s = clock.monotonic_s()
         self._exchanges: set[Exchange] = set()
         self._stopping = False
-        self._front = Front(self._answer, config.max_body_bytes, config.timeouts)
+        self._cors = Cors(config.access) if config.access.cors_origins else None
+        self._front = Front(
+            self._answer, ENDPOINTS, config.max_body_bytes, config.timeouts, self._cors
+        )
         self._captures = CaptureWriter(config.data_dir, self.facts.worker_id)
         self._tracer = (
             Tracer(config.tracing, self.facts.worker_id) if config.tracing.endpoint else None
         )
-        self._cors = Cors(config.access) if config.access.cors_origins else None
-        self._front.cors = self._cors
         self._workers = (
             Workers(config.data_dir, self.facts.worker_id, self._counted, status.of_process)
             if config.is_one_of_many
@@ -149,7 +150,7 @@ class Gateway:
         self._front.stop(close_idle=False)
         log.info("handing over")
         deadline_s = clock.monotonic_s() + self.config.timeouts.handover_s
-        while self._front.callers or self._exchanges:
+        while self._front.connections or self._exchanges:
             if until.is_set() or clock.monotonic_s() > deadline_s:
                 return
             await asyncio.sleep(0.1)

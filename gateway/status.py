@@ -70,7 +70,7 @@ def metrics(
 ) -> str:
     """The numbers of one worker in Prometheus' text form, without those of its process."""
     table = tables.current
-    stats.connections.set(len(front.callers))
+    stats.connections.set(len(front.connections))
     stats.not_http.values = {(str(status),): count for status, count in front.refused.items()}
     stats.captures_dropped.values[()] = captures_dropped
     stats.traces_dropped.values[()] = traces_dropped

@@ -1,8 +1,13 @@
-"""HTTP as the gateway takes it: what is refused, what is closed, and in which order it answers."""
+"""HTTP as the gateway takes it: what is refused, what is closed, and in which order it answers.
+
+Both servers are held to it: the one for the hot routes, and aiohttp, which has a connection from
+its first other request on.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import resource
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -29,6 +34,11 @@ from tests.machine import slowness
 BODY = msgspec.json.encode({"model": CHAT, "messages": [{"role": "user", "content": "Hello"}]})
 STREAM = BODY[:-1] + b',"stream":true}'
 AUTH = f"Authorization: Bearer {KEY}\r\n".encode()
+HOT, COLD = b"/v1/chat/completions", b"/v1/messages/count_tokens"
+# Behind this a connection is aiohttp's.
+MODELS = b"GET /v1/models HTTP/1.1\r\nHost: gateway\r\n" + AUTH + b"\r\n"
+BEFORE = pytest.mark.parametrize("before", [(), (MODELS,)], ids=["hot", "aiohttp"])
+STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 PATIENCE_S = 10.0 * slowness()
 IDLE = 5000
 
@@ -74,7 +84,8 @@ async def closed(gateway: GatewayHere, *writes: bytes) -> bytes:
 
 
 def statuses(content: bytes) -> list[int]:
-    return [int(part[:3]) for part in content.split(b"HTTP/1.1 ")[1:]]
+    # aiohttp answers in the version of the request.
+    return [int(found) for found in STATUS.findall(content)]
 
 
 # -- request smuggling: one refusal, and what may be hidden behind it is never answered
@@ -133,53 +144,64 @@ TE = b"Transfer-Encoding: "
 async def test_what_two_servers_could_read_differently_is_refused(
     gateway: GatewayHere, double: OpenAiDouble, raw: bytes
 ) -> None:
-    content = await closed(gateway, raw + HIDDEN)
-    (status,) = statuses(content)
-    assert status in (400, 501)
-    assert b"connection: close" in content.lower()
-    assert b'"invalid_request_error"' in content
+    for before, asked in ([], raw), ([], raw.replace(HOT, COLD)), ([MODELS], raw):
+        content = await closed(gateway, *before, asked + HIDDEN)
+        *answered, status = statuses(content)
+        assert answered == [200] * len(before)
+        assert status in (400, 501)
+        assert b"connection: close" in content.lower()
+        assert b'"invalid_request_error"' in content
     assert double.state.requests == 0
 
 
 @pytest.mark.parametrize(
     ("raw", "status"),
     [
-        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: g\r\n\r\n", 414),
-        (b"GET /" + b"a" * 9000, 414),
+        (b"POST " + HOT + b"?" + b"a" * 9000 + b" HTTP/1.1\r\nHost: g\r\n\r\n", 414),
+        (b"POST " + HOT + b"?" + b"a" * 9000, 414),
         (head(b"X: " + b"a" * 70_000), 431),
         (head(b"X: " + b"a" * 70_000)[:-4], 431),
         (head(*[b"X%d: a" % number for number in range(200)]), 431),
         (head(b"Transfer-Encoding: chunked") + b"0\r\nX: " + b"a" * 70_000, 431),
-        (b"GET / HTTP/2.0\r\nHost: g\r\n\r\n", 505),
-        (b"GET / HTTP/0.9\r\nHost: g\r\n\r\n", 505),
+        (head(*[b"X%d: " % number + b"a" * 999 for number in range(90)])[:-4], 431),
+        (b"POST " + HOT + b" HTTP/2.0\r\nHost: g\r\n\r\n", 505),
+        (b"POST " + HOT + b" HTTP/0.9\r\nHost: g\r\n\r\n", 505),
     ],
 )
 async def test_limits_of_a_head(gateway: GatewayHere, raw: bytes, status: int) -> None:
     assert statuses(await closed(gateway, raw)) == [status]
+    (by_aiohttp,) = statuses(await closed(gateway, raw.replace(HOT, COLD)))
+    assert by_aiohttp in (status, 400)
 
 
 async def test_refusals_are_counted_and_say_nothing_of_what_was_sent(
     gateway: GatewayHere, caplog: pytest.LogCaptureFixture
 ) -> None:
-    content = await closed(gateway, head(b"X: \x00" + KEY.encode()))
-    assert KEY.encode() not in content
+    bad = head(b"X: \x00" + KEY.encode())
+    for asked in bad, bad.replace(HOT, COLD):
+        assert KEY.encode() not in await closed(gateway, asked)
     assert KEY not in caplog.text
     metrics = (await gateway.http.get("/metrics")).text
-    assert any("400" in line and line.endswith(" 1") for line in metrics.splitlines())
+    assert any("400" in line and line.endswith(" 2") for line in metrics.splitlines())
 
 
 # -- slow callers
 
 
-@pytest.mark.parametrize("begun", [b"POST", b"GET / HTTP/1.1\r\nHost: g\r\nX: a"])
-async def test_a_head_that_does_not_end_is_let_go(gateway: GatewayHere, begun: bytes) -> None:
-    assert statuses(await closed(gateway, begun)) == [408]
+@BEFORE
+@pytest.mark.parametrize("begun", [b"POST", head(b"X: a")[:-4]])
+async def test_a_head_that_does_not_end_is_let_go(
+    gateway: GatewayHere, before: tuple[bytes, ...], begun: bytes
+) -> None:
+    content = await closed(gateway, *before, begun)
+    assert statuses(content) == [200] * len(before) + [408]
 
 
-async def test_a_head_byte_by_byte_is_let_go(gateway: GatewayHere) -> None:
+@pytest.mark.parametrize("path", [HOT, COLD])
+async def test_a_head_byte_by_byte_is_let_go(gateway: GatewayHere, path: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
     answer = asyncio.create_task(reader.read())
-    for byte in head(b"X: " + b"a" * 5000):
+    for byte in head(b"X: " + b"a" * 5000).replace(HOT, path):
         if answer.done():
             break
         writer.write(bytes([byte]))
@@ -188,10 +210,11 @@ async def test_a_head_byte_by_byte_is_let_go(gateway: GatewayHere) -> None:
     writer.close()
 
 
-async def test_a_body_byte_by_byte_is_let_go(gateway: GatewayHere) -> None:
+@pytest.mark.parametrize("path", [HOT, COLD])
+async def test_a_body_byte_by_byte_is_let_go(gateway: GatewayHere, path: bytes) -> None:
     # It moves within `caller_s` each time, and yet would take an hour.
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
-    writer.write(head(b"Content-Length: 9999"))
+    writer.write(head(b"Content-Length: 9999").replace(HOT, path))
     answer = asyncio.create_task(reader.read())
     for _ in range(200):
         if answer.done():
@@ -206,8 +229,22 @@ async def test_a_body_byte_by_byte_is_let_go(gateway: GatewayHere) -> None:
     writer.close()
 
 
+async def test_a_reader_that_stops_is_let_go_by_aiohttp_too(
+    gateway: GatewayHere, double: OpenAiDouble
+) -> None:
+    double.knobs = Knobs(tokens=100_000)
+    _reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port, limit=1000)
+    writer.write(MODELS + post(STREAM))
+    await until(lambda: double.state.requests == 1, PATIENCE_S)
+    (fact,) = await gateway.facts()
+    assert fact.error_class == "client_closed"
+    assert "did not read" in fact.error_message
+    writer.close()
+
+
 async def test_an_idle_connection_is_closed_in_the_end(gateway: GatewayHere) -> None:
     assert await closed(gateway) == b""
+    assert statuses(await closed(gateway, post())) == [200]
     content = await closed(gateway, b"GET /health HTTP/1.1\r\nHost: g\r\n\r\n")
     assert statuses(content) == [200]
     assert b"connection: close" not in content.lower()
@@ -223,43 +260,53 @@ async def test_pipelined_requests_of_all_kinds_are_answered_in_order(
     models = head(start=b"GET /v1/models HTTP/1.1")
     missing = head(start=b"GET /v1/models/none HTTP/1.1")
     # The answers differ, so that their order is seen; the first ones take the longest.
-    requests = [post(), chunked(), models, post(STREAM), missing, post(b"{"), chunked(STREAM)]
+    hot = [post(), chunked(), post(STREAM), post(b"{"), chunked(STREAM)]
     last = head(b"Connection: close", start=b"GET /nowhere HTTP/1.1")
-    content = await closed(gateway, b"".join(requests * 3) + last)
-    assert statuses(content) == [200, 200, 200, 200, 404, 400, 200] * 3 + [404]
+    content = await closed(gateway, b"".join([*hot, models, *hot, missing, *hot]) + last)
+    of_hot = [200, 200, 200, 400, 200]
+    assert statuses(content) == [*of_hot, 200, *of_hot, 404, *of_hot, 404]
     assert content.count(b"data: [DONE]") == 6
     assert double.state.most_in_flight == 1
-    assert len(await gateway.facts(19)) == 19  # reading the list of models leaves none
+    assert len(await gateway.facts(17)) == 17  # reading the list of models leaves none
 
 
 async def test_requests_behind_a_bad_one_are_not_answered(gateway: GatewayHere) -> None:
     bad = head(b"Content-Length: 0", b"Transfer-Encoding: chunked")
-    content = await closed(gateway, post() + head(start=b"GET /x HTTP/1.1") + bad + post())
+    assert statuses(await closed(gateway, post() + post() + bad + post())) == [200, 200, 400]
+    content = await closed(gateway, post(), head(start=b"GET /x HTTP/1.1"), bad + post())
     assert statuses(content) == [200, 404, 400]
 
 
+@BEFORE
 async def test_a_connection_that_says_close_is_closed_after_its_answer(
-    gateway: GatewayHere,
+    gateway: GatewayHere, before: tuple[bytes, ...]
 ) -> None:
-    content = await closed(gateway, post(BODY, b"Connection: close") + post())
-    assert statuses(content) == [200]
+    content = await closed(gateway, *before, post(BODY, b"Connection: close"), post())
+    assert statuses(content) == [200] * len(before) + [200]
 
 
+@pytest.mark.parametrize("path", [HOT, COLD])
 async def test_a_refusal_before_the_body_reaches_who_is_still_sending(
-    gateway: GatewayHere,
+    gateway: GatewayHere, path: bytes
 ) -> None:
     # Closed at once, the connection would be reset and the answer lost on the way.
     unknown = head(b"Content-Length: 900000").replace(KEY.encode(), b"bud-nobody")
+    unknown = unknown.replace(HOT, path)
     content = await closed(gateway, unknown, *[b" " * 100_000] * 9)
     assert statuses(content) == [401]
 
 
-async def test_expect_is_answered_only_when_the_body_is_wanted(gateway: GatewayHere) -> None:
+@BEFORE
+async def test_expect_is_answered_only_when_the_body_is_wanted(
+    gateway: GatewayHere, before: tuple[bytes, ...]
+) -> None:
+    first = [200] * len(before)
     waits = head(b"Content-Length: %d" % len(BODY), b"Expect: 100-continue", b"Connection: close")
-    assert statuses(await closed(gateway, waits, BODY)) == [100, 200]
+    assert statuses(await closed(gateway, *before, waits, BODY)) == [*first, 100, 200]
     unknown = waits.replace(KEY.encode(), b"bud-nobody")
-    assert statuses(await closed(gateway, unknown)) == [401]
-    assert statuses(await closed(gateway, waits + BODY)) == [200]  # it did not wait
+    assert statuses(await closed(gateway, *before, unknown)) == [*first, 401]
+    # It did not wait.
+    assert statuses(await closed(gateway, *before, waits + BODY)) == [*first, 200]
 
 
 # -- methods and versions
@@ -298,17 +345,23 @@ async def test_an_offer_to_upgrade_is_not_taken_up(gateway: GatewayHere) -> None
         assert statuses(await closed(gateway, hides[:cut], hides[cut:] + last)) == [400, 404]
     in_chunks = chunked(HIDDEN).replace(b"\r\n\r\n", b"\r\n" + b"\r\n".join(offer) + b"\r\n\r\n", 1)
     assert statuses(await closed(gateway, in_chunks)) == [501]
+    # aiohttp closes behind it.
+    for asked in hides, in_chunks:
+        assert statuses(await closed(gateway, MODELS, asked + last)) == [200, 400]
 
 
-async def test_http_1_0(gateway: GatewayHere) -> None:
+@BEFORE
+async def test_http_1_0(gateway: GatewayHere, before: tuple[bytes, ...]) -> None:
+    first = [200] * len(before)
+
     def old(body: bytes, *lines: bytes) -> bytes:
         return post(body, *lines).replace(b"HTTP/1.1", b"HTTP/1.0")
 
-    assert statuses(await closed(gateway, old(BODY))) == [200]
-    kept = await closed(gateway, old(BODY, b"Connection: keep-alive") + old(BODY))
-    assert statuses(kept) == [200, 200]
+    assert statuses(await closed(gateway, *before, old(BODY))) == [*first, 200]
+    kept = await closed(gateway, *before, old(BODY, b"Connection: keep-alive") + old(BODY))
+    assert statuses(kept) == [*first, 200, 200]
     assert b"connection: keep-alive" in kept.lower()
-    streamed = await closed(gateway, old(STREAM, b"Connection: keep-alive"))
+    streamed = await closed(gateway, *before, old(STREAM, b"Connection: keep-alive"))
     assert b"transfer-encoding" not in streamed.lower()
     assert streamed.endswith(b"data: [DONE]\n\n")
 
@@ -321,18 +374,27 @@ async def test_a_target_may_be_a_whole_url(gateway: GatewayHere) -> None:
 # -- callers that leave
 
 
-async def test_half_closed_is_gone(gateway: GatewayHere, double: OpenAiDouble) -> None:
+@BEFORE
+async def test_half_closed_is_gone(
+    gateway: GatewayHere, double: OpenAiDouble, before: tuple[bytes, ...]
+) -> None:
     # An end of the caller's side is all that is seen of most callers that leave.
     double.knobs = Knobs(tokens=1000, delay_s=0.02)
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
-    writer.write(post(STREAM))
+    writer.write(b"".join(before) + post(STREAM))
     await reader.readuntil(b"data: ")
     writer.write_eof()
     await until(lambda: double.state.cancelled == 1, PATIENCE_S)
     writer.close()
 
 
-@pytest.mark.parametrize("sent", [b"", b"POST /v1", head(b"Content-Length: 99"), post() + b"GET"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        *(b"", b"POST /v1", head(b"Content-Length: 99"), post() + b"GET"),
+        *(MODELS, MODELS + b"POST", MODELS + head(b"Content-Length: 99"), MODELS + post()),
+    ],
+)
 async def test_leaving_at_any_moment_leaves_nothing_behind(
     gateway: GatewayHere, double: OpenAiDouble, sent: bytes
 ) -> None:
@@ -343,7 +405,7 @@ async def test_leaving_at_any_moment_leaves_nothing_behind(
         await writer.drain()
         await asyncio.sleep(0.02)
         writer.transport.abort()
-    await until(lambda: not gateway.gateway._front.callers, PATIENCE_S)
+    await until(lambda: not gateway.gateway._front.connections, PATIENCE_S)
     await until(lambda: double.state.in_flight == 0, PATIENCE_S)
     assert not gateway.gateway._exchanges
 

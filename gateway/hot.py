@@ -1,0 +1,529 @@
+"""One connection to the hot routes: an `asyncio.Protocol`, parsed by httptools (llhttp).
+
+It has a task from its first request on, which answers one after the other: a task for each would
+cost more than the rest of the way through here. Nothing behind a request is looked at before its
+answer is out: at most a buffer of it is kept, and nothing more is read meanwhile. What is not HTTP
+as RFC 9112 has it is refused and its connection closed: two servers that read the same bytes
+differently are how requests are smuggled.
+
+See docs/decisions/0015 for why this is not aiohttp's server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from core.kernel import clock
+from gateway.http_request import (
+    MAX_HEAD_BYTES,
+    MAX_TARGET_BYTES,
+    SLOWEST_BODY_BYTES_PER_S,
+    BadRequest,
+    Request,
+    Response,
+    Source,
+    add_header,
+    check_head,
+    head_too_large,
+    target_too_long,
+)
+from gateway.outbox import Outbox
+
+if TYPE_CHECKING:
+    from gateway.front import Front
+
+log = logging.getLogger(__name__)
+
+_LINGER_S = 10.0
+_HIGH_WATER_BYTES = 64 * 1024
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus
+}
+# What ends a head, and a body in chunks.
+_END = b"\r\n\r\n"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class HotConnection(asyncio.Protocol):
+    """One connection: its requests one after the other, and their answers.
+
+    To a request it is its `gateway.http_request.Caller`.
+    """
+
+    __slots__ = (
+        "_began_s", "_chunked", "_closes", "_ended", "_front", "_full", "_head", "_head_begun",
+        "_head_seen", "_headers", "_incoming", "_lingers", "_loop", "_offer_bytes", "_outbox",
+        "_parser", "_problem", "_request", "_since_s", "_tail", "_target", "_unframed_bytes",
+        "_unread", "_waiter", "remote", "source", "task", "transport",
+    )  # fmt: skip
+
+    def __init__(self, front: Front, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.remote = ""
+        self.source: Source | None = None  # paused while this caller does not read
+        self._front = front
+        self._loop = loop
+        self._outbox = outbox
+        self._parser = httptools.HttpRequestParser(self)
+        # What comes: the head that is being read, then the request whose body is.
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._head_begun = False
+        self._incoming: Request | None = None
+        self._unframed_bytes = self._offer_bytes = 0
+        self._tail = b""  # the last bytes of it, in which its end may begin
+        self._problem: BadRequest | None = None
+        # What came behind it, or too little to tell whose it is.
+        self._unread = b""
+        # What is being answered.
+        self._request: Request | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._head = b""
+        self._head_seen = self._chunked = self._ended = self._closes = False
+        self._full = self._lingers = False
+        # Since when it waits for its caller, whatever for; and since when for this body.
+        self._since_s = self._began_s = clock.monotonic_s()
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection in."""
+        # uvloop's transports do not derive from asyncio's classes.
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
+        peer = transport.get_extra_info("peername")
+        self.remote = peer[0] if peer else ""
+        self._front.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came of one request, which is begun by that; keep what is behind it."""
+        if self._lingers or self._problem is not None:
+            return
+        try:
+            self._feed(data)
+        except BadRequest as problem:
+            self.refuse(problem)
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            self.refuse(cause if isinstance(cause, BadRequest) else _no_http(error))
+        except httptools.HttpParserError as error:
+            self.refuse(_no_http(error))
+
+    def _feed(self, data: bytes) -> None:
+        while data:
+            if not self._is_inside_a_message:
+                data = self._first_of(data)
+                if not data:
+                    return
+            data = self._offered(data) if self._offer_bytes else self._parsed(data)
+
+    def _first_of(self, data: bytes) -> bytes:
+        """What is to be parsed of a message that begins; b"" when that is nothing for now."""
+        data = self._unread + data
+        self._unread = b""
+        if self._request is not None:
+            self._unread = data
+            if self.transport is not None:
+                self.transport.pause_reading()
+            return b""
+        is_hot = self._front.is_hot(data)
+        if is_hot:
+            return data
+        if is_hot is None:
+            self._unread = data
+            self._see_first_byte()
+        else:
+            self._hand_over(data)
+        return b""
+
+    def _parsed(self, data: bytes) -> bytes:
+        """Parse up to where the message may end; gives back the rest.
+
+        The parser does not tell where a message ended, and nothing behind it is for this parser.
+        """
+        size = self._size_of_step(data)
+        step, rest = data[:size], data[size:]
+        self._unframed_bytes += len(step)
+        if self._incoming is None and self._unframed_bytes > MAX_HEAD_BYTES:
+            raise head_too_large()
+        self._tail = (self._tail + step)[-3:] if len(step) < 3 else step[-3:]
+        try:
+            self._parser.feed_data(step)
+        except httptools.HttpParserUpgrade:
+            # An offer that is not taken up: what follows is HTTP/1.1 as before.
+            self._parser = httptools.HttpRequestParser(self)
+        if self._unframed_bytes > MAX_HEAD_BYTES and self._is_inside_a_message:
+            raise head_too_large()
+        return rest
+
+    def _size_of_step(self, data: bytes) -> int:
+        request = self._incoming
+        if request is not None and request.content_bytes:
+            return request.content_bytes - request.received_bytes
+        if self._tail:
+            # The end may have begun in what came before.
+            found = (self._tail + data[:3]).find(_END)
+            if found >= 0:
+                return found + len(_END) - len(self._tail)
+        found = data.find(_END)
+        return len(data) if found < 0 else found + len(_END)
+
+    def _offered(self, data: bytes) -> bytes:
+        """Read from the body of a request that offers to upgrade, which httptools does not."""
+        piece, rest = data[: self._offer_bytes], data[self._offer_bytes :]
+        self._offer_bytes -= len(piece)
+        self.on_body(piece)
+        if not self._offer_bytes:
+            self.on_message_complete()
+        return rest
+
+    def _hand_over(self, data: bytes) -> None:
+        transport = self.transport
+        if transport is None:
+            return
+        self._outbox.flush()
+        self.transport = None
+        self._front.connections.discard(self)
+        self._wake()
+        self._front.hand_over(transport, data, is_full=self._full)
+
+    def pause_writing(self) -> None:
+        """The caller does not read as fast as it is written to."""
+        self._full = True
+        self._since_s = clock.monotonic_s()
+        if self.source is not None:
+            self.source.pause()
+
+    def resume_writing(self) -> None:
+        """It has read most of it."""
+        self._full = False
+        if self.source is not None:
+            self.source.resume()
+        self._wake()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """End the request that is being answered."""
+        self.transport = None
+        self._front.connections.discard(self)
+        if self.task is not None:
+            self.task.cancel()
+
+    # -- httptools
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        if self._request is not None:
+            raise BadRequest(400, "A request began inside of another one.")
+        self._target, self._headers = b"", {}
+        self._see_first_byte()
+
+    def _see_first_byte(self) -> None:
+        if not self._head_begun:
+            self._head_begun = True
+            self._since_s = clock.monotonic_s()
+
+    def on_url(self, piece: bytes) -> None:
+        """A piece of the target."""
+        self._target += piece
+        if len(self._target) > MAX_TARGET_BYTES:
+            raise target_too_long()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or behind a body a trailer, which nobody needs."""
+        if self._incoming is None:
+            add_header(self._headers, name, value)
+
+    def on_headers_complete(self) -> None:
+        """Begin the request."""
+        version, headers = self._parser.get_http_version(), self._headers
+        check_head(version, headers)
+        if self._parser.should_upgrade():
+            if b"transfer-encoding" in headers:
+                raise BadRequest(501, "Upgrade is not understood here. Send it without.")
+            self._offer_bytes = int(headers.get(b"content-length", b"0"))
+        self._head_begun = False
+        request = self._incoming = Request(
+            self,
+            self._parser.get_method().decode("latin-1"),
+            self._target,
+            headers,
+            is_http_10=version == "1.0",
+            keep_alive=self._parser.should_keep_alive(),
+        )
+        self._begin(request)
+
+    def on_body(self, piece: bytes) -> None:
+        """A piece of the body; what is over the limit, or belongs to a refused one, is dropped."""
+        self._unframed_bytes = 0
+        request = self._incoming
+        if request is None:
+            return
+        request.received_bytes += len(piece)
+        if request.received_bytes <= self._front.max_body_bytes:
+            request.pieces.append(piece)
+        else:
+            request.pieces.clear()
+            self._wake()
+        self._since_s = clock.monotonic_s()
+
+    def on_message_complete(self) -> None:
+        """The body is there."""
+        if self._offer_bytes:
+            return
+        self._unframed_bytes = 0
+        self._tail = b""
+        request, self._incoming = self._incoming, None
+        if request is not None:
+            request.is_complete = True
+            self._wake()
+
+    # -- from one request to the next
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered and none has begun to come."""
+        return self._request is None and not self._head_begun
+
+    @property
+    def _is_inside_a_message(self) -> bool:
+        return self._tail != b""
+
+    def _begin(self, request: Request) -> None:
+        self._request = request
+        self._head = b""
+        self._head_seen = self._chunked = self._ended = False
+        self._since_s = self._began_s = clock.monotonic_s()
+        if self.task is None:
+            self.task = self._loop.create_task(self._work())
+        else:
+            self._wake()
+
+    async def _work(self) -> None:
+        try:
+            while True:
+                while self._request is None:
+                    await self._woken()
+                if not await self._answer(self._request):
+                    break
+        except (asyncio.CancelledError, ConnectionError):
+            self.abort()
+        self.task = None
+
+    async def _answer(self, request: Request) -> bool:
+        """Answer one request; whether there may be another."""
+        try:
+            response = await self._front.answer(request)
+            if response is not None:
+                self.send(response)
+        except (asyncio.CancelledError, ConnectionError):
+            self.abort()
+        except Exception:  # a fault outside of what answers requests: nothing can be told
+            log.exception("a request could not be answered")
+            self.abort()
+        if self.transport is None:
+            return False
+        if not self._ended:
+            self.abort()
+        elif self._closes:
+            self.close(linger=not request.is_complete)
+        else:
+            self._go_on()
+            return True
+        return False
+
+    def _go_on(self) -> None:
+        self._request = None
+        self._since_s = clock.monotonic_s()
+        if self._unread and self.transport is not None:
+            self.transport.resume_reading()
+            data, self._unread = self._unread, b""
+            self.data_received(data)
+
+    def refuse(self, problem: BadRequest) -> None:
+        """What came is no request: tell it, or let it be told by who waits for its body."""
+        self._problem = problem
+        if self._request is None:
+            self._tell(problem)
+        else:
+            self._wake()  # its body is the problem
+
+    def _tell(self, problem: BadRequest) -> None:
+        refusal = self._front.refusal(problem)
+        self._closes = True
+        head = self._head_of(refusal.status, refusal.headers, len(refusal.body))
+        if self.transport is not None:
+            self._outbox.put(self.transport, head + refusal.body)
+            self.close(linger=True)
+
+    # -- for whoever answers
+
+    async def rest_of_body(self, request: Request, max_bytes: int) -> None:
+        """Wait until the body is there, or is over the limit. Raises BadRequest."""
+        if (
+            not request.is_http_10
+            and not request.received_bytes
+            and request.headers.get("expect").lower() == "100-continue"
+            and self.transport is not None
+        ):
+            self._outbox.put(self.transport, _CONTINUE)
+        self._since_s = clock.monotonic_s()
+        while not request.is_complete and request.received_bytes <= max_bytes:
+            if self._problem is not None:
+                raise self._problem
+            await self._woken()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `drain` is to be awaited before more is written."""
+        return self._full
+
+    async def drain(self) -> None:
+        """Wait until the caller has read most of what was written."""
+        while self._full:
+            await self._woken()
+
+    def send(self, response: Response) -> None:
+        """Send a whole answer. Raises ConnectionError: the caller is gone."""
+        body, transport = response.body, self.transport
+        if transport is None:
+            raise ConnectionResetError("the caller is gone")
+        head = self._head_of(response.status, response.headers, len(body))
+        no_body = self._request is not None and self._request.method == "HEAD"
+        self._outbox.put(transport, head if no_body else head + body)
+        self._head_seen = self._ended = True
+
+    def start(self, headers: dict[str, str], content_bytes: int | None = None) -> None:
+        """Begin an answer with status 200; its head goes out with the first write."""
+        request = self._request
+        assert request is not None
+        self._chunked = content_bytes is None and not request.is_http_10
+        if content_bytes is None and request.is_http_10:
+            request.keep_alive = False  # its end is the connection's end
+        self._head = self._head_of(200, headers, content_bytes)
+        self._head_seen = True
+
+    def write(self, piece: bytes) -> None:
+        """Send a piece of the body. Raises ConnectionError: the caller is gone."""
+        transport = self.transport
+        if transport is None:
+            raise ConnectionResetError("the caller is gone")
+        if not piece:
+            return  # an empty chunk would be the end
+        if self._chunked:
+            piece = b"%x\r\n%b\r\n" % (len(piece), piece)
+        if self._head:
+            piece, self._head = self._head + piece, b""
+        self._outbox.put(transport, piece)
+
+    def end(self) -> None:
+        """The answer is whole."""
+        rest = self._head + (b"0\r\n\r\n" if self._chunked else b"")
+        self._head = b""
+        if rest and self.transport is not None:
+            self._outbox.put(self.transport, rest)
+        self._ended = True
+
+    def _head_of(self, status: int, headers: dict[str, str], content_bytes: int | None) -> bytes:
+        request = self._request
+        lines = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n"
+        for name, value in headers.items():
+            lines += f"{name}: {value}\r\n"
+        if lines.count("\n") != len(headers) + 1:
+            raise ValueError("a header has a line break in it")
+        if content_bytes is not None:
+            lines += f"Content-Length: {content_bytes}\r\n"
+        elif self._chunked:
+            lines += "Transfer-Encoding: chunked\r\n"
+        lines += self._front.date()
+        if self._front.cors is not None and request is not None:
+            for name, value in self._front.cors.headers(request).items():
+                lines += f"{name}: {value}\r\n"
+        if self._is_to_close():
+            self._closes = True
+            lines += "Connection: close\r\n"
+        elif request is not None and request.is_http_10:
+            lines += "Connection: keep-alive\r\n"
+        return (lines + "\r\n").encode()
+
+    def _is_to_close(self) -> bool:
+        request = self._request
+        return (
+            self._closes
+            or self._front.is_stopping
+            or request is None
+            or not (request.keep_alive and request.is_complete)
+        )
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _woken(self) -> None:
+        if self.transport is None:
+            raise ConnectionResetError("the caller is gone")
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    # -- the end
+
+    def close(self, *, linger: bool = False) -> None:
+        """Close when all is sent; lingering, only when the caller has read it.
+
+        A connection closed on bytes that nobody read is reset, and the answer lost with it.
+        """
+        if self.transport is None:
+            return
+        self._outbox.flush()
+        if not linger:
+            self.transport.close()
+            return
+        self._lingers = True
+        self._since_s = clock.monotonic_s()
+        self.transport.resume_reading()
+        self.transport.write_eof()
+
+    def close_idle(self) -> None:
+        """Close it, while no request is being answered."""
+        self.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def sweep(self, now_s: float) -> None:
+        """Let a caller go that keeps this waiting for too long."""
+        waits_s, timeouts, request = now_s - self._since_s, self._front.timeouts, self._request
+        if self._lingers:
+            if waits_s > _LINGER_S:
+                self.abort()
+        elif request is None:
+            if self._head_begun and waits_s > timeouts.head_s:
+                self.refuse(BadRequest(408, "The request's head did not come in time."))
+            elif waits_s > timeouts.idle_s:
+                self.close()
+        elif self._full:
+            if waits_s > timeouts.caller_s:
+                self._let_go(request, "did not read", timeouts.caller_s)
+        elif not request.is_complete and not self._head_seen:
+            may_take_s = timeouts.caller_s + request.received_bytes / SLOWEST_BODY_BYTES_PER_S
+            if waits_s > timeouts.caller_s or now_s - self._began_s > may_take_s:
+                self._let_go(request, "did not send its body", timeouts.caller_s)
+
+    def _let_go(self, request: Request, what: str, after_s: float) -> None:
+        request.gone = f"The caller {what} for {after_s:.0f} s."
+        self.abort()
+
+
+def _no_http(error: Exception) -> BadRequest:
+    # What llhttp says names the rule, never what was sent.
+    return BadRequest(400, f"The request is not HTTP/1.1: {error}.")
