@@ -1,9 +1,10 @@
 """Captured prompts and answers: what the gateway keeps of projects that turned it on.
 
-In `<data folder>/captures/<project id>`, JSON lines in one file a day and worker,
-`<YYYY-MM-DD>.<worker id>.ndjson`, the day in UTC. The gateway appends, redacted, and deletes the
-oldest files when a project has more than it may; the app deletes what is too old. A last line that
-a crash tore is no capture.
+In `<data folder>/captures/<project id>`, JSON lines in files of one day and worker,
+`<YYYY-MM-DD>.<HHMMSS and microseconds>.<worker id>.ndjson`, in UTC: when the first capture began.
+The gateway appends, redacted, begins another file at a tenth of what a project may have, and
+deletes the oldest ones when it has more; the app deletes what is too old. A last line that a crash
+tore is no capture.
 """
 
 from __future__ import annotations

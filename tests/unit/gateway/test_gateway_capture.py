@@ -163,6 +163,20 @@ def test_a_project_takes_no_more_than_it_may_the_oldest_day_goes_first(tmp_path:
     assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o600"}
 
 
+def test_to_make_room_within_a_day_only_the_oldest_go(tmp_path: Path) -> None:
+    may = Capture(keep_days=9, max_bytes=30_000)
+    writer = CaptureWriter(tmp_path, "gww_1")
+    for number in range(60):
+        writer.add(
+            fact(started_unix_s=1_760_000_000.0 + number, request_id=f"req_{number}"),
+            Recorder(may, b"x" * 1000),
+        )
+    writer.stop()
+    left = [captured.request_id for captured in kept(tmp_path)]
+    assert len(left) >= 18, "of about 23 that fit"
+    assert left == [f"req_{number}" for number in range(60 - len(left), 60)]
+
+
 def test_what_comes_too_fast_is_dropped_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
