@@ -70,7 +70,7 @@ def restrict_key(actor: Actor, key_id: str, restrictions: Restrictions) -> ApiKe
     Raises:
         InvalidInput: An end in the past, or an unknown scope or network.
         NotFound: No such key, or not the actor's to see.
-        Conflict: It is revoked.
+        Conflict: It is revoked, or one that Bud itself uses.
     """
     checked = _checked(restrictions)
     with database.transaction() as tx:
@@ -78,6 +78,11 @@ def restrict_key(actor: Actor, key_id: str, restrictions: Restrictions) -> ApiKe
         actor.require("key:create", row.project_id)
         if row.revoked_at is not None:
             raise Conflict(f"API key {row.name!r} is revoked.", remedy="Make a new one.")
+        if row.kind != "user":
+            raise Conflict(
+                f"Bud itself uses the API key {row.name!r}.",
+                remedy="Revoke it to end it; the Playground makes another one when it is used.",
+            )
         _restrict(row, checked)
         audit.record(
             tx,

@@ -311,9 +311,7 @@ def test_the_operator_needs_no_name_in_passwd(monkeypatch: pytest.MonkeyPatch) -
     assert accounts.operator().name == "uid 1000770000 (command line)"
 
 
-def test_a_key_gets_other_restrictions_until_it_is_revoked(
-    tenant: Path, admin: Actor
-) -> None:
+def test_a_key_gets_other_restrictions_until_it_is_revoked(tenant: Path, admin: Actor) -> None:
     made = api_keys.create_key(
         admin, "prj_default", "ci", api_keys.Restrictions(scopes=["messages"])
     ).key
@@ -334,3 +332,10 @@ def test_a_key_gets_other_restrictions_until_it_is_revoked(
     api_keys.revoke_key(admin, made.id)
     with pytest.raises(Conflict):
         api_keys.restrict_key(admin, made.id, api_keys.Restrictions())
+
+
+def test_the_playgrounds_key_keeps_working(tenant: Path, admin: Actor) -> None:
+    api_keys.playground_key(admin, "prj_default")
+    (own,) = api_keys.list_keys(admin, "prj_default")
+    with pytest.raises(Conflict, match="Bud itself"):
+        api_keys.restrict_key(admin, own.id, api_keys.Restrictions(scopes=["models"]))
