@@ -39,7 +39,7 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Start the dashboard and the gateway; Ctrl-C stops them and every model server."""
-    from app import supervisor
+    from app import plan, supervisor
     from core.kernel.settings import settings
 
     given = {
@@ -52,7 +52,7 @@ def up(
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
     chosen = settings()
     os.environ.update(_for_gateway(chosen))
-    plan = supervisor.plan(
+    chosen_plan = plan.make(
         data_dir=chosen.data_dir,
         keys_dir=chosen.keys_folder,
         host=chosen.host,
@@ -70,7 +70,7 @@ def up(
         show_line({"message": text.strip()}, as_json=as_json, text=text)
 
     # Among lines of JSON the box with the one-time password has no place.
-    bud = supervisor.Supervisor(plan, say=say, setup_output=sys.stderr if as_json else None)
+    bud = supervisor.Supervisor(chosen_plan, say=say, setup_output=sys.stderr if as_json else None)
     raise typer.Exit(bud.run(verbose=verbose))
 
 

@@ -9,12 +9,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from app import supervisor
+from app import plan, supervisor
 
 
 def main() -> int:
     data_dir, port, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    whole = supervisor.plan(
+    whole = plan.make(
         data_dir=data_dir,
         keys_dir=data_dir / "keys",
         host="127.0.0.1",

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from app.parts import Part
-from app.supervisor import Plan, Supervisor
+from app.plan import Plan
+from app.supervisor import Supervisor
 from core.kernel.errors import BudError
 
 

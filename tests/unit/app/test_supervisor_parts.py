@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from app import logs, ports, setup_mark, supervisor
+from app import logs, plan, ports, setup_mark, supervisor
 from core.kernel.errors import InvalidInput
 
 
-def real_plan(folder: Path, **changes: object) -> supervisor.Plan:
+def real_plan(folder: Path, **changes: object) -> plan.Plan:
     given = {
         "data_dir": folder,
         "keys_dir": folder / "keys",
@@ -25,7 +25,7 @@ def real_plan(folder: Path, **changes: object) -> supervisor.Plan:
         "gateway_workers": 1,
         "gateway_url": "http://127.0.0.1:8502",
     }
-    return supervisor.plan(**{**given, **changes})  # type: ignore[arg-type]
+    return plan.make(**{**given, **changes})  # type: ignore[arg-type]
 
 
 def test_the_gateway_waits_for_keys_at_the_first_start_only(tmp_path: Path) -> None:
