@@ -149,6 +149,11 @@ class ColdConnection(web.RequestHandler):
             raise exc
         return super().handle_error(request, status, exc, message)
 
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Faults of this process, and never a body that is no HTTP: its text may hold a key."""
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError | HttpProcessingError):
+            super().log_exception(*args, **kw)
+
 
 class ColdCaller:
     """The `gateway.http_request.Caller` of one request at aiohttp.
@@ -196,7 +201,7 @@ class ColdCaller:
         task = self.task = asyncio.create_task(self._front.answer(self._request))
         task.add_done_callback(lambda _: self._moved.set())
         try:
-            while not task.done():
+            while self._pieces or not task.done():
                 await self._moved.wait()
                 self._moved.clear()
                 await self._in_time(self._forward())
@@ -220,7 +225,7 @@ class ColdCaller:
         if self._front.cors is not None:
             response.headers.update(self._front.cors.headers(self._request))
         # aiohttp loses what came together with an offer to upgrade that it does not know.
-        is_offer = "upgrade" in self._request.headers
+        is_offer = "upgrade" in self._request.headers or self._asked.method == "CONNECT"
         if is_offer or self._front.is_stopping or not self._asked.content.is_eof():
             response.force_close()
         return response
@@ -240,17 +245,15 @@ class ColdCaller:
         if response is None:
             return
         await response.prepare(self._asked)
-        while self._pieces:
-            pieces, self._pieces, self._held_bytes = self._pieces, [], 0
-            for piece in pieces:
-                await response.write(piece)
+        pieces, self._pieces, self._held_bytes = self._pieces, [], 0
+        for piece in pieces:
+            await response.write(piece)
         if not self._has_room.is_set():
             self._has_room.set()
             if self.source is not None:
                 self.source.resume()
 
     async def _finish(self, response: web.StreamResponse) -> None:
-        await self._forward()
         await response.prepare(self._asked)
         await response.write_eof()
         transport = self._asked.transport
