@@ -34,7 +34,6 @@ class _Verified:
     """What a token says: until when, whose it is, in which projects, for which models."""
 
     ends_unix_s: float
-    key_id: str
     user_id: str
     projects: tuple[str, ...]
     models: tuple[str, ...]
@@ -149,7 +148,6 @@ def _read(claims: dict[str, Any], issuer: Issuer, keys_version: int) -> _Verifie
     user_id = f"{issuer.name}:{user}"
     return _Verified(
         ends_unix_s=float(claims["exp"]) + issuer.leeway_s,
-        key_id=f"jwt_{hashlib.sha256(user_id.encode()).hexdigest()[:26]}",
         user_id=user_id,
         projects=(issuer.project,) if issuer.project else _texts(claims, issuer.project_claim),
         models=models,
@@ -190,7 +188,7 @@ def _opened(found: _Verified, asked: str, projects: Mapping[str, Project]) -> Ap
     key = found.keys.get(project_id)
     if key is None:
         key = found.keys[project_id] = ApiKey(
-            id=found.key_id,
+            id=_key_id(found.user_id, project_id),
             sha256="",
             project_id=project_id,
             user_id=found.user_id,
@@ -198,6 +196,12 @@ def _opened(found: _Verified, asked: str, projects: Mapping[str, Project]) -> Ap
             models=list(found.models),
         )
     return key
+
+
+def _key_id(user_id: str, project_id: str) -> str:
+    # As with other keys, an id means one project: limits are looked up by it.
+    mark = hashlib.sha256(f"{user_id} {project_id}".encode()).hexdigest()
+    return f"jwt_{mark[:26]}"
 
 
 def _refused(why: str, kind: str = "authentication") -> GatewayError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
 from core.contracts.gateway_state import Breaker
@@ -81,11 +83,7 @@ def metrics(
     age_s = clock.unix_s() - table.published_unix_s if table.version else 0.0
     stats.table_age.set(max(age_s, 0.0))
     _set_replicas(stats, tables)
-    for (_, model), target in table.routes.items():
-        for share in target.shares:
-            traffic = share.target.traffic
-            stats.target_requests.values[model, share.name] = traffic.requests
-            stats.target_failures.values[model, share.name] = traffic.failures
+    _set_targets(stats, tables)
     return stats.text()
 
 
@@ -98,3 +96,14 @@ def _set_replicas(stats: Stats, tables: TableHolder) -> None:
     }
     stats.replica_requests.values = {labels: backend.requests for labels, backend in backends}
     stats.replica_failures.values = {labels: backend.failures for labels, backend in backends}
+
+
+def _set_targets(stats: Stats, tables: TableHolder) -> None:
+    sent: Counter[tuple[str, ...]] = Counter()
+    failed: Counter[tuple[str, ...]] = Counter()
+    # Routes of several projects may have the same names.
+    for (_, model), target in tables.current.routes.items():
+        for share in target.shares:
+            sent[model, share.name] += share.target.traffic.requests
+            failed[model, share.name] += share.target.traffic.failures
+    stats.target_requests.values, stats.target_failures.values = dict(sent), dict(failed)

@@ -103,7 +103,9 @@ async def test_projects_models_and_users_are_named_by_claims(issuer: TokenIssuer
     assert (key.project_id, key.user_id, key.models) == (
         "prj_b", "local:ada@example.org", ["smol"],
     )  # fmt: skip
-    assert (await accepted.key(token, "prj_a", PROJECTS)).project_id == "prj_a"
+    other = await accepted.key(token, "prj_a", PROJECTS)
+    assert other.project_id == "prj_a"
+    assert other.id != key.id, "the limits of the one project would hold in the other"
     assert (await refusal(accepted, token, "prj_gone")).status == 403
     for none in ({}, {"models": []}):
         unlimited = issuer.token(email="ada@example.org", access=none)
