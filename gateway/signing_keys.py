@@ -6,6 +6,7 @@ import asyncio
 import logging
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +24,8 @@ _OF_RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _OF_CURVE = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 ALGORITHMS = _OF_RSA | frozenset(_OF_CURVE.values()) | {"EdDSA"}
 
+# What a server that is out of reach, or answers with something else than keys, makes of it.
+_UNUSABLE = (OSError, HTTPException, ValueError, TypeError, msgspec.MsgspecError)
 _REFRESH_S = 300.0
 _LEAST_INTERVAL_S = 10.0
 _ANSWER_S = 5.0
@@ -100,7 +103,7 @@ class SigningKeys:
         try:
             content = await asyncio.to_thread(_fetched, self._issuer)
             keys = _usable(content)
-        except (OSError, ValueError, msgspec.MsgspecError) as error:
+        except _UNUSABLE as error:
             log.error("the keys of %s are kept as they are: %s", self._issuer.issuer, error)
             return
         self._fetched_s = clock.monotonic_s()
@@ -128,7 +131,7 @@ class _Keys(msgspec.Struct):
 
 
 def _fetched(issuer: Issuer) -> list[dict[str, Any]]:
-    """The issuer's keys as they are now. Raises OSError, ValueError or msgspec.MsgspecError."""
+    """The issuer's keys as they are now. Raises `_UNUSABLE`."""
     url = issuer.jwks_url
     if not url:
         where = issuer.issuer.rstrip("/") + "/.well-known/openid-configuration"

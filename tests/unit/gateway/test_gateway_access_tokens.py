@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -236,3 +237,27 @@ class _Later(datetime):
 def test_issuers_that_cannot_be_used_are_named(text: str, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         issuers(text)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{",
+        b"no HTTP at all\r\n\r\n",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 24\r\n\r\n{"keys": [{"kty": [1]}]} ',
+    ],
+)
+async def test_an_issuer_that_answers_nonsense_is_not_a_fault_of_the_gateway(
+    issuer: TokenIssuer, answer: bytes
+) -> None:
+    async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(nonsense, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        accepted = tokens(issuer, jwks_url=f"http://127.0.0.1:{port}")
+        error = await refusal(accepted, issuer.token())
+    assert (error.status, error.code) == (503, "issuer_unavailable")
