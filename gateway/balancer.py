@@ -129,7 +129,8 @@ class Backend:
     @property
     def load(self) -> tuple[float, float]:
         """What is compared: requests for each slot with one more, then latency in ms."""
-        share = self.replica.slots * self.replica.weight
+        replica = self.replica
+        share = replica.slots * replica.weight
         if self._warm_at_s:
             share *= self.warmth
         return ((self.in_flight + 1) / share, self.latency_ms)

@@ -15,8 +15,8 @@ class Patience:
 
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
-        limited = timeouts.total_s != math.inf
-        self._ends_s = clock.monotonic_s() + timeouts.total_s if limited else math.inf
+        total_s = timeouts.total_s
+        self._ends_s = total_s if total_s == math.inf else clock.monotonic_s() + total_s
 
     @property
     def connect_s(self) -> float:

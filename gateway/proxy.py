@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 
@@ -125,15 +126,14 @@ class Answer:
             return self.events.usage
         return usage.of_answer(self.first) if self.is_whole else usage.in_part(self._edges)
 
-    async def begin(self, model: str, name: bytes) -> None:
+    def begin(self, model: str, name: bytes) -> Awaitable[None]:
         """Read up to where it can be forwarded; `name` is `model` as JSON.
 
         Raises Broken, TimedOut or GatewayError.
         """
         if self.events is None:
-            await self._begin_body(name)
-        else:
-            await self._begin_stream(self.events, model)
+            return self._begin_body(name)
+        return self._begin_stream(self.events, model)
 
     async def _begin_body(self, name: bytes) -> None:
         reads: list[bytes] = []
@@ -301,7 +301,7 @@ class Proxy:
         call = _Call(path, body, fact, patience, affinity)
         begin = self._shared if target.shares else self._begin
         try:
-            return await begin(find, body.model, call)
+            return await begin(find, target, call)
         except GatewayError as error:
             if error.error_class not in _ELSEWHERE or not target.route.fallbacks:
                 raise
@@ -319,20 +319,20 @@ class Proxy:
                 target = find(model)
                 call.fact.deployment_id = target.route.deployment_id
                 begin = self._shared if target.shares else self._begin
-                return await begin(find, model, call)
+                return await begin(find, target, call)
             except GatewayError as error:
                 if error.error_class not in _ELSEWHERE | {"not_found", "capability"}:
                     raise
                 last = error
         raise last
 
-    async def _shared(self, find: Callable[[str], Target], model: str, call: _Call) -> Answer:
+    async def _shared(self, find: Callable[[str], Target], target: Target, call: _Call) -> Answer:
         """The answer of the first of a route's targets that gives one.
 
         Going on to another target is not paid from a retry budget, as a fallback is not: each
         target has its own. When none can be reached, the request waits for one for a while.
         """
-        target = find(model)
+        model = target.route.model
         by_key = target.route.split_by == "key"
         key = (call.fact.key_id or call.fact.user_id) if by_key else ""
         give_up_s = clock.monotonic_s() + _wait_s(target, call.patience)
@@ -341,7 +341,9 @@ class Proxy:
             for part in split.order(target.shares, key):
                 call.fact.deployment_id = part.route.deployment_id
                 try:
-                    return await self._begin(find, model, call, part.route.deployment_id)
+                    deployment_id = part.route.deployment_id
+                    now = _found(find, model, deployment_id)
+                    return await self._begin(find, now, call, deployment_id)
                 except GatewayError as error:
                     if error.error_class not in _ELSEWHERE or call.patience.is_over:
                         raise
@@ -354,7 +356,7 @@ class Proxy:
             target = find(model)
 
     async def _begin(
-        self, find: Callable[[str], Target], model: str, call: _Call, part: str = ""
+        self, find: Callable[[str], Target], target: Target, call: _Call, part: str = ""
     ) -> Answer:
         """Send the request until a replica of one model, or of one target, begins to answer.
 
@@ -363,12 +365,12 @@ class Proxy:
         from a budget.
 
         Args:
-            find: Looks a model's route up.
-            model: The route.
+            find: Looks a model's route up, when there was time for it to change.
+            target: The route, or that target of it.
             call: What to send.
             part: The deployment of one of the route's targets; "" for a route with replicas.
         """
-        target = _found(find, model, part)
+        model = target.route.model
         target.budget.request()
         tried: list[Backend] = []
         paid = 0
@@ -444,7 +446,7 @@ class Proxy:
             outgoing = body.for_replica(target.route.upstream_model)
             head = backend.pool.head(
                 call.path, len(outgoing), fact.request_id,
-                stream=body.stream, traceparent=traceparent(fact),
+                stream=body.stream, traceparent=traceparent(fact) if fact.trace_id else "",
             )  # fmt: skip
         else:
             await backend.provider.ready(patience.connect_s)
@@ -472,7 +474,7 @@ class Proxy:
         body, model = call.body, target.route.model
         if connection.status != 200:
             raise await self._refusal(connection, model, backend.provider, call.patience)
-        name = msgspec.json.encode(body.model)
+        name = _as_json(body.model)
         events = EventStream(keep_usage=body.wants_usage, model=name) if body.stream else None
         if events is not None and backend.provider is not None:
             translator = backend.provider.stream()
@@ -533,6 +535,11 @@ def _of_provider(error: GatewayError) -> Exception:
     # Its own limits and Bud's credentials are the same a moment later.
     again = error.status != 429 and error.code not in PERMANENT
     return _Retryable(error, str(error.status), again=again)
+
+
+@lru_cache(maxsize=1024)
+def _as_json(model: str) -> bytes:
+    return msgspec.json.encode(model)
 
 
 def _found(find: Callable[[str], Target], model: str, part: str) -> Target:

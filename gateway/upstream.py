@@ -347,24 +347,26 @@ class Pool:
         self._closed = False
         self._outbox: Outbox | None = None
         authorization = f"Authorization: Bearer {credential}\r\n" if credential else ""
-        self._headers = (
-            f"Host: {parts.netloc}\r\n{authorization}Content-Type: application/json\r\n"
-        ).encode("latin-1")
+        self._headers = f"Host: {parts.netloc}\r\n{authorization}Content-Type: application/json\r\n"
+        self._begun: dict[tuple[str, bool], bytes] = {}
 
     def head(
         self, path: str, body_bytes: int, request_id: str, *, stream: bool, traceparent: str = ""
     ) -> bytes:
         """The request line and headers."""
-        accept = "text/event-stream" if stream else "application/json"
+        begun = self._begun.get((path, stream))
+        if begun is None:
+            begun = self._begun[path, stream] = self._begin(path, stream=stream)
         if traceparent:
             request_id = f"{request_id}\r\ntraceparent: {traceparent}"
-        return b"POST %b HTTP/1.1\r\n%bAccept: %b\r\nX-Request-Id: %b\r\n%b" % (
-            path.encode(),
-            self._headers,
-            accept.encode(),
-            request_id.encode(),
-            b"Content-Length: %d\r\n\r\n" % body_bytes,
-        )
+        return b"%b%b\r\nContent-Length: %d\r\n\r\n" % (begun, request_id.encode(), body_bytes)
+
+    def _begin(self, path: str, *, stream: bool) -> bytes:
+        """A head up to the request's id: paths are few, the gateway's own endpoints."""
+        accept = "text/event-stream" if stream else "application/json"
+        return (
+            f"POST {path} HTTP/1.1\r\n{self._headers}Accept: {accept}\r\nX-Request-Id: "
+        ).encode("latin-1")
 
     def get_head(self, path: str) -> bytes:
         """A request for `path` without a body, on a connection that is not kept."""

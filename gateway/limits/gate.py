@@ -193,12 +193,14 @@ def estimate(body: Parsed, route: Route) -> tuple[int, float]:
     Without a maximum in the request, an answer is taken to have 512 tokens; with a context
     length, a request never counts for more than that.
     """
-    most_tokens, choices = route.context_tokens or _MOST_TOKENS, max(body.choices, 1)
+    most_tokens = route.context_tokens or _MOST_TOKENS
+    choices = body.choices if body.choices > 1 else 1
     given = min(len(body.raw) // _BYTES_PER_TOKEN, most_tokens)
-    output = max(body.max_tokens or DEFAULT_OUTPUT_TOKENS, 0) * choices
     if "embedding" in route.capabilities:
         output = 0
-    output = min(output, most_tokens * choices - given, _MOST_TOKENS)
+    else:
+        asked = max(body.max_tokens or DEFAULT_OUTPUT_TOKENS, 0) * choices
+        output = min(asked, most_tokens * choices - given, _MOST_TOKENS)
     return given + output, _cost_usd(route.price, given, output)
 
 
