@@ -68,7 +68,10 @@ class Workers:
         self._stopping.set()
         if self._ticker is not None:
             await self._ticker
-        await self._save()
+        try:
+            await self._save()
+        except OSError as error:  # facts and captures are still to be written
+            log.error("what this worker counted last is lost: %s", error)
         os.close(self._lock)
 
     def metrics(self) -> str:
