@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -41,6 +42,8 @@ _PIECES = frozenset(
     }
 )
 _MAX_DEPTH = 8
+# What JSON may write for a printable character or a slash.
+_ESCAPE = re.compile(r"\\(?:u00([2-7][0-9a-fA-F])|/)")
 
 
 class Recorder:
@@ -232,11 +235,12 @@ def _captured(fact: RequestFact, recorder: Recorder) -> Captured:
 
 
 def _plain(content: bytes) -> str:
-    """JSON without escapes behind which something could hide; anything else as it is."""
+    """Without escapes behind which something could hide, also where JSON was cut."""
     try:
         return msgspec.json.encode(msgspec.json.decode(content)).decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return content.decode("utf-8", "replace")
+        text = content.decode("utf-8", "replace")
+        return _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else "/", text)
 
 
 def _answered(content: bytes, *, stream: bool) -> str:

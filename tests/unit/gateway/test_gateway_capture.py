@@ -132,6 +132,9 @@ def test_escapes_hide_nothing_and_what_is_no_json_is_kept_too(tmp_path: Path) ->
     (captured,) = written(tmp_path, escaped)
     assert captured.request == '{"content":"[redacted: email]"}'
     assert captured.response == "�� no JSON, but [redacted: email]"
+    cut = Recorder(capture_, rb'{"content": "ada\u0040example.org, postgres:\/\/ada:s3cret@db')
+    captured = written(tmp_path, cut)[-1]
+    assert captured.request == '{"content": "[redacted: email], [redacted: url_password]db'
 
 
 def test_long_texts_are_cut_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
