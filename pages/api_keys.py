@@ -184,7 +184,7 @@ def main() -> None:
         selectable=True,
     )
     if chosen is None or chosen >= len(keys):
-        st.caption("Click a row to revoke a key.")
+        st.caption("Click a row to revoke a key; `bud keys restrict` gives it other restrictions.")
         return
     _details(keys[chosen])
 

@@ -129,7 +129,7 @@ def main() -> None:
     if model := st.query_params.get("route"):
         _route(model)
         return
-    page_header("Gateway", "Who answers for each name, what it may take, and what was refused.")
+    page_header("Gateway", "Which models answer each name, what callers may use, and what failed.")
     view = st.segmented_control(
         "View", [_ROUTES, _LIMITS, _REFUSED, _TRY], default=_ROUTES, required=True, key="view",
         bind="query-params", label_visibility="collapsed",

@@ -350,7 +350,7 @@ def _greeting(chosen: ChatSettings) -> str | None:
 
 
 def _header(chat: ChatView | None) -> tuple[bool, bool]:
-    with page_header("Playground", "Chat with your models; nothing leaves your machines."):
+    with page_header("Playground", "Chat with the models of this project."):
         st.button(
             "New chat",
             icon=":material/add_comment:",

@@ -62,7 +62,7 @@ def _details(answer: Answer) -> None:
 def main() -> None:
     """Show the page."""
     with page_header(
-        "What if", "Predict a deployment before paying for it: how fast, how dear, how sure."
+        "What if", "Predict a deployment before paying for it: how fast, at what cost, how sure."
     ):
         saved_popover(context)
     opened = st.container()

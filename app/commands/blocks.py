@@ -9,6 +9,7 @@ import typer
 from app.commands import context, output
 from app.commands.context import DEFAULT_PROJECT, Project
 from app.commands.output import Json, Yes
+from core.kernel.errors import Conflict
 
 if TYPE_CHECKING:
     from core.access.schemas import BlockView
@@ -70,7 +71,8 @@ def set_block(
 
 @group.command()
 def delete(
-    rule: Annotated[str, typer.Argument(help="Rule, by id.")],
+    rule: Annotated[str, typer.Argument(help="Rule, by name or id.")],
+    project: Project = DEFAULT_PROJECT,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -79,7 +81,14 @@ def delete(
 
     actor = context.operator()
     output.confirm(f"Delete rule {rule}?", yes=yes)
-    access.delete_block(actor, rule)
+    known = access.list_blocks(actor, context.project_id(project))
+    named = [each.id for each in known if rule == each.name]
+    if len(named) > 1:
+        raise Conflict(
+            f"Several rules are named {rule}: here and in every project.",
+            remedy="Give the id: bud blocks list",
+        )
+    access.delete_block(actor, named[0] if named else rule)
     output.show({"deleted": rule}, f"{rule} is deleted.", as_json=as_json)
 
 

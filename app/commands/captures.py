@@ -86,7 +86,8 @@ def delete(yes: Yes = False, project: Project = DEFAULT_PROJECT, as_json: Json =
     actor, project_id = context.operator(), context.project_id(project)
     output.confirm(f"Delete all that project {project} kept?", yes=yes)
     deleted = captures.delete_captures(actor, project_id)
-    output.show({"files": deleted}, f"{deleted} files are deleted.", as_json=as_json)
+    files = f"{deleted} file{'' if deleted == 1 else 's'}"
+    output.show({"files": deleted}, f"Deleted: {files}.", as_json=as_json)
 
 
 def _told(view: CaptureView) -> str:

@@ -25,7 +25,9 @@ def _group() -> None:
 
 @group.command()
 def restart(
-    wait_s: float = typer.Option(300.0, "--wait-s", help="How long to wait for it, in seconds."),
+    wait_s: float = typer.Option(
+        300.0, "--wait-s", min=0.0, help="How long to wait for it, in seconds."
+    ),
     as_json: Json = False,
 ) -> None:
     """Put new workers in the place of the running ones, one by one; no request fails by it.

@@ -102,7 +102,13 @@ def restrict(
         found.id,
         api_keys.Restrictions(_in_days(days), model or (), scope or (), network or ()),
     )
-    output.show(changed, f"{changed.name} is restricted anew.", as_json=as_json)
+    told = (
+        f"{changed.name} may call {', '.join(changed.models) or 'every model'} at "
+        f"{', '.join(changed.scopes) or 'every endpoint'} from "
+        f"{', '.join(changed.networks) or 'everywhere'}; it expires "
+        f"{formats.when(changed.expires_at) if changed.expires_at else 'never'}."
+    )
+    output.show(changed, told, as_json=as_json)
 
 
 @group.command()

@@ -17,14 +17,18 @@ group = typer.Typer(help="Limits and budgets: list, set, delete.", no_args_is_he
 def list_limits(project: Project = DEFAULT_PROJECT, as_json: Json = False) -> None:
     """List the limits of a project, with what this host has used of them now."""
     from app.limit_usage import told, used_now
+    from core.accounts import api_keys
     from core.limits import services as limits
 
-    found = limits.list_limits(context.operator(), context.project_id(project))
+    actor, project_id = context.operator(), context.project_id(project)
+    found = limits.list_limits(actor, project_id)
+    keys = {key.id: key.name for key in api_keys.list_keys(actor, project_id)}
     used = used_now(found)
     rows = [
-        (limit.id, limit.level, limit.subject, told(limit), "" if now is None else f"{now:,.6g}")
+        (limit.id, limit.level, keys.get(limit.subject, limit.subject), told(limit),
+         "" if now is None else f"{now:,.6g}")
         for limit, now in zip(found, used, strict=True)
-    ]
+    ]  # fmt: skip
     document = [
         {**limit.model_dump(mode="json"), "used_now": now}
         for limit, now in zip(found, used, strict=True)
@@ -64,7 +68,9 @@ def set_limit(
     made = limits.set_limit(
         context.operator(), context.project_id(project), *asked, when_alone=alone
     )
-    output.show(made, f"{made.level} {made.subject}: at most {told(made)}.", as_json=as_json)
+    output.show(
+        made, f"{made.level} {subject or made.subject}: at most {told(made)}.", as_json=as_json
+    )
 
 
 @group.command()

@@ -203,7 +203,8 @@ def _route(found: RouteView) -> str:
         ],
         empty="No replica answers now.",
     )  # fmt: skip
-    heard = f"{found.workers} gateway workers" if found.workers else "The gateway does not run"
+    workers = f"{found.workers} gateway worker{'' if found.workers == 1 else 's'}"
+    heard = workers if found.workers else "No worker: the gateway does not run"
     head = output.details(
         [
             ("Route", f"{found.model} ({found.state})"),

@@ -87,7 +87,7 @@ def _holds_for(actor: Actor, limit: LimitView, keys: Sequence[ApiKeyView]) -> bo
 
 def _nothing(may_change: bool) -> None:
     empty_state(
-        "No limit holds",
+        "No limit yet",
         "Requests, tokens and USD are unlimited. Set a limit for the project, a key, a person or "
         "a model." if may_change else "Requests, tokens and USD are unlimited for you. An admin "
         "of the project can set limits.",
@@ -144,7 +144,7 @@ def _subject(limit: LimitView, names: Mapping[str, str]) -> str:
 def _amount(metric: LimitMetric, used: float | None) -> str:
     if used is None:
         return formats.NONE
-    return formats.usd(used) if metric == "usd" else f"{used:,.0f} {limit_usage.UNITS[metric]}"
+    return formats.usd(used) if metric == "usd" else f"{used:,.0f}"
 
 
 def _state(share: float | None) -> str:

@@ -60,7 +60,7 @@ def try_view(actor: Actor, project_id: str, routes: Sequence[RouteView]) -> None
         "Body (JSON)",
         json.dumps(endpoint.body(route.model, stream=stream), indent=2, ensure_ascii=False),
         key=f"try-body-{route.model}-{endpoint.path}-{stream}",
-        height=230,
+        height=260,
     )
     try:
         body = endpoints.read_body(text or "")

@@ -161,6 +161,7 @@ def list_keys(actor: Actor, project_id: str) -> list[ApiKeyView]:
     with database.reading() as session:
         found = crud.keys(session, actor.tenant_id, project_id)
         people = {user.id: user.email for user in crud.users(session, actor.tenant_id)}
+    people["cli"] = "command line"
     return [
         ApiKeyView.model_validate(row).model_copy(
             update={"made_by": people.get(row.user_id, row.user_id)}

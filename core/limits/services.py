@@ -148,7 +148,9 @@ def _check(metric: LimitMetric, window: LimitWindow, amount: float) -> None:
             for each in windows
         )
         raise InvalidInput(
-            "There is no such limit.", value=f"{metric} per {window}", remedy=f"There are: {known}."
+            "There is no such limit.",
+            value=f"{metric} per {window or 'nothing'}",
+            remedy=f"There are: {known}.",
         )
     most = _MOST[metric]
     if not math.isfinite(amount) or not 0 <= amount <= most:
@@ -182,6 +184,8 @@ def _subject(actor: Actor, project_id: str, level: LimitLevel, subject: str) -> 
                 remedy="Name a deployment.",
             )
         return subject
+    if level in ("key", "user") and not subject:
+        raise InvalidInput(f"Which {level} is not said.", remedy=f"Say it: --of, the {level}'s id.")
     keys = api_keys.list_keys(actor, project_id)
     if level == "key":
         found = [key.id for key in keys if key.revoked_at is None and subject in (key.id, key.name)]

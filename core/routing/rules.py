@@ -177,6 +177,7 @@ def roll_back(actor: Actor, project_id: str, model: str, version: int | None = N
 
     Raises:
         NotFound: There is no such version, or none before.
+        Conflict: It has no targets, so the route would be gone: `remove` is for that.
     """
     versions = history(actor, project_id, model)
     wanted = versions[0].version - 1 if version is None else version
@@ -185,6 +186,11 @@ def roll_back(actor: Actor, project_id: str, model: str, version: int | None = N
         raise NotFound(
             f"{model} has no version {wanted} of its rules.",
             remedy=f"There are 0 to {versions[0].version}: bud routes history {model}",
+        )
+    if versions[0].rules.targets and not found[0].rules.targets:
+        raise Conflict(
+            f"Version {wanted} of {model} has no targets: the route would be gone.",
+            remedy=f"Take it away, if that is meant: bud routes remove {model}",
         )
     return set_rules(actor, project_id, model, found[0].rules)
 

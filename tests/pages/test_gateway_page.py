@@ -201,7 +201,7 @@ def test_limits_show_what_is_used_and_are_changed(
     for known in limits.list_limits(bud.actor, project_id):
         limits.delete_limit(bud.actor, known.id)
     bud.open(page, f"gateway?{PROJECT}&view=Limits")
-    expect(page.get_by_text("No limit holds")).to_be_visible()
+    expect(page.get_by_text("No limit yet")).to_be_visible()
     page.get_by_role("button", name="New limit").click()
     dialog = page.get_by_test_id("stDialog")
     amount = dialog.get_by_role("spinbutton", name="At most (requests per minute)")

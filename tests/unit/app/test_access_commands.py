@@ -63,6 +63,9 @@ def test_keys_blocks_and_captures_reach_the_table(
     assert len(bud("blocks", "list")) == 2
     bud("blocks", "delete", made["id"], "--yes")
     assert [rule.name for rule in table().blocks] == ["net"]
+    bud("blocks", "set", "spiders", "--path", "/v1/models")
+    assert bud("blocks", "delete", "spiders", "--yes") == {"deleted": "spiders"}
+    assert [rule.name for rule in table().blocks] == ["net"]
     bud("blocks", "set", "none", status=2)
 
     bud("captures", "on", "--keep-days", "2", "--max-mb", "3")

@@ -120,6 +120,8 @@ def test_a_route_is_made_changed_taken_back_and_removed(
     assert table()["chat"] == route
     rules.set_rules(admin, PROJECT, "chat", proposal.rules, seen_version=proposal.version)
     assert rules.roll_back(admin, PROJECT, "chat").rules == wanted
+    with pytest.raises(Conflict, match="would be gone"):
+        rules.roll_back(admin, PROJECT, "chat", 0)
     assert table()["chat"] == route
 
     rules.remove(admin, PROJECT, "chat")
