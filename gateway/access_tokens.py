@@ -7,7 +7,6 @@ request path pays for no signature. Imported only where issuers are configured.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,8 +19,6 @@ from core.kernel import clock
 from gateway.access_config import Issuer
 from gateway.errors import GatewayError
 from gateway.signing_keys import ALGORITHMS, KeysUnavailable, SigningKeys, UnknownKey
-
-log = logging.getLogger(__name__)
 
 _MAX_TOKEN_BYTES = 16 * 1024
 _MAX_KEPT = 10_000
