@@ -36,7 +36,10 @@ class Counter:
 
     def add(self, *labels: str, value: float = 1) -> None:
         """Add `value`; labels in the order they were declared."""
-        self.values[labels] = self.values.get(labels, 0) + value
+        try:
+            self.values[labels] += value
+        except KeyError:
+            self.values[labels] = value
 
     def lines(self) -> Iterator[str]:
         """The samples."""

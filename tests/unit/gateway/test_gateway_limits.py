@@ -271,6 +271,29 @@ def test_an_answer_is_taken_to_be_as_long_as_was_asked_for(asked: str, tokens: i
     assert estimate(body, route) == (len(body.raw) // 4 + tokens, tokens)
 
 
+def test_a_bucket_that_a_killed_worker_half_began_is_begun_again(
+    opened: Any, hands: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limiter, plan = opened(limit("tokens", "minute", 100))
+    for tokens in (20, 40):
+        limiter.reconcile(limiter.reserve(plan, tokens), tokens)
+        hands.s += 2
+
+    class Killed(Exception):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(limiter_module.windows, "write_head", die)
+        with pytest.raises(Killed):
+            limiter.reserve(plan, 10)
+    assert admitted(limiter, plan, 3, 20) == 2
+    hands.s += 59  # the first two have left, the rest has not
+    assert admitted(limiter, plan, 4, 20) == 3
+
+
 # Times in steps of a bucket's fraction, and bursts: both reach the edges of the window.
 _LOAD = st.lists(
     st.tuples(
