@@ -154,12 +154,13 @@ class LimitGate:
         request that no replica answered takes nothing but itself.
         """
         assert self._limiter is not None
-        tokens, cost_usd = held.tokens, held.cost_usd
         if fact.input_tokens is not None:
             tokens = fact.input_tokens + (fact.output_tokens or 0)
             cost_usd = fact.cost_usd or 0.0
         elif not fact.response_bytes and fact.error_class != "client_closed":
             tokens, cost_usd = 0, 0.0
+        else:
+            tokens, cost_usd = held.tokens, held.cost_usd
         try:
             self._limiter.reconcile(held, tokens, cost_usd)
         except (Stuck, TableFull) as error:
