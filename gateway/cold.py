@@ -26,9 +26,9 @@ from gateway.http_request import (
     Request,
     Response,
     Source,
-    add_header,
     check_head,
     head_too_large,
+    joined,
     target_too_long,
 )
 
@@ -180,7 +180,8 @@ class ColdCaller:
     def _read(self) -> Request:
         asked, headers = self._asked, dict[bytes, bytes]()
         for name, value in asked.raw_headers:
-            add_header(headers, name, value)
+            name = name.lower()
+            headers[name] = joined(headers, name, value) if name in headers else value
         if sum(map(len, headers)) + sum(map(len, headers.values())) > MAX_HEAD_BYTES:
             raise head_too_large()
         version = f"{asked.version.major}.{asked.version.minor}"

@@ -73,8 +73,8 @@ class Front:
         self.connections: set[Connection] = set()
         self.is_stopping = False
         self.refused: dict[int, int] = {}
-        # A query may follow a path.
-        self._hot = tuple(
+        # What requests to them begin with: a query may follow a path.
+        self.hot = tuple(
             b"POST %b%b" % (path.encode(), after) for path in hot_paths for after in (b" ", b"?")
         )
         self._new_hot: Callable[[], HotConnection] | None = None
@@ -87,12 +87,6 @@ class Front:
         self._cold = ColdServer(self)
         self._new_hot = partial(HotConnection, self, loop, Outbox(loop))
         return self._new_hot
-
-    def is_hot(self, begun: bytes) -> bool | None:
-        """Whether a request that begins so is served here; None when that is still open."""
-        if begun.startswith(self._hot):
-            return True
-        return None if any(each.startswith(begun) for each in self._hot) else False
 
     def hand_over(self, transport: asyncio.Transport, begun: bytes, *, is_full: bool) -> None:
         """Let aiohttp serve a connection from now on.

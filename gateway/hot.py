@@ -27,9 +27,9 @@ from gateway.http_request import (
     Request,
     Response,
     Source,
-    add_header,
     check_head,
     head_too_large,
+    joined,
     target_too_long,
 )
 from gateway.outbox import Outbox
@@ -76,7 +76,8 @@ class HotConnection(asyncio.Protocol):
         self._head_begun = False
         self._incoming: Request | None = None
         self._unframed_bytes = self._offer_bytes = 0
-        self._tail = b""  # the last bytes of it, in which its end may begin
+        # The last bytes of it, in which its end may begin; b"" when none of it has come.
+        self._tail = b""
         self._problem: BadRequest | None = None
         # What came behind it, or too little to tell whose it is.
         self._unread = b""
@@ -107,6 +108,8 @@ class HotConnection(asyncio.Protocol):
             return
         try:
             self._feed(data)
+            if self._tail:
+                self._see_progress()
         except BadRequest as problem:
             self.refuse(problem)
         except httptools.HttpParserCallbackError as error:
@@ -116,12 +119,51 @@ class HotConnection(asyncio.Protocol):
             self.refuse(_no_http(error))
 
     def _feed(self, data: bytes) -> None:
+        """Parse it in steps, each up to where a message may end.
+
+        The parser does not tell where a message ended, and nothing behind it is for this parser.
+        """
         while data:
-            if not self._is_inside_a_message:
+            request = self._incoming
+            if request is not None and request.content_bytes:
+                size = request.content_bytes - request.received_bytes
+                step, data = data[:size], data[size:]
+                if self._offer_bytes:
+                    self._take_offered(step)
+                else:
+                    self._parser.feed_data(step)
+                continue
+            if not self._tail and (
+                self._request is not None or self._unread or not data.startswith(self._front.hot)
+            ):
                 data = self._first_of(data)
                 if not data:
                     return
-            data = self._offered(data) if self._offer_bytes else self._parsed(data)
+            end = self._end_of_step(data)
+            step, data = data[:end], data[end:]
+            self._unframed_bytes += len(step)
+            if self._unframed_bytes > MAX_HEAD_BYTES and request is None:
+                raise head_too_large()
+            self._tail = step[-3:] if len(step) > 2 else (self._tail + step)[-3:]
+            try:
+                self._parser.feed_data(step)
+            except httptools.HttpParserUpgrade:
+                # An offer that is not taken up: what follows is HTTP/1.1 as before.
+                self._parser = httptools.HttpRequestParser(self)
+            if self._unframed_bytes > MAX_HEAD_BYTES and self._tail:
+                raise head_too_large()
+
+    def _see_progress(self) -> None:
+        """A head has begun, or more of a body has come."""
+        if self._incoming is None:
+            self._see_first_byte()
+        else:
+            self._since_s = clock.monotonic_s()
+
+    def _see_first_byte(self) -> None:
+        if not self._head_begun:
+            self._head_begun = True
+            self._since_s = clock.monotonic_s()
 
     def _first_of(self, data: bytes) -> bytes:
         """What is to be parsed of a message that begins; b"" when that is nothing for now."""
@@ -132,40 +174,16 @@ class HotConnection(asyncio.Protocol):
             if self.transport is not None:
                 self.transport.pause_reading()
             return b""
-        is_hot = self._front.is_hot(data)
-        if is_hot:
+        if data.startswith(self._front.hot):
             return data
-        if is_hot is None:
+        if any(each.startswith(data) for each in self._front.hot):
             self._unread = data
             self._see_first_byte()
         else:
             self._hand_over(data)
         return b""
 
-    def _parsed(self, data: bytes) -> bytes:
-        """Parse up to where the message may end; gives back the rest.
-
-        The parser does not tell where a message ended, and nothing behind it is for this parser.
-        """
-        size = self._size_of_step(data)
-        step, rest = data[:size], data[size:]
-        self._unframed_bytes += len(step)
-        if self._incoming is None and self._unframed_bytes > MAX_HEAD_BYTES:
-            raise head_too_large()
-        self._tail = (self._tail + step)[-3:] if len(step) < 3 else step[-3:]
-        try:
-            self._parser.feed_data(step)
-        except httptools.HttpParserUpgrade:
-            # An offer that is not taken up: what follows is HTTP/1.1 as before.
-            self._parser = httptools.HttpRequestParser(self)
-        if self._unframed_bytes > MAX_HEAD_BYTES and self._is_inside_a_message:
-            raise head_too_large()
-        return rest
-
-    def _size_of_step(self, data: bytes) -> int:
-        request = self._incoming
-        if request is not None and request.content_bytes:
-            return request.content_bytes - request.received_bytes
+    def _end_of_step(self, data: bytes) -> int:
         if self._tail:
             # The end may have begun in what came before.
             found = (self._tail + data[:3]).find(_END)
@@ -174,14 +192,12 @@ class HotConnection(asyncio.Protocol):
         found = data.find(_END)
         return len(data) if found < 0 else found + len(_END)
 
-    def _offered(self, data: bytes) -> bytes:
-        """Read from the body of a request that offers to upgrade, which httptools does not."""
-        piece, rest = data[: self._offer_bytes], data[self._offer_bytes :]
-        self._offer_bytes -= len(piece)
-        self.on_body(piece)
+    def _take_offered(self, step: bytes) -> None:
+        """Take the body of a request that offers to upgrade, which httptools does not read."""
+        self._offer_bytes -= len(step)
+        self.on_body(step)
         if not self._offer_bytes:
             self.on_message_complete()
-        return rest
 
     def _hand_over(self, data: bytes) -> None:
         transport = self.transport
@@ -221,12 +237,6 @@ class HotConnection(asyncio.Protocol):
         if self._request is not None:
             raise BadRequest(400, "A request began inside of another one.")
         self._target, self._headers = b"", {}
-        self._see_first_byte()
-
-    def _see_first_byte(self) -> None:
-        if not self._head_begun:
-            self._head_begun = True
-            self._since_s = clock.monotonic_s()
 
     def on_url(self, piece: bytes) -> None:
         """A piece of the target."""
@@ -237,7 +247,8 @@ class HotConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or behind a body a trailer, which nobody needs."""
         if self._incoming is None:
-            add_header(self._headers, name, value)
+            headers, name = self._headers, name.lower()
+            headers[name] = joined(headers, name, value) if name in headers else value
 
     def on_headers_complete(self) -> None:
         """Begin the request."""
@@ -270,7 +281,6 @@ class HotConnection(asyncio.Protocol):
         else:
             request.pieces.clear()
             self._wake()
-        self._since_s = clock.monotonic_s()
 
     def on_message_complete(self) -> None:
         """The body is there."""
@@ -289,10 +299,6 @@ class HotConnection(asyncio.Protocol):
     def is_idle(self) -> bool:
         """Whether no request is being answered and none has begun to come."""
         return self._request is None and not self._head_begun
-
-    @property
-    def _is_inside_a_message(self) -> bool:
-        return self._tail != b""
 
     def _begin(self, request: Request) -> None:
         self._request = request

@@ -91,22 +91,19 @@ class Caller(Protocol):
         """Close at once."""
 
 
-def add_header(headers: dict[bytes, bytes], name: bytes, value: bytes) -> None:
-    """Add to the headers by name in lower case. Raises BadRequest: one too many."""
-    name = name.lower()
-    if name in headers:
-        if name == b"host":
-            raise BadRequest(400, "The header Host is there twice. Send it once.")
-        value = headers[name] + b", " + value
-    headers[name] = value
-    if len(headers) > MAX_HEADERS:
-        raise BadRequest(431, f"The request has over {MAX_HEADERS} headers. Send fewer.")
+def joined(headers: Mapping[bytes, bytes], name: bytes, value: bytes) -> bytes:
+    """The value of a header that is there already. Raises BadRequest: it must not be."""
+    if name == b"host":
+        raise BadRequest(400, "The header Host is there twice. Send it once.")
+    return headers[name] + b", " + value
 
 
 def check_head(version: str, headers: Mapping[bytes, bytes]) -> None:
     """Raises BadRequest: a head that others may understand in another way."""
     if version not in ("1.1", "1.0"):
         raise BadRequest(505, f"HTTP/{version} is not spoken here. Use HTTP/1.1.")
+    if len(headers) > MAX_HEADERS:
+        raise BadRequest(431, f"The request has over {MAX_HEADERS} headers. Send fewer.")
     if version == "1.1" and b"host" not in headers:
         raise BadRequest(400, "The header Host is missing.")
     coding = headers.get(b"transfer-encoding")

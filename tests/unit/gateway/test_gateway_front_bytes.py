@@ -126,8 +126,10 @@ async def carried(pieces: Sequence[bytes], *, leaves: bool = False) -> bytes:
     for piece in pieces:
         pipe.feed(piece)
         await asyncio.sleep(0)
+    waited = 0
     for _ in range(3000):
-        if leaves or pipe.ended or not front.is_busy or _waits_for_more(pipe):
+        waited = waited + 1 if _waits_for_more(pipe) else 0
+        if leaves or pipe.ended or not front.is_busy or waited > 20:
             break
         await asyncio.sleep(0)
     else:
@@ -148,8 +150,9 @@ def _waits_for_more(pipe: Pipe) -> bool:
     if isinstance(protocol, HotConnection):
         return protocol._incoming is not None or protocol._head_begun
     assert protocol is not None
+    # Without one it waits for a head, or for the rest of a body that nobody wants.
     asked = protocol._current_request
-    return protocol._head_since_s is not None if asked is None else not asked.content.is_eof()
+    return asked is None or not asked.content.is_eof()
 
 
 CUTS = st.lists(st.integers(0, 5000), max_size=8)
