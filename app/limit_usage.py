@@ -38,4 +38,7 @@ def used_now(limits: Sequence[LimitView]) -> list[float | None]:
 def told(limit: LimitView) -> str:
     """What a limit allows: `600 requests per minute`, `5 USD per day`, `8 requests at once`."""
     per = f" per {limit.window}" if limit.window else ""
-    return f"{limit.amount:,.15g} {UNITS[limit.metric]}{per}"
+    unit = UNITS[limit.metric]
+    if limit.amount == 1:
+        unit = unit.replace("requests", "request").replace("tokens", "token")
+    return f"{limit.amount:,.15g} {unit}{per}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,11 +17,20 @@ from core.kernel.actor import Actor
 from core.kernel.errors import BudError, Conflict
 from core.routing import rules
 from core.routing.schemas import Proposal, Rules, RulesView, TargetRule
+from gateway.config import Timeouts
 
 _VERSIONS_SHOWN = 20
 _SPLITS = {
     "request": "request: drawn anew for each",
     "key": "key: a caller's key always gets the same target (A/B)",
+}
+_OWN = Timeouts()
+# What holds while a route says nothing, in seconds.
+_OWN_S = {
+    "connect_s": _OWN.connect_s,
+    "first_token_s": _OWN.first_byte_s,
+    "between_tokens_s": _OWN.between_tokens_s,
+    "total_s": _OWN.total_s,
 }
 # Field → label, the longest in seconds, and what it bounds.
 _TIMEOUTS = {
@@ -126,10 +136,14 @@ def _timeouts(now: Rules, key: str) -> dict[str, float | None]:
     return {
         field: column.number_input(
             label, 0.0, most_s, getattr(now, field), format="%g", step=1.0, key=f"{key}-{field}",
-            placeholder="gateway's own", help=f"{told} Empty: the gateway's own.",
+            placeholder=_default(field), help=f"{told} Empty: {_default(field)}.",
         )
         for column, (field, (label, most_s, told)) in zip(columns, _TIMEOUTS.items(), strict=True)
     }  # fmt: skip
+
+
+def _default(field: str) -> str:
+    return f"{_OWN_S[field]:g} by default" if math.isfinite(_OWN_S[field]) else "no end by default"
 
 
 # -- editing one route

@@ -167,8 +167,9 @@ def _details(actor: Actor, limit: LimitView, names: Mapping[str, str]) -> None:
         st.caption(f"Set {formats.when(limit.set_at)} by {escape(limit.set_by_name)}.")
         with st.container(horizontal=True, vertical_alignment="bottom"):
             unit = limit_usage.UNITS[limit.metric]
+            per = f" per {limit.window}" if limit.window else ""
             amount = st.number_input(
-                f"At most ({unit})", 0.0, value=limit.amount, format="%g", width=220,
+                f"At most ({unit}{per})", 0.0, value=limit.amount, format="%g", width=220,
                 key=f"limit-amount-{limit.id}-{limit.amount}", help="0 stops everything.",
             )  # fmt: skip
             alone = _when_alone(limit.when_alone, key=f"limit-alone-{limit.id}")

@@ -185,7 +185,7 @@ def _subject(actor: Actor, project_id: str, level: LimitLevel, subject: str) -> 
             )
         return subject
     if level in ("key", "user") and not subject:
-        raise InvalidInput(f"Which {level} is not said.", remedy=f"Say it: --of, the {level}'s id.")
+        raise InvalidInput(f"Which {level} is not said.", remedy=f"Name it: --of {level.upper()}.")
     keys = api_keys.list_keys(actor, project_id)
     if level == "key":
         found = [key.id for key in keys if key.revoked_at is None and subject in (key.id, key.name)]

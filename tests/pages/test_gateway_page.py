@@ -223,7 +223,7 @@ def test_limits_show_what_is_used_and_are_changed(
     select_row(page, 1, save)
     expect(page.get_by_text("the whole project: 5 requests per minute")).to_be_visible()
     _looks(page, "gateway-limits")
-    amount = page.get_by_role("spinbutton", name="At most (requests)")
+    amount = page.get_by_role("spinbutton", name="At most (requests per minute)")
     amount.fill("500")
     amount.press("Enter")
     save.click()
