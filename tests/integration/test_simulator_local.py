@@ -15,6 +15,6 @@ def test_the_starter_model_is_predicted_within_30_percent_of_its_measured_tpot(
 ) -> None:
     rows = simulator_local.compare(admin)
     assert [row["isl"] for row in rows] == [16, 256]
-    # Of tokens that other tests did not hold up.
+    # Of answers that other tests did not hold up.
     for row in rows:
         assert row["predicted_tpot_ms"] == pytest.approx(row["undisturbed_tpot_ms"], rel=0.3), row
