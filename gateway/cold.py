@@ -18,6 +18,8 @@ from aiohttp.http_exceptions import LineTooLong
 
 from core.kernel import clock
 from gateway.http_request import (
+    HIGH_WATER_BYTES,
+    LINGER_S,
     MAX_HEAD_BYTES,
     MAX_HEADERS,
     MAX_TARGET_BYTES,
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LINGER_S = 10.0
-_HIGH_WATER_BYTES = 64 * 1024
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SERVER = "bud"
 
@@ -59,7 +59,7 @@ class ColdServer:
             "access_log": None,
             "auto_decompress": False,
             "keepalive_timeout": front.timeouts.idle_s,
-            "lingering_time": _LINGER_S,
+            "lingering_time": LINGER_S,
             "max_line_size": MAX_TARGET_BYTES,
             "max_field_size": MAX_HEAD_BYTES,
             "max_headers": MAX_HEADERS,
@@ -312,7 +312,7 @@ class ColdCaller:
             raise _gone()
         self._pieces.append(piece)
         self._held_bytes += len(piece)
-        if self._held_bytes > _HIGH_WATER_BYTES and self._has_room.is_set():
+        if self._held_bytes > HIGH_WATER_BYTES and self._has_room.is_set():
             self._has_room.clear()
             if self.source is not None:
                 self.source.pause()

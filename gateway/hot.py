@@ -20,6 +20,8 @@ import httptools
 
 from core.kernel import clock
 from gateway.http_request import (
+    HIGH_WATER_BYTES,
+    LINGER_S,
     MAX_HEAD_BYTES,
     MAX_TARGET_BYTES,
     SLOWEST_BODY_BYTES_PER_S,
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LINGER_S = 10.0
-_HIGH_WATER_BYTES = 64 * 1024
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus
 }
@@ -97,7 +97,7 @@ class HotConnection(asyncio.Protocol):
         """Take the connection in."""
         # uvloop's transports do not derive from asyncio's classes.
         self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
+        self.transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         peer = transport.get_extra_info("peername")
         self.remote = peer[0] if peer else ""
         self._front.connections.add(self)
@@ -510,7 +510,7 @@ class HotConnection(asyncio.Protocol):
         """Let a caller go that keeps this waiting for too long."""
         waits_s, timeouts, request = now_s - self._since_s, self._front.timeouts, self._request
         if self._lingers:
-            if waits_s > _LINGER_S:
+            if waits_s > LINGER_S:
                 self.abort()
         elif request is None:
             if self._head_begun and waits_s > timeouts.head_s:

@@ -12,6 +12,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 MAX_TARGET_BYTES = 8 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 128
+# How long what a refused caller still sends is read, and how much may wait to be sent to one.
+LINGER_S = 10.0
+HIGH_WATER_BYTES = 64 * 1024
 # A body may take `caller_s`, and a second more for so many bytes of it.
 SLOWEST_BODY_BYTES_PER_S = 4096
 
