@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from app.parts import Started
 
 _READY_S = 120.0
+# A worker that hands over ends by itself, at the latest when its callers had ten minutes
+# (`gateway.config.Timeouts`, `handover_s` and `drain_s`); one that does not hangs.
+LEAVE_S = 660.0
 
 
 @dataclass
@@ -35,22 +38,28 @@ class Rolling:
 
     Args:
         say: Takes each line for the person.
+        leave_s: After how long one that was replaced is killed.
 
     Attributes:
         done: How many restarts came to their end.
         problem: Why the last one did not; "" when it did.
-        leaving: Processes that still answer their last callers.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], leave_s: float = LEAVE_S) -> None:
         self._say = say
+        self._leave_s = leave_s
         self._places: list[Place] = []
         self._successor: Started | None = None
         self._started_s = 0.0
         self._is_running = False
         self.done = 0
         self.problem = ""
-        self.leaving: list[subprocess.Popen[bytes]] = []
+        self._until_s: dict[subprocess.Popen[bytes], float] = {}
+
+    @property
+    def leaving(self) -> list[subprocess.Popen[bytes]]:
+        """Processes that still answer their last callers."""
+        return list(self._until_s)
 
     def begin(self, places: Iterable[Place]) -> None:
         """Replace what runs in these places; does nothing while a restart goes on."""
@@ -79,7 +88,7 @@ class Rolling:
         if self._successor is not None:
             self._successor.forget()
             self._successor.process.terminate()
-            self.leaving.append(self._successor.process)
+            self._leaves(self._successor.process)
             self._successor = None
 
     def _advance(self, place: Place) -> bool:
@@ -104,21 +113,29 @@ class Rolling:
     def _swap(self, place: Place, present: subprocess.Popen[bytes], successor: Started) -> None:
         place.put(successor)
         present.send_signal(signal.SIGUSR1)
-        self.leaving.append(present)
+        self._leaves(present)
         self._successor = None
         self._places.pop(0)
 
     def _give_up(self, why: str) -> None:
         assert self._successor is not None
         self._successor.forget()
-        self.leaving.append(self._successor.process)
+        self._leaves(self._successor.process)
         self.problem = f"{self._places[0].title} goes on as it is: {why}."
         self._successor, self._places, self._is_running = None, [], False
         self.done += 1
         self._say(self.problem)
 
+    def _leaves(self, process: subprocess.Popen[bytes]) -> None:
+        self._until_s[process] = time.monotonic() + self._leave_s
+
     def _reap(self) -> bool:
-        left = [process for process in self.leaving if process.poll() is None]
-        changed = len(left) < len(self.leaving)
-        self.leaving = left
-        return changed
+        ended = [process for process in self._until_s if process.poll() is not None]
+        for process in ended:
+            del self._until_s[process]
+        for process, until_s in self._until_s.items():
+            if time.monotonic() > until_s:
+                self._say(f"Process {process.pid} was replaced and did not end; killed it.")
+                process.kill()
+                self._until_s[process] = time.monotonic() + self._leave_s
+        return bool(ended)

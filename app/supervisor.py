@@ -78,17 +78,28 @@ class _Running:
 
 
 def running(data_dir: Path) -> dict[str, object] | None:
-    """What run/supervisor.json says about the live supervisor of `data_dir`; None without one."""
+    """What the live supervisor of `data_dir` says of itself; None without one.
+
+    While it has said nothing yet, that is its `pid` alone.
+    """
     run = data_dir / "run"
     try:
         with (run / "supervisor.lock").open("r") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return _read_json(run / "supervisor.json")
+                return _said_by(lock.read().strip(), run)
     except FileNotFoundError:
         return None
     return None
+
+
+def _said_by(holder: str, run: Path) -> dict[str, object]:
+    """The state that the lock's holder wrote: a killed one before it may have left its own."""
+    state = _read_json(run / "supervisor.json")
+    if state is not None and str(state.get("pid")) == holder:
+        return state
+    return {"pid": int(holder)} if holder.isdigit() else {}
 
 
 class Supervisor:
@@ -131,8 +142,9 @@ class Supervisor:
         """
         self._run_dir.mkdir(parents=True, exist_ok=True)
         self._logs_dir.mkdir(parents=True, exist_ok=True)
+        # Before anybody can learn this process's id from the lock, and signal it.
+        self._handle_signals()
         with self._lock():
-            self._handle_signals()
             self._end_leftovers()
             self._check_ports()
             logs.rotate(self._logs_dir)
@@ -161,7 +173,7 @@ class Supervisor:
             yield
 
     def _second_instance(self) -> Conflict:
-        state = _read_json(self._run_dir / "supervisor.json") or {}
+        state = running(self._plan.data_dir) or {}
         pid = state.get("pid", "unknown")
         where = f", dashboard {state['app_url']}" if state.get("app_url") else ""
         return Conflict(

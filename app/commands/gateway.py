@@ -35,7 +35,10 @@ def restart(
     The old ones answer what they have begun, streams for up to ten minutes, and then end.
     """
     before = _state()
-    os.kill(before["pid"], signal.SIGUSR1)
+    try:
+        os.kill(before["pid"], signal.SIGUSR1)
+    except ProcessLookupError:
+        raise _stopped() from None
     deadline_s = time.monotonic() + wait_s
     state = before
     while state["restarts"] == before["restarts"]:
@@ -57,5 +60,11 @@ def _state() -> dict[str, Any]:
 
     state = supervisor.running(settings().data_dir)
     if state is None:
-        raise Unavailable("Bud does not run.", remedy="Start it with: bud up")
+        raise _stopped()
+    if "restarts" not in state:
+        raise Unavailable("Bud is only just starting.", remedy="Try again in a few seconds.")
     return state
+
+
+def _stopped() -> Unavailable:
+    return Unavailable("Bud does not run.", remedy="Start it with: bud up")

@@ -1,4 +1,4 @@
-"""A restart of workers one by one, when one of them dies in the middle of it."""
+"""A restart of workers one by one, when one of them dies or hangs in the middle of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 from app.parts import Started
-from app.rolling import Place, Rolling
+from app.rolling import LEAVE_S, Place, Rolling
+from gateway.config import Timeouts
 
 
 class _Ready(Started):
@@ -51,3 +52,36 @@ def test_the_successor_of_a_worker_that_dies_takes_no_other_workers_place() -> N
         for each in made:
             each.kill()
             each.wait()
+
+
+def test_a_worker_that_hangs_when_it_is_replaced_is_killed() -> None:
+    # It says that it hears nobody, then waits for ever.
+    deaf = (
+        "import signal, time; signal.signal(signal.SIGUSR1, signal.SIG_IGN); "
+        "print(flush=True); time.sleep(600)"
+    )
+    hanging = subprocess.Popen([sys.executable, "-S", "-c", deaf], stdout=subprocess.PIPE)
+    successor = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+    said: list[str] = []
+    try:
+        assert hanging.stdout is not None
+        hanging.stdout.readline()
+        rolling = Rolling(said.append, leave_s=0.0)
+        rolling.begin(
+            [Place("Gateway", lambda: _Ready(successor), lambda: hanging, lambda _: None)]
+        )
+        while not rolling.done:
+            rolling.advance()
+        assert hanging.wait(timeout=60) < 0
+        assert str(hanging.pid) in "".join(said)
+        rolling.advance()
+        assert rolling.leaving == []
+    finally:
+        for each in (hanging, successor):
+            each.kill()
+            each.wait()
+
+
+def test_no_worker_is_killed_while_it_may_still_answer_its_callers() -> None:
+    own = Timeouts()
+    assert own.handover_s + own.drain_s < LEAVE_S

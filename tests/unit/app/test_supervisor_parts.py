@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import threading
 from pathlib import Path
@@ -55,6 +56,20 @@ def test_one_port_for_both_is_refused(tmp_path: Path) -> None:
 
 def test_nobody_runs_on_a_fresh_folder(tmp_path: Path) -> None:
     assert supervisor.running(tmp_path) is None
+
+
+def test_a_killed_predecessor_is_not_taken_for_the_one_that_runs(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "supervisor.json").write_text('{"pid": 4711, "restarts": 2}')
+    with (run / "supervisor.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4712\n")
+        lock.flush()
+        assert supervisor.running(tmp_path) == {"pid": 4712}
+        (run / "supervisor.json").write_text('{"pid": 4712, "restarts": 0}')
+        assert supervisor.running(tmp_path) == {"pid": 4712, "restarts": 0}
+    assert supervisor.running(tmp_path) is None, "it ended, and its word stays behind"
 
 
 def test_a_taken_port_is_a_problem_until_it_is_free() -> None:
