@@ -13,6 +13,7 @@ import re
 import threading
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -64,7 +65,8 @@ _OWN = "bud"
 class Trace:
     """Where the spans of one request belong; ids in hexadecimal.
 
-    `span_id` is the request's, `call_id` that of its call to a replica.
+    `span_id` is the request's, `call_id` that of its call to a replica. `is_asked` says that the
+    caller wants it, and no draw of ours.
     """
 
     trace_id: str
@@ -73,6 +75,7 @@ class Trace:
     call_id: str
     method: str
     path: str
+    is_asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,19 +128,19 @@ class Tracer:
     def begin(self, request: Request, fact: RequestFact) -> Trace | None:
         """The trace of a request, whose ids go into its fact; None when it is not sampled.
 
-        A caller that says whether it is traced itself is followed.
+        A caller that says whether it is traced itself is followed; `add` asks whether it may.
         """
         given = request.headers.get("traceparent")
         found = _PARENT.fullmatch(given) if given else None
         if found is None or found[1] == _NO_TRACE or found[2] == _NO_SPAN:
             if random.random() >= self._ratio:  # noqa: S311 (not cryptography)
                 return None
-            trace_id, parent_id = os.urandom(16).hex(), ""
-        else:
-            if not int(found[3], 16) & _SAMPLED:
-                return None
-            trace_id, parent_id = found[1], found[2]
-        return _placed(trace_id, parent_id, request.method, request.path[:200], fact)
+            return _placed(os.urandom(16).hex(), "", request.method, request.path[:200], fact)
+        if not int(found[3], 16) & _SAMPLED:
+            return None
+        trace = _placed(found[1], found[2], request.method, request.path[:200], fact)
+        trace.is_asked = True
+        return trace
 
     def follow(self, trace: Trace, fact: RequestFact) -> Trace:
         """The trace of work that goes on when the request of `trace` has been answered."""
@@ -146,11 +149,16 @@ class Tracer:
     def add(self, trace: Trace, fact: RequestFact, provider: str) -> None:
         """Keep a request that has ended.
 
+        What a caller without a valid key wants to be traced is drawn like any other request:
+        nobody else can fill the collector.
+
         Args:
             trace: As `begin` gave it.
             fact: The request's.
             provider: The kind of provider that answered; "" for a replica of our own.
         """
+        if trace.is_asked and not fact.project_id and random.random() >= self._ratio:  # noqa: S311
+            return
         if len(self._queue) >= _MAX_QUEUED:
             self._drop(1, "they are made faster than they can be sent")
             return
@@ -195,10 +203,15 @@ class Tracer:
         import urllib.error
         import urllib.request
 
+        class Unfollowed(urllib.request.HTTPRedirectHandler):
+            # The headers hold the collector's token, which is for nobody else.
+            def redirect_request(self, *_given: Any) -> None:
+                return None
+
         headers = {"Content-Type": "application/json", **self._headers}
         post = urllib.request.Request(self._url, batch, headers, method="POST")  # noqa: S310
         try:
-            with urllib.request.urlopen(post, timeout=answer_s) as answer:  # noqa: S310
+            with urllib.request.build_opener(Unfollowed).open(post, timeout=answer_s) as answer:
                 answer.read(_MAX_ANSWER_BYTES)
         except urllib.error.HTTPError as error:
             with error:

@@ -16,7 +16,10 @@ _IDS = ("traceId", "spanId", "parentSpanId")
 
 
 class TraceCollector:
-    """`with TraceCollector() as collector`; `statuses` are answered first, then 200."""
+    """`with TraceCollector() as collector`; `statuses` are answered first, then 200.
+
+    One from 300 on sends elsewhere.
+    """
 
     def __init__(self, *statuses: int) -> None:
         self.spans: list[Span] = []
@@ -60,6 +63,15 @@ class TraceCollector:
                     collector.headers.append({k.lower(): v for k, v in self.headers.items()})
                     collector.take(content)
                 self.send_response(status)
+                if 300 <= status < 400:
+                    self.send_header("Location", f"{collector.url}/elsewhere")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                """Where a redirect leads to."""
+                collector.paths.append(self.path)
+                self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 

@@ -144,3 +144,34 @@ async def test_a_collector_that_fails_is_tried_again_and_what_is_dropped_is_coun
         assert begun is not None
         full.add(begun, fact, "")
     assert full.dropped == 5
+
+
+async def test_a_caller_without_a_valid_key_cannot_fill_the_collector(
+    tmp_path: Path, double: OpenAiDouble
+) -> None:
+    with TraceCollector() as collector:
+        async with GatewayHere(
+            tmp_path, [route(double.base_url)], tracing=config(collector, ratio=0.0)
+        ) as gateway:
+            headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+            for authorization in ("", "Bearer bud-wrong"):
+                asked = headers | {"Authorization": authorization}
+                answer = await gateway.http.post("/v1/chat/completions", json=CALL, headers=asked)
+                assert answer.status_code == 401
+            await gateway.http.post("/v1/chat/completions", json=CALL, headers=headers)
+            await until(lambda: len(collector.spans) >= 2, 20)
+        assert [span.kind for span in collector.spans] == [SERVER, CLIENT], "only the last one"
+
+
+async def test_a_redirect_of_the_collector_is_not_followed_with_its_token() -> None:
+    with TraceCollector(302) as collector:
+        tracer = Tracer(config(collector), "gww_1")
+        request: Any = type("Asked", (), {"method": "GET", "path": "/", "headers": {}})
+        fact = RequestFact(request_id="req_1", started_unix_s=1.0, endpoint="models", status=200)
+        tracer.start()
+        begun = tracer.begin(request, fact)
+        assert begun is not None
+        tracer.add(begun, fact, "")
+        await until(lambda: tracer.dropped == 1, 20)
+        tracer.stop()
+        assert collector.paths == []
