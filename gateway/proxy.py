@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import msgspec
 
@@ -17,6 +17,7 @@ from gateway import policies, split, usage
 from gateway.balancer import Backend, choose
 from gateway.body import Parsed
 from gateway.errors import GatewayError, from_upstream
+from gateway.limits.beyond import Beyond
 from gateway.patience import Patience
 from gateway.providers import PERMANENT, Provider, TranslatedStream
 from gateway.sse import EventStream, EventTooLarge, named
@@ -32,6 +33,8 @@ _POLL_S = 0.25
 _ELSEWHERE = frozenset(
     {"no_replica", "connect", "upstream_error", "upstream_broke", "timeout", "context_length"}
 )
+# A target or a fallback whose own limit is reached leaves requests to the next one.
+_NEXT = _ELSEWHERE | {"rate_limited", "budget_exceeded"}
 # No replica began to work on the request: waiting for one costs nothing but time.
 _UNREACHED = frozenset({"no_replica", "connect"})
 _MAX_ERROR_BYTES = 64 * 1024
@@ -53,6 +56,7 @@ class _Call:
     fact: RequestFact
     patience: Patience
     affinity: int
+    beyond: Beyond | None
 
 
 class Answer:
@@ -63,16 +67,9 @@ class Answer:
     """
 
     __slots__ = (
-        "_backend",
-        "_connection",
-        "_edges",
-        "_patience",
-        "_provider",
-        "events",
-        "first",
-        "is_whole",
-        "route",
-    )
+        "_backend", "_connection", "_edges", "_patience", "_provider", "events", "first",
+        "is_whole", "route",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -95,8 +92,7 @@ class Answer:
     @property
     def provider_kind(self) -> str:
         """The kind of the provider that answers; "" for a replica of our own."""
-        hosted = self._backend.replica.hosted
-        return "" if hosted is None else hosted.kind
+        return hosted.kind if (hosted := self._backend.replica.hosted) else ""
 
     @property
     def price(self) -> Price | None:
@@ -281,6 +277,7 @@ class Proxy:
         body: Parsed,
         fact: RequestFact,
         session: str = "",
+        beyond: Beyond | None = None,
     ) -> Answer:
         """Send the request until a replica begins to answer: of its model, else of a fallback.
 
@@ -290,6 +287,7 @@ class Proxy:
             body: What the caller sent.
             fact: The request's fact; what answered, attempts and connect time are filled in.
             session: What the caller says belongs together; "" means nothing.
+            beyond: The limits of targets and fallbacks; None when they have none.
 
         Raises:
             GatewayError: No replica answers, or the request itself is refused.
@@ -298,12 +296,12 @@ class Proxy:
         patience = Patience(target.timeouts)
         prefixed = target.route.policy == "prefix"
         affinity = policies.affinity(session, body.raw) if prefixed else 0
-        call = _Call(path, body, fact, patience, affinity)
+        call = _Call(path, body, fact, patience, affinity, beyond)
         begin = self._shared if target.shares else self._begin
         try:
             return await begin(find, target, call)
         except GatewayError as error:
-            if error.error_class not in _ELSEWHERE or not target.route.fallbacks:
+            if error.error_class not in _NEXT or not target.route.fallbacks:
                 raise
             return await self._fallen_back(find, target.route.fallbacks, call, error)
 
@@ -318,10 +316,12 @@ class Proxy:
             try:
                 target = find(model)
                 call.fact.deployment_id = target.route.deployment_id
-                begin = self._shared if target.shares else self._begin
-                return await begin(find, target, call)
+                begin = partial(self._shared if target.shares else self._begin, find, target, call)
+                if call.beyond is None:
+                    return await begin()
+                return await call.beyond.within(model, target.route, call.body, begin)
             except GatewayError as error:
-                if error.error_class not in _ELSEWHERE | {"not_found", "capability"}:
+                if error.error_class not in _NEXT | {"not_found", "capability"}:
                     raise
                 last = error
         raise last
@@ -339,13 +339,16 @@ class Proxy:
         last: GatewayError | None = None
         while True:
             for part in split.order(target.shares, key):
-                call.fact.deployment_id = part.route.deployment_id
+                deployment_id = call.fact.deployment_id = part.route.deployment_id
                 try:
-                    deployment_id = part.route.deployment_id
                     now = _found(find, model, deployment_id)
-                    return await self._begin(find, now, call, deployment_id)
+                    begin = partial(self._begin, find, now, call, deployment_id)
+                    if call.beyond is None:
+                        return await begin()
+                    name = target.name_of(deployment_id)
+                    return await call.beyond.within(name, now.route, call.body, begin)
                 except GatewayError as error:
-                    if error.error_class not in _ELSEWHERE or call.patience.is_over:
+                    if error.error_class not in _NEXT or call.patience.is_over:
                         raise
                     last = error
             if last is not None and last.error_class not in _UNREACHED:
@@ -543,8 +546,7 @@ def _as_json(model: str) -> bytes:
 
 
 def _found(find: Callable[[str], Target], model: str, part: str) -> Target:
-    target = find(model)
-    return target.part(part) if part else target
+    return find(model).part(part) if part else find(model)
 
 
 def _wait_s(target: Target, patience: Patience) -> float:

@@ -14,6 +14,7 @@ from gateway.capture import RecordedCaller, Recorder
 from gateway.dialects import Translation
 from gateway.errors import GatewayError
 from gateway.http_request import BodyTooLarge, Caller, Request, Response
+from gateway.limits.beyond import Beyond
 from gateway.limits.limiter import Reservation
 from gateway.proxy import Answer
 from gateway.stats import Stats
@@ -41,6 +42,7 @@ class Exchange:
 
     __slots__ = (
         "answer",
+        "beyond",
         "caller",
         "fact",
         "held",
@@ -63,6 +65,7 @@ class Exchange:
         self.translation: Translation | None = None
         self.keep: Callable[[], Awaitable[None]] | None = None
         self.held: Reservation | None = None
+        self.beyond: Beyond | None = None
         self.recorder: Recorder | None = None
         self.trace: Trace | None = None
         self.stopping = False

@@ -31,6 +31,7 @@ from gateway.facts import FactWriter
 from gateway.front import Front
 from gateway.health import HealthChecks
 from gateway.http_request import BadRequest, Request, Response
+from gateway.limits.beyond import Beyond
 from gateway.limits.gate import LimitGate
 from gateway.live_state import LiveState
 from gateway.proxy import Proxy
@@ -295,14 +296,20 @@ class Gateway:
         finally:
             self._exchanges.discard(exchange)
             fact.duration_ms = exchange.elapsed_ms()
-            if exchange.held is not None:
-                self.limits.settle(exchange.held, fact)
+            if self.limits.on:
+                self._settle(exchange)
             self._finish(fact)
             if exchange.recorder is not None:
                 self._captures.add(fact, exchange.recorder)
             if self._tracer is not None and exchange.trace is not None:
                 answer = exchange.answer
                 self._tracer.add(exchange.trace, fact, answer.provider_kind if answer else "")
+
+    def _settle(self, exchange: Exchange) -> None:
+        if exchange.held is not None:
+            self.limits.settle(exchange.held, exchange.fact)
+        if exchange.beyond is not None:
+            exchange.beyond.settle(exchange.fact)
 
     def _route(self, method: str, path: str) -> tuple[str, _Handler]:
         found = ENDPOINTS.get(path)
@@ -339,6 +346,8 @@ class Gateway:
         fact.deployment_id = route.deployment_id
         if self.limits.on:
             exchange.held = await self.limits.admit(key, route, body)
+            if (route.targets or route.fallbacks) and self.limits.limits_models_of(key.project_id):
+                exchange.beyond = Beyond(self.limits)
         session = exchange.request.headers.get("X-Session-Id", "")
         if exchange.translation is not None and exchange.translation.background:
             carry = partial(self._carry, find=find, path=path, body=body, session=session)
@@ -357,7 +366,7 @@ class Gateway:
     ) -> Response | None:
         """To a replica and back."""
         fact = exchange.fact
-        answer = await self._proxy.begin(find, path, body, fact, session)
+        answer = await self._proxy.begin(find, path, body, fact, session, exchange.beyond)
         exchange.answer = answer
         del body
         try:
@@ -443,6 +452,7 @@ class Gateway:
         assert isinstance(translation, Responses)
         asked = exchange.fact
         held, exchange.held = exchange.held, None
+        beyond, exchange.beyond = exchange.beyond, None
         recorder, exchange.recorder = exchange.recorder, None
 
         async def work() -> None:
@@ -451,6 +461,7 @@ class Gateway:
             )
             own = Exchange(exchange.request, fact, clock.monotonic_s())
             own.translation, own.held, own.recorder = translation, held, recorder
+            own.beyond = beyond
             own.task = asyncio.current_task()
             if self._tracer is not None and exchange.trace is not None:
                 own.trace = self._tracer.follow(exchange.trace, fact)

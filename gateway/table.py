@@ -93,6 +93,11 @@ class Target:
         """Whether a replica works on requests, be it badly."""
         return any(not backend.away for tier in self.tiers for backend in tier)
 
+    def name_of(self, deployment_id: str) -> str:
+        """What the target with this deployment is called itself; "" when it is none."""
+        found = (s.name for s in self.shares if s.target.route.deployment_id == deployment_id)
+        return next(found, "")
+
     def part(self, deployment_id: str) -> Target:
         """The target with this deployment; without any replica when it is none any more."""
         for share in self.shares:

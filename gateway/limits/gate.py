@@ -109,12 +109,23 @@ class LimitGate:
                 raise _unavailable(self._problem)
             return None
         plan = self._limiter.plan_for(key, route.model)
-        if plan is None:
-            return None
+        return None if plan is None else await self._held(self._limiter, plan, body, route)
+
+    def limits_models_of(self, project_id: str) -> bool:
+        """Whether models of a project have limits of their own."""
+        return self._limiter is not None and project_id in self._limiter.limits_models
+
+    async def admit_model(self, model: str, route: Route, body: Parsed) -> Reservation | None:
+        """As `admit`, for the limits of a model alone, which answers for another."""
+        assert self._limiter is not None
+        plan = self._limiter.plan_of_model(route.project_id, model)
+        return None if plan is None else await self._held(self._limiter, plan, body, route)
+
+    async def _held(self, limiter: Limiter, plan: Plan, body: Parsed, route: Route) -> Reservation:
         tokens, cost_usd = estimate(body, route) if plan.shape.estimates else (0, 0.0)
-        result = self._reserved(self._limiter, plan, tokens, cost_usd)
+        result = self._reserved(limiter, plan, tokens, cost_usd)
         if isinstance(result, Lacking):
-            result = await self._when_held(self._limiter, plan, tokens, cost_usd)
+            result = await self._when_held(limiter, plan, tokens, cost_usd)
         if isinstance(result, Refusal):
             raise _refused(result, tokens, cost_usd)
         return result
@@ -153,7 +164,6 @@ class LimitGate:
         An answer that broke off, or whose caller left, without usage counts as estimated; a
         request that no replica answered takes nothing but itself.
         """
-        assert self._limiter is not None
         if fact.input_tokens is not None:
             tokens = fact.input_tokens + (fact.output_tokens or 0)
             cost_usd = fact.cost_usd or 0.0
@@ -161,6 +171,14 @@ class LimitGate:
             tokens, cost_usd = 0, 0.0
         else:
             tokens, cost_usd = held.tokens, held.cost_usd
+        self._reconcile(held, tokens, cost_usd)
+
+    def settle_unused(self, held: Reservation) -> None:
+        """Give back what a request holds of a model that gave no answer, but the request itself."""
+        self._reconcile(held, 0, 0.0)
+
+    def _reconcile(self, held: Reservation, tokens: int, cost_usd: float) -> None:
+        assert self._limiter is not None
         try:
             self._limiter.reconcile(held, tokens, cost_usd)
         except (Stuck, TableFull) as error:

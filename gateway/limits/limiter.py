@@ -75,6 +75,8 @@ class Limiter:
         records: How many limits have room; the same for all workers.
         shared: Whether other hosts share the limits.
 
+    `limits_models` are the projects in which models have limits of their own.
+
     Raises OSError when the disk has no room, NoPlace when there are too many workers.
     """
 
@@ -84,25 +86,40 @@ class Limiter:
         self._ledger = Ledger(self.table)
         self._limits: dict[Scope, list[Limit]] = {}
         self._plans: dict[str, dict[str, Plan | None]] = {}
+        self._model_plans: dict[tuple[str, str], Plan | None] = {}
+        self.limits_models: frozenset[str] = frozenset()
         self._known = Known()
         self._calendar = Calendar(clock.unix_s())
 
     def use(self, limits: Iterable[Limit]) -> None:
         """Take the limits of a new route table; what was counted stays."""
         self._limits = plan.by_scope(limits)
-        self._plans, self._known = {}, Known()
+        self._plans, self._model_plans, self._known = {}, {}, Known()
+        self.limits_models = frozenset(
+            project_id for project_id, level, _ in self._limits if level == "model"
+        )
 
     def plan_for(self, key: ApiKey, model: str) -> Plan | None:
         """The limits for a key that calls a model of its project; None when there are none."""
         try:
             return self._plans[model][key.id]
         except KeyError:
-            made = plan.make(self._limits, self.table, self._known, key, model)
+            made = self._made(key.project_id, plan.subjects_of(key, model))
             known = self._plans.setdefault(model, {})
             if len(known) >= _MOST_PLANS:
                 known.clear()  # access tokens have as many users as their issuer
             known[key.id] = made
             return made
+
+    def plan_of_model(self, project_id: str, model: str) -> Plan | None:
+        """The limits of a model itself, whoever calls it; None when there are none."""
+        place = (project_id, model)
+        if place not in self._model_plans:
+            self._model_plans[place] = self._made(project_id, (("model", model),))
+        return self._model_plans[place]
+
+    def _made(self, project_id: str, subjects: plan.Subjects) -> Plan | None:
+        return plan.make(self._limits, self.table, self._known, project_id, subjects)
 
     def reserve(
         self, held: Plan, tokens: int = 0, cost_usd: float = 0.0

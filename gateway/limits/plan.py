@@ -25,6 +25,7 @@ _AMOUNTS = {"requests": 0, "tokens": 1, "concurrent": 0, "usd": 2}
 
 Scope = tuple[str, str, str]
 Kinds = tuple[tuple[str, str], ...]
+Subjects = tuple[tuple[str, str], ...]
 _Read = Callable[[memoryview], tuple[int, ...]]
 
 
@@ -127,14 +128,19 @@ def by_scope(limits: Iterable[Limit]) -> dict[Scope, list[Limit]]:
     return found
 
 
+def subjects_of(key: ApiKey, model: str) -> Subjects:
+    """Whose limits hold when a key calls a model."""
+    return (("key", key.id), ("user", key.user_id), ("project", key.project_id), ("model", model))
+
+
 def make(
-    limits: dict[Scope, list[Limit]], table: SharedTable, known: Known, key: ApiKey, model: str
+    limits: dict[Scope, list[Limit]],
+    table: SharedTable,
+    known: Known,
+    project_id: str,
+    subjects: Subjects,
 ) -> Plan | None:
-    """The plan for a key that calls a model; None when nothing limits it."""
-    project_id = key.project_id
-    subjects = (
-        ("key", key.id), ("user", key.user_id), ("project", project_id), ("model", model)
-    )  # fmt: skip
+    """The plan for all limits of these subjects; None when there are none."""
     found = [
         limit
         for level, subject in subjects
@@ -143,7 +149,7 @@ def make(
     if not found:
         return None
     if len(found) > ledger.MAX_REFS:
-        raise ValueError(f"{len(found)} limits hold for key {key.id}, {ledger.MAX_REFS} can")
+        raise ValueError(f"{len(found)} limits hold for {subjects}, {ledger.MAX_REFS} can")
     found.sort(key=counts_of)
     kinds = tuple((limit.metric, limit.window) for limit in found)
     shape = known.shapes.get(kinds)

@@ -12,12 +12,13 @@ import httpx
 import openai
 import pytest
 
-from core.contracts.route_table import Limit, LimitLevel, Price
+from core.contracts.route_table import Limit, LimitLevel, Price, RouteTarget
 from core.limits.services import WINDOWS
 from gateway.limits.shared_table import IN_TOUCH
 from tests.doubles.gateway_harness import (
     CHAT,
     KEY,
+    QUICK,
     GatewayHere,
     GatewayProcess,
     api_key,
@@ -241,3 +242,69 @@ async def test_two_workers_share_limits_and_a_killed_ones_are_given_back(
         first.start()
         statuses = [status, *[await post(n % 2) for n in range(60)]]
         assert statuses.count(200) + 3 == 40
+
+
+def of_model(model: str, metric: Any, window: Any, amount: float) -> Limit:
+    return Limit(
+        project_id="prj_a", level="model", subject=model, metric=metric, window=window,
+        amount=amount,
+    )  # fmt: skip
+
+
+async def test_a_deployments_own_limit_holds_for_what_comes_through_a_route(
+    tmp_path: Path, double: OpenAiDouble
+) -> None:
+    targets = [RouteTarget(model="large"), RouteTarget(model="small", priority=1)]
+    served = [
+        route(model="both", deployment_id="rte_1", targets=targets, price=PRICE),
+        route(model="shelf", deployment_id="dep_shelf", fallbacks=["small"]),
+        route(double.base_url, model="large", deployment_id="dep_large", price=PRICE),
+        route(double.base_url, model="small", deployment_id="dep_small"),
+    ]
+    limits = [
+        of_model("large", "requests", "hour", 3),
+        of_model("small", "requests", "hour", 3),
+        of_model("small", "concurrent", "", 1),
+    ]
+    async with GatewayHere(tmp_path, served, limits=limits, timeouts=QUICK) as gateway:
+
+        async def asked(model: str) -> httpx.Response:
+            return await gateway.http.post("/v1/chat/completions", json=CALL | {"model": model})
+
+        answers = [await asked("both") for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [200] * 5
+        # As a fallback it counts as well; then neither takes any more.
+        assert (await asked("shelf")).headers["x-bud-fallback"] == "small"
+        for model in ("both", "shelf", "large", "small"):
+            refused = await asked(model)
+            assert refused.status_code == 429, model
+            assert refused.json()["error"]["param"] == "model.requests_per_hour"
+        facts = await gateway.facts(10)
+        answered = [fact.deployment_id for fact in facts if fact.status == 200]
+        assert answered == ["dep_large"] * 3 + ["dep_small"] * 3
+        assert double.state.requests == 6
+
+
+async def test_a_target_that_gives_no_answer_takes_nothing_of_its_limits(
+    tmp_path: Path, double: OpenAiDouble
+) -> None:
+    targets = [RouteTarget(model="gone"), RouteTarget(model="small", priority=1)]
+    served = [
+        route(model="both", deployment_id="rte_1", targets=targets),
+        route("http://127.0.0.1:9", model="gone", deployment_id="dep_gone"),
+        route(double.base_url, model="small", deployment_id="dep_small"),
+    ]
+    limits = [of_model("gone", "concurrent", "", 1), of_model("small", "tokens", "hour", 60)]
+    async with GatewayHere(tmp_path, served, limits=limits, timeouts=QUICK) as gateway:
+        call = CALL | {"max_tokens": 10}
+        statuses = []
+        while not statuses or statuses[-1] == 200:
+            answer = await gateway.http.post("/v1/chat/completions", json=call | {"model": "both"})
+            statuses.append(answer.status_code)
+        facts = await gateway.facts(len(statuses))
+        used = sum((fact.input_tokens or 0) + (fact.output_tokens or 0) for fact in facts)
+        # Settled by what it took: held alone, two requests would have been too many.
+        assert 2 < len(statuses) < 30
+        assert 60 - 40 < used <= 60
+        gone = await gateway.http.post("/v1/chat/completions", json=call | {"model": "gone"})
+        assert gone.status_code == 503, "no request is in flight there any more"
