@@ -104,8 +104,8 @@ def usd(amount_usd: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share of 1: `12.5 %`."""
-    return NONE if share is None else f"{share * 100:.1f} %"
+    """A share of 1: `12.5%`."""
+    return NONE if share is None else f"{share * 100:.1f}%"
 
 
 def ago(moment: datetime | None) -> str:

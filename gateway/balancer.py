@@ -129,8 +129,7 @@ class Backend:
     @property
     def load(self) -> tuple[float, float]:
         """What is compared: requests for each slot with one more, then latency in ms."""
-        replica = self.replica
-        share = replica.slots * replica.weight
+        share: float = self.replica.slots
         if self._warm_at_s:
             share *= self.warmth
         return ((self.in_flight + 1) / share, self.latency_ms)
@@ -208,7 +207,7 @@ class Backend:
 
 
 def choose(
-    tiers: Sequence[Sequence[Backend]],
+    backends: Sequence[Backend],
     tried: Collection[Backend] = (),
     pick: Pick = p2c,
     affinity: int = 0,
@@ -216,17 +215,16 @@ def choose(
     """The backend for the next attempt; None when none may be tried now.
 
     Args:
-        tiers: The route's backends by priority, the first to be used first.
+        backends: The replicas of the route, or of one of its targets.
         tried: Those that failed this request already: taken again when nothing else is left.
         pick: The route's policy.
         affinity: See `policies.affinity`.
     """
-    for tier in tiers:
-        fresh = [each for each in tier if each.available and each not in tried]
-        if fresh:
-            return fresh[0] if len(fresh) == 1 else pick(fresh, affinity)
-    every = [each for tier in tiers for each in tier]
-    left = [each for each in every if each.available] or [each for each in every if not each.away]
+    left = (
+        [each for each in backends if each.available and each not in tried]
+        or [each for each in backends if each.available]
+        or [each for each in backends if not each.away]
+    )
     if len(left) <= 1:
         return left[0] if left else None
     return pick(left, affinity)

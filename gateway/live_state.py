@@ -115,7 +115,7 @@ def _replica(backend: Backend, *, draining: bool) -> ReplicaState:
         id=backend.replica.id,
         health="away" if backend.away else "up",
         breaker=backend.breaker,
-        draining=draining or backend.replica.weight <= 0,
+        draining=draining,
         in_flight=backend.in_flight,
         requests=backend.requests,
         failures=backend.failures,

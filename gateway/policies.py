@@ -1,4 +1,6 @@
-"""How a route shares requests among its replicas: one function for each policy.
+"""How requests are shared among the replicas of one target: one function for each policy.
+
+`weighted` and `cheapest` choose a target (`gateway.split`); its replicas are alike in that.
 
 Each takes at least two replicas that may be used now, and the affinity of the request, and gives
 one of them. Sources: Mitzenmacher, The power of two choices in randomized load balancing (2001);
@@ -13,7 +15,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from core.contracts.route_table import Policy, Price
+from core.contracts.route_table import Policy
 
 if TYPE_CHECKING:
     from gateway.balancer import Backend
@@ -57,10 +59,9 @@ def least_loaded(backends: Sequence[Backend], _affinity: int = 0) -> Backend:
     return min(backends, key=lambda each: (each.load[0], random.random()))  # noqa: S311
 
 
-def weighted(backends: Sequence[Backend], _affinity: int = 0) -> Backend:
-    """Any, as often as its weight says; one that just came gets less at first."""
-    weights = [each.replica.weight * each.warmth for each in backends]
-    return random.choices(backends, weights)[0]  # noqa: S311 (balancing)
+def at_random(backends: Sequence[Backend], _affinity: int = 0) -> Backend:
+    """Any of them; one that just came gets less at first."""
+    return random.choices(backends, [each.warmth for each in backends])[0]  # noqa: S311 (balancing)
 
 
 def fastest(backends: Sequence[Backend], affinity: int = 0) -> Backend:
@@ -71,22 +72,6 @@ def fastest(backends: Sequence[Backend], affinity: int = 0) -> Backend:
     if random.randrange(_EXPLORE) == 0:  # noqa: S311 (balancing)
         return random.choice(free)  # noqa: S311
     return min(free, key=lambda each: each.latency_ms)
-
-
-def cheapest(backends: Sequence[Backend], affinity: int = 0) -> Backend:
-    """The one of the lowest price; among several the less loaded of two."""
-    prices = [_usd_per_million_tokens(each.replica.price) for each in backends]
-    lowest = min(prices)
-    best = [each for each, price in zip(backends, prices, strict=True) if price == lowest]
-    return best[0] if len(best) == 1 else p2c(best, affinity)
-
-
-def _usd_per_million_tokens(price: Price | None) -> float:
-    """Input and output together; without a price a replica runs on a machine that is paid for."""
-    if price is None:
-        return 0.0
-    input_usd = price.input_usd_per_million_tokens or 0.0
-    return input_usd + (price.output_usd_per_million_tokens or 0.0)
 
 
 def prefix(backends: Sequence[Backend], affinity: int) -> Backend:
@@ -115,8 +100,8 @@ def rank(seed: int, affinity: int) -> int:
 PICKS: dict[Policy, Pick] = {
     "p2c": p2c,
     "least_loaded": least_loaded,
-    "weighted": weighted,
+    "weighted": at_random,
     "prefix": prefix,
-    "cheapest": cheapest,
+    "cheapest": p2c,
     "fastest": fastest,
 }

@@ -97,7 +97,7 @@ class Answer:
     @property
     def price(self) -> Price | None:
         """What the answer's tokens cost."""
-        return self._backend.replica.price or self.route.price
+        return self.route.price
 
     @property
     def content_type(self) -> str:
@@ -380,7 +380,7 @@ class Proxy:
         last: GatewayError | None = None
         give_up_s: float | None = None
         while True:
-            backend = choose(target.tiers, tried, target.pick, call.affinity)
+            backend = choose(target.own, tried, target.pick, call.affinity)
             if backend is not None:
                 try:
                     return await self._attempt(backend, target, call)
@@ -556,9 +556,7 @@ def _wait_s(target: Target, patience: Patience) -> float:
 
 def _may_retry(failure: _Retryable, target: Target, tried: list[Backend]) -> bool:
     """Whether the budget pays another attempt; one that is overloaded is not asked again."""
-    elsewhere = any(
-        backend.available and backend not in tried for tier in target.tiers for backend in tier
-    )
+    elsewhere = any(backend.available and backend not in tried for backend in target.own)
     return (elsewhere or failure.again) and target.budget.take()
 
 

@@ -23,7 +23,7 @@ _random = random.random
 
 
 def order(shares: Sequence[Share], key: str = "") -> list[Target]:
-    """The targets to be tried: by priority, then by weight.
+    """The targets to be tried: by priority, by price where the policy asks for it, then by weight.
 
     Those of which no replica may be tried now come after all others, if any of theirs works on
     requests at all; the rest is left out.
@@ -40,10 +40,10 @@ def order(shares: Sequence[Share], key: str = "") -> list[Target]:
             continue
         # Above 0, so that it has a logarithm.
         drawn = (rank(share.seed, affinity) + 1) / _RANKS if key else 1.0 - _random()
-        racing.append((later, share.priority, -math.log(drawn) / share.weight, share))
+        racing.append((later, share.priority, share.usd, -math.log(drawn) / share.weight, share))
     racing.sort(key=_place)
     return [share.target for *_, share in racing]
 
 
-def _place(entry: tuple[bool, int, float, Share]) -> tuple[bool, int, float]:
-    return entry[:3]
+def _place(entry: tuple[bool, int, float, float, Share]) -> tuple[bool, int, float, float]:
+    return entry[:4]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,7 +47,8 @@ class Traffic:
 class Share:
     """One target of a route: its backends under the route's name and rules, and its part.
 
-    `name` is what the target is called itself. `seed` puts it into each key's own order.
+    `name` is what the target is called itself. `seed` puts it into each key's own order. Of one
+    priority those of a lower `usd` come first: their price where the policy asks for it, else 0.
     """
 
     name: str
@@ -54,20 +56,21 @@ class Share:
     weight: float
     priority: int
     seed: int
+    usd: float = 0.0
 
 
 @dataclass(frozen=True)
 class Target:
     """A route with its live backends.
 
-    `tiers` are those that take new requests, by priority; `pick` is the route's policy. A route
-    that has `shares` has all their backends and no tiers.
+    `own` are those that requests of the route go to; `pick` is its policy. A route that has
+    `shares` has all their backends and none of its own.
     """
 
     route: Route
     backends: tuple[Backend, ...]
     budget: RetryBudget
-    tiers: tuple[tuple[Backend, ...], ...]
+    own: tuple[Backend, ...]
     pick: Pick
     timeouts: Timeouts
     traffic: Traffic
@@ -79,19 +82,17 @@ class Target:
         """Whether waiting a moment for a replica makes sense."""
         if self.shares:
             return any(share.weight > 0 and share.target.may_come_back for share in self.shares)
-        return bool(self.tiers) or (
-            not self.backends and not self.problem and self.route.state in _COMING_BACK
-        )
+        return bool(self.own) or (not self.problem and self.route.state in _COMING_BACK)
 
     @property
     def is_available(self) -> bool:
         """Whether a replica may be tried now."""
-        return any(backend.available for tier in self.tiers for backend in tier)
+        return any(backend.available for backend in self.own)
 
     @property
     def may_answer(self) -> bool:
         """Whether a replica works on requests, be it badly."""
-        return any(not backend.away for tier in self.tiers for backend in tier)
+        return any(not backend.away for backend in self.own)
 
     def name_of(self, deployment_id: str) -> str:
         """What the target with this deployment is called itself; "" when it is none."""
@@ -103,7 +104,7 @@ class Target:
         for share in self.shares:
             if share.target.route.deployment_id == deployment_id and share.weight > 0:
                 return share.target
-        return replace(self, backends=(), tiers=(), shares=())
+        return replace(self, backends=(), own=(), shares=())
 
 
 @dataclass(frozen=True)
@@ -291,7 +292,7 @@ class TableHolder:
             route,
             backends,
             self._budgets[route.deployment_id],
-            _tiers(backends),
+            backends,
             PICKS[route.policy],
             self._timeouts.for_route(route.timeouts),
             self._counted(route, route.deployment_id, before),
@@ -313,10 +314,11 @@ class TableHolder:
                 continue
             own = self._as(route, found, before)
             seed = seed_of(route.model, own.route.deployment_id)
-            shares.append(Share(each.model, own, each.weight, each.priority, seed))
+            usd = _usd_per_million_tokens(found.route) if route.policy == "cheapest" else 0.0
+            shares.append(Share(each.model, own, each.weight, each.priority, seed, usd))
         whole = targets[route.project_id, route.model]
         backends = tuple(backend for share in shares for backend in share.target.backends)
-        return replace(whole, backends=backends, shares=tuple(shares))
+        return replace(whole, backends=backends, own=(), shares=tuple(shares))
 
     def _as(
         self, route: Route, found: Target, before: dict[tuple[str, str, str], Traffic]
@@ -367,21 +369,18 @@ def seed_of(model: str, deployment_id: str) -> int:
     return zlib.crc32(f"{model}/{deployment_id}".encode()) << 32
 
 
-def _tiers(backends: tuple[Backend, ...]) -> tuple[tuple[Backend, ...], ...]:
-    taking = [each for each in backends if each.replica.weight > 0]
-    priorities = sorted({each.replica.priority for each in taking})
-    return tuple(
-        tuple(each for each in taking if each.replica.priority == priority)
-        for priority in priorities
-    )
+def _usd_per_million_tokens(route: Route) -> float:
+    """Input and output together, to compare targets by.
+
+    Without a price, a machine of one's own costs nothing more for another request, and a hosted
+    model nobody knows what.
+    """
+    if route.price is None:
+        return math.inf if any(replica.hosted for replica in route.replicas) else 0.0
+    input_usd = route.price.input_usd_per_million_tokens or 0.0
+    return input_usd + (route.price.output_usd_per_million_tokens or 0.0)
 
 
 def _is_same_server(one: Replica, other: Replica) -> bool:
     """Whether they differ in nothing but how they are used."""
-    used = {
-        "weight": other.weight,
-        "priority": other.priority,
-        "price": other.price,
-        "health_path": other.health_path,
-    }
-    return msgspec.structs.replace(one, **used) == other
+    return msgspec.structs.replace(one, health_path=other.health_path) == other

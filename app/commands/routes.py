@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app import formats
 from app.commands import context, output
 from app.commands.context import DEFAULT_PROJECT, Project
 from app.commands.output import Json, Yes
 from core.kernel.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from core.routing.schemas import RouteView, RulesView
+    from core.routing.schemas import LiveTarget, RouteView, RulesView
 
 group = typer.Typer(
     help="Routes: list, show, set, remove, history, roll-back.", no_args_is_help=True
@@ -58,7 +59,9 @@ def set_rules(
     ] = None,
     policy: Annotated[
         str | None,
-        typer.Option(help="p2c, least_loaded, weighted, prefix, cheapest or fastest."),
+        typer.Option(
+            help="p2c, least_loaded, prefix or fastest; with targets also weighted or cheapest."
+        ),
     ] = None,
     fallback: Annotated[
         list[str] | None,
@@ -170,7 +173,7 @@ def _routes(found: list[RouteView]) -> str:
             each.state,
             each.version,
             each.rules.policy,
-            ", ".join(f"{target.model} {target.share:.0%}" for target in each.targets)
+            ", ".join(f"{target.model} {_share(target)}" for target in each.targets)
             if each.kind == "targets"
             else each.kind,
             ", ".join(each.rules.fallbacks),
@@ -182,11 +185,15 @@ def _routes(found: list[RouteView]) -> str:
     return output.table(columns, rows, empty="No models yet. Deploy one: bud deploy")
 
 
+def _share(target: LiveTarget) -> str:
+    return "by price" if target.share is None else formats.percent(target.share)
+
+
 def _route(found: RouteView) -> str:
     targets = output.table(
         ("target", "priority", "share", "state", "sent", "failed"),
         [
-            (each.model, each.priority, f"{each.share:.1%}", each.state, each.requests,
+            (each.model, each.priority, _share(each), each.state, each.requests,
              each.failures)
             for each in found.targets
         ],

@@ -16,7 +16,7 @@ from core.deployments import services as deployments
 from core.kernel.actor import Actor
 from core.kernel.errors import BudError, Conflict
 from core.routing import rules
-from core.routing.schemas import Proposal, Rules, RulesView, TargetRule
+from core.routing.schemas import AMONG_TARGETS, Proposal, Rules, RulesView, TargetRule
 from gateway.config import Timeouts
 
 _VERSIONS_SHOWN = 20
@@ -76,10 +76,14 @@ def rules_form(
             "Split by", list(_SPLITS), default=now.split_by, required=True, key=f"{key}-split",
             help="; ".join(_SPLITS.values()),
         )  # fmt: skip
+    policies = [each for each in POLICIES if targets or each not in AMONG_TARGETS]
     given["policy"] = st.selectbox(
-        "Policy", list(POLICIES), list(POLICIES).index(now.policy), key=f"{key}-policy",
-        format_func=lambda policy: f"{policy}: {POLICIES[policy]}",
-        help="How requests are shared among the replicas of one target.",
+        "Policy", policies, policies.index(now.policy) if now.policy in policies else 0,
+        key=f"{key}-policy", format_func=lambda policy: f"{policy}: {POLICIES[policy]}",
+        help="How requests are shared among the replicas of one target, and with cheapest among "
+        "the targets."
+        if targets
+        else "How requests are shared among its replicas.",
     )  # fmt: skip
     known = [*fallbacks, *(name for name in now.fallbacks if name not in fallbacks)]
     given["fallbacks"] = st.multiselect(
@@ -104,7 +108,9 @@ def rules_form(
 
 
 def _share(of: Rules, target: TargetRule) -> str:
-    return f"{target.model} {formats.percent(of.share(target))} of priority {target.priority}"
+    share = of.share(target)
+    told = "by price" if share is None else f"{formats.percent(share)}"
+    return f"{target.model} {told} of priority {target.priority}"
 
 
 def _targets(now: Sequence[TargetRule], options: Sequence[str], key: str) -> list[dict[str, Any]]:

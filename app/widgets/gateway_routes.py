@@ -26,10 +26,10 @@ from core.routing.schemas import LiveReplica, LiveTarget, RouteView
 POLICIES: dict[Policy, str] = {
     "p2c": "the less loaded of two replicas drawn at random; at equal load the quicker one",
     "least_loaded": "the replica with the fewest requests in flight",
-    "weighted": "a replica drawn at random, by weight",
     "prefix": "the same replica for the same session or beginning of a prompt: caches are met",
-    "cheapest": "the replica with the lowest price",
     "fastest": "the replica with the lowest recent time to the first byte",
+    "weighted": "targets by weight, and any of its replicas",
+    "cheapest": "the target with the lowest price of tokens; weights decide at equal prices",
 }
 KINDS = {"deployment": "deployment", "hosted": "hosted model", "targets": "shared by targets"}
 _BREAKERS = {"closed": "closed", "half_open": "half open", "open": "open"}
@@ -148,7 +148,17 @@ def _shared(route: RouteView) -> str:
 
 def _part(target: LiveTarget) -> str:
     later = f" at priority {target.priority}" if target.priority else ""
-    return f"{target.model} {formats.percent(target.share)}{later}"
+    return f"{target.model} {_share(target)}{later}"
+
+
+def _share(target: LiveTarget) -> str:
+    return "by price" if target.share is None else formats.percent(target.share)
+
+
+def _price(target: LiveTarget) -> str:
+    """USD per million tokens, input and output."""
+    given, out = target.input_usd_per_million_tokens, target.output_usd_per_million_tokens
+    return "not set" if given is None else f"{formats.usd(given)} / {formats.usd(out)}"
 
 
 def _ruled(route: RouteView) -> str:
@@ -256,8 +266,9 @@ def _target_row(target: LiveTarget, *, is_live: bool) -> dict[str, object]:
     return {
         "Target": target.model,
         "Priority": target.priority,
-        "Share": formats.percent(target.share),
+        "Share": _share(target),
         "Weight": target.weight,
+        "USD per million tokens (in / out)": _price(target),
         "State": target.state,
         "Replicas up": f"{target.up} of {len(target.replicas)}" if is_live else formats.NONE,
         "In flight": target.in_flight if is_live else None,

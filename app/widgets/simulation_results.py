@@ -113,7 +113,7 @@ def kpis(outcome: Outcome) -> None:
     )
 
 
-_BAND = "The mean of a run lies between the two bounds below in 80 % of the cases."
+_BAND = "The mean of a run lies between the two bounds below in 80% of the cases."
 
 
 def band(value: Value, form: Callable[[float], str]) -> str:

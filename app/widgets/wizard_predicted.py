@@ -16,7 +16,7 @@ from core.kernel.errors import BudError
 from core.metrics import calibration as measured
 from core.metrics.calibration import Comparison, Means
 
-_BAND = "The mean lies between the two bounds below in 80 % of the cases."
+_BAND = "The mean lies between the two bounds below in 80% of the cases."
 
 
 def setup_words(fit: Fit) -> str:

@@ -17,13 +17,14 @@ SCHEMA = 1
 FILE_NAME = "table.json"
 
 Capability = Literal["chat", "completion", "embedding"]
-# How a route shares requests among its replicas of the best priority:
-#   p2c           the less loaded of two at random; at equal load the quicker one
-#   least_loaded  the least loaded of all
-#   weighted      at random, by weight
+# How a route shares requests. Replicas of one deployment or hosted model are alike but for their
+# load; targets differ in weight and price:
+#   p2c           the less loaded of two replicas at random; at equal load the quicker one
+#   least_loaded  the least loaded replica of all
 #   prefix        by session or by the prompt's beginning, so that caches are met; bounded load
-#   cheapest      the lowest price, then as p2c
-#   fastest       the lowest recent time to the first byte
+#   fastest       the replica of the lowest recent time to the first byte
+#   weighted      a target by its weight, and any of its replicas; for routes with targets
+#   cheapest      the target of the lowest price, then as p2c; for routes with targets
 Policy = Literal["p2c", "least_loaded", "weighted", "prefix", "cheapest", "fastest"]
 # How a route with targets shares requests among those of one priority, by weight:
 #   request  each request anew
@@ -72,9 +73,6 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     `credential` that is a sealed JSON object of named parts (context `provider:<account id>`), such
     as `{"api_key": …}` or `{"access_key_id": …, "secret_access_key": …, "session_token": …}`.
 
-    Replicas of a lower `priority` are used first, the next ones when none of those can be. A
-    `weight` of 0 takes no new requests: the replica drains. `price` overrides the route's.
-
     `health_path` is asked now and then (GET, at the root of `base_url`) whether the server works;
     "" means never.
     """
@@ -84,9 +82,6 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     credential: str = ""
     slots: int = 1
     hosted: Hosted | None = None
-    weight: float = 1.0
-    priority: int = 0
-    price: Price | None = None
     health_path: str = ""
 
 
@@ -94,7 +89,8 @@ class RouteTarget(msgspec.Struct, frozen=True, kw_only=True):
     """One of several models that answer for a route: `model` has replicas, in the same project.
 
     Targets of a lower `priority` are used first, the next ones when none of those answers. Within
-    a priority each gets its `weight`'s share of the requests; 0 takes no new ones.
+    a priority each gets its `weight`'s share of the requests, or with the policy `cheapest` the
+    lowest price all of them; the weight 0 takes no new ones.
     """
 
     model: str

@@ -6,7 +6,7 @@ import msgspec
 
 from core.contracts import gateway_state
 from core.contracts.gateway_state import Breaker, ReplicaState, TargetState, WorkerState
-from core.contracts.route_table import Replica, Route, RouteTarget
+from core.contracts.route_table import Price, Replica, Route, RouteTarget
 from core.kernel import clock
 from core.kernel.actor import Actor
 from core.kernel.errors import NotFound
@@ -83,7 +83,7 @@ def _target(
     own: Route,
     workers: list[WorkerState],
 ) -> LiveTarget:
-    total = sum(each.weight for each in beside if each.priority == target.priority)
+    price = own.price or Price()
     place = (route.project_id, route.model, own.deployment_id)
     traffic = [each for worker in workers for each in worker.targets if _place(each) == place]
     return LiveTarget(
@@ -92,11 +92,20 @@ def _target(
         state=own.state,
         weight=target.weight,
         priority=target.priority,
-        share=target.weight / total if total else 0.0,
+        share=_share(route, target, beside),
+        input_usd_per_million_tokens=price.input_usd_per_million_tokens,
+        output_usd_per_million_tokens=price.output_usd_per_million_tokens,
         requests=sum(each.requests for each in traffic),
         failures=sum(each.failures for each in traffic),
         replicas=tuple(_replica(replica, workers) for replica in own.replicas),
     )
+
+
+def _share(route: Route, target: RouteTarget, beside: list[RouteTarget]) -> float | None:
+    if route.policy == "cheapest":
+        return None
+    total = sum(each.weight for each in beside if each.priority == target.priority)
+    return target.weight / total if total else 0.0
 
 
 def _place(target: TargetState) -> tuple[str, str, str]:

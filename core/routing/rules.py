@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from core.contracts.route_table import Capability
+from core.contracts.route_table import Capability, Policy
 from core.kernel import audit, clock, database, events, ids
 from core.kernel.actor import Actor
 from core.kernel.errors import Conflict, InvalidInput, NotFound
 from core.routing import composition, crud, targets
 from core.routing.models import RouteRules
-from core.routing.schemas import Proposal, RuleChange, Rules, RulesView, TargetRule
+from core.routing.schemas import AMONG_TARGETS, Proposal, RuleChange, Rules, RulesView, TargetRule
 
 
 def list_rules(actor: Actor, project_id: str) -> list[RulesView]:
@@ -258,6 +258,19 @@ def _check_details(project_id: str, model: str, rules: Rules) -> None:
             f"{model} has no targets to split requests among.",
             value=rules.split_by,
             remedy="Make a route with targets: bud routes set NAME --target … --split-by key",
+        )
+    if rules.policy in AMONG_TARGETS and not rules.targets:
+        others = ", ".join(each for each in get_args(Policy) if each not in AMONG_TARGETS)
+        raise InvalidInput(
+            f"{model} has no targets, and its replicas are alike in weight and price.",
+            value=rules.policy,
+            remedy=f"Choose {others}; or make a route with targets: bud routes set NAME --target …",
+        )
+    if rules.policy == "cheapest" and rules.split_by == "key":
+        raise InvalidInput(
+            "The cheapest target gets every request, whose key it may be.",
+            value="split by key",
+            remedy="Split by request, or choose another policy.",
         )
     if rules.health_path and model not in composition.hosted_names(project_id):
         raise InvalidInput(

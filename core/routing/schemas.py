@@ -11,6 +11,8 @@ from core.contracts.gateway_state import Breaker, Health
 from core.contracts.route_table import Capability, Policy, SplitBy
 
 RouteKind = Literal["deployment", "hosted", "targets"]
+# Policies that choose among targets: without any they would do nothing that their name says.
+AMONG_TARGETS: frozenset[Policy] = frozenset({"weighted", "cheapest"})
 
 
 class TargetRule(BaseModel):
@@ -37,7 +39,8 @@ class Rules(BaseModel):
         targets: Deployments and hosted models that answer; then `model` is a name of the route
             alone. Empty for the route of a deployment or hosted model itself.
         split_by: How requests are shared among targets: each anew, or a key always to the same.
-        policy: How requests are shared among the replicas of one target.
+        policy: How requests are shared among targets, and among the replicas of one
+            (`core.contracts.route_table.Policy`).
         fallbacks: Models of the same project that answer then, in this order.
         connect_s: For a connection, in seconds; None is the gateway's own.
         first_token_s: Up to the first token of a stream, or the end of a short answer.
@@ -59,8 +62,10 @@ class Rules(BaseModel):
     total_s: float | None = Field(default=None, ge=0.1, le=86_400)
     health_path: str = Field(default="", max_length=200, pattern=r"^(/[!-~]*)?$")
 
-    def share(self, target: TargetRule) -> float:
-        """A target's part of the requests of its priority, 0 to 1."""
+    def share(self, target: TargetRule) -> float | None:
+        """A target's part of its priority's requests, 0 to 1; None when prices decide."""
+        if self.policy == "cheapest":
+            return None
         beside = [each.weight for each in self.targets if each.priority == target.priority]
         return target.weight / sum(beside) if any(beside) else 0.0
 
@@ -122,8 +127,9 @@ class LiveReplica(BaseModel):
 class LiveTarget(BaseModel):
     """What one deployment or hosted model does for a route.
 
-    `share` is its part of its priority's requests, 0 to 1. `requests` and `failures` are of this
-    route alone, since the workers started; what its replicas say is of all routes together.
+    `share` is its part of its priority's requests, 0 to 1; None when prices decide. Prices that are
+    None are not set. `requests` and `failures` are of this route alone, since the
+    workers started; what its replicas say is of all routes together.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -133,7 +139,9 @@ class LiveTarget(BaseModel):
     state: str
     weight: float
     priority: int
-    share: float
+    share: float | None
+    input_usd_per_million_tokens: float | None
+    output_usd_per_million_tokens: float | None
     requests: int
     failures: int
     replicas: tuple[LiveReplica, ...]

@@ -87,7 +87,7 @@ def test_routes_are_seen_live_and_a_stopped_gateway_is_said(
     page = member_page
     bud.open(page, "gateway")
     expect(page.get_by_role("button", name="chat")).to_be_visible()
-    expect(page.get_by_text("large 90.0 % · large-next 10.0 %")).to_be_visible()
+    expect(page.get_by_text("large 90.0% · large-next 10.0%")).to_be_visible()
     expect(page.get_by_test_id("stMetric").filter(has_text="Replicas up")).to_contain_text("3 of 3")
     sent = live.get_route(bud.actor, project_id, "chat").requests
     for _ in range(4):

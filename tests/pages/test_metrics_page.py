@@ -125,7 +125,7 @@ def test_filters_and_a_window_of_ones_own(bud: Bud, member_page: Page, project_i
     page.get_by_text("Filters", exact=True).click()
     choose(page, "Outcome", "Failed")
     expect(requests).to_contain_text("1")
-    expect(page.get_by_test_id("stMetric").filter(has_text="Errors")).to_contain_text("100.0 %")
+    expect(page.get_by_test_id("stMetric").filter(has_text="Errors")).to_contain_text("100.0%")
     expect(page).to_have_url(re.compile("outcome=Failed"))
     shot(page, "metrics-custom-1440-light")
     page.reload()

@@ -84,7 +84,7 @@ def test_rates_counts_and_shares_carry_their_unit() -> None:
     assert formats.tokens_per_s(41.66) == "41.7 tokens/s"
     assert formats.tokens(1) == "1 token"
     assert formats.tokens(8192) == "8,192 tokens"
-    assert formats.percent(0.125) == "12.5 %"
+    assert formats.percent(0.125) == "12.5%"
 
 
 @pytest.mark.parametrize(

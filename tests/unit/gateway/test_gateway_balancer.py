@@ -35,15 +35,15 @@ def backend(name: str = "r", slots: int = 1) -> Backend:
 def test_fewer_in_flight_for_each_slot_wins() -> None:
     small, large = backend("small", 1), backend("large", 8)
     small.in_flight, large.in_flight = 1, 4
-    assert {choose([[small, large]]) for _ in range(20)} == {large}
+    assert {choose([small, large]) for _ in range(20)} == {large}
 
 
 def test_latency_breaks_a_tie_and_equals_share() -> None:
     slow, fast = backend("slow"), backend("fast")
-    assert len({choose([[slow, fast]]) for _ in range(50)}) == 2
+    assert len({choose([slow, fast]) for _ in range(50)}) == 2
     slow.succeeded(200.0)
     fast.succeeded(20.0)
-    assert {choose([[slow, fast]]) for _ in range(20)} == {fast}
+    assert {choose([slow, fast]) for _ in range(20)} == {fast}
 
 
 def test_latency_is_smoothed() -> None:
@@ -56,7 +56,7 @@ def test_latency_is_smoothed() -> None:
 def test_p2c_spreads_over_many() -> None:
     backends = [backend(str(n)) for n in range(5)]
     for _ in range(500):
-        chosen = choose([backends])
+        chosen = choose(backends)
         assert chosen is not None
         chosen.began()
     loads = [each.in_flight for each in backends]
@@ -66,8 +66,8 @@ def test_p2c_spreads_over_many() -> None:
 
 def test_tried_ones_come_last() -> None:
     first, second = backend("1"), backend("2")
-    assert choose([[first, second]], [first]) is second
-    assert choose([[first]], [first]) is first
+    assert choose([first, second], [first]) is second
+    assert choose([first], [first]) is first
     assert choose([]) is None
 
 
@@ -78,7 +78,7 @@ def test_failed_one_is_put_aside_longer_each_time(time_s: Clock) -> None:
         one.failed(time_s.now_s, away=True)
         waits.append(one.wait_s)
         assert not one.available
-        assert choose([[one]]) is None
+        assert choose([one]) is None
         time_s.now_s += one.wait_s
         assert one.available
     assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0])
@@ -112,7 +112,7 @@ def test_many_failures_at_once_are_one(time_s: Clock) -> None:
 def test_choice_skips_what_is_aside(time_s: Clock) -> None:
     backends = [backend(str(n)) for n in range(3)]
     backends[0].failed(time_s.now_s, away=True)
-    seen = Counter(choose([backends]) for _ in range(60))
+    seen = Counter(choose(backends) for _ in range(60))
     assert backends[0] not in seen
     assert len(seen) == 2
 
@@ -122,9 +122,9 @@ def test_one_that_answers_badly_is_tried_when_there_is_no_other(time_s: Clock) -
     bad.failed(time_s.now_s, away=False)
     away.failed(time_s.now_s, away=True)
     assert not bad.available
-    assert {choose([[bad, away]]) for _ in range(10)} == {bad}
+    assert {choose([bad, away]) for _ in range(10)} == {bad}
     good = backend("good")
-    assert {choose([[bad, away, good]]) for _ in range(10)} == {good}
+    assert {choose([bad, away, good]) for _ in range(10)} == {good}
 
 
 def test_retry_budget_is_bounded_and_refills(time_s: Clock) -> None:

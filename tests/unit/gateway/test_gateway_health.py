@@ -70,7 +70,7 @@ async def test_a_status_of_500_or_more_is_away_and_a_good_one_brings_it_back_slo
         assert not one.away
         server.status = 503
         await until(lambda: one.away, LONG_S)
-        assert (one.breaker, choose([[one]])) == ("open", None)
+        assert (one.breaker, choose([one])) == ("open", None)
         # A request that it still had fails: that opens no back-off that would end by itself.
         one.failed(clock.monotonic_s(), away=False)
         one.connected()

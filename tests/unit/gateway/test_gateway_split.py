@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.contracts.route_table import Replica, RouteTarget
+from core.contracts.route_table import Price, Replica, Route, RouteTarget
 from core.kernel import clock
 from gateway import split
 from gateway.balancer import Backend, RetryBudget
@@ -29,7 +29,7 @@ KEYS = [f"key_{number}" for number in range(4000)]
 def share(name: str, weight: float = 1.0, priority: int = 0) -> Share:
     backend = Backend(Replica(id=f"rep_{name}", base_url=URL), "")
     target = Target(
-        route(deployment_id=f"dep_{name}"), (backend,), RetryBudget(), ((backend,),), p2c,
+        route(deployment_id=f"dep_{name}"), (backend,), RetryBudget(), (backend,), p2c,
         Timeouts(), Traffic(),
     )  # fmt: skip
     seed = seed_of(CHAT, f"dep_{name}")
@@ -136,5 +136,32 @@ async def test_a_table_with_targets_shares_the_replicas_and_keeps_counts(tmp_pat
     await held.refresh()
     whole = held.current.routes["prj_a", "both"]
     assert whole.shares[0].target.traffic.requests == 7
-    assert whole.part("dep_a").tiers
-    assert not whole.part("dep_b").tiers
+    assert whole.part("dep_a").own
+    assert not whole.part("dep_b").own
+
+
+async def test_the_cheapest_target_comes_first_and_an_own_machine_before_it(
+    tmp_path: Path,
+) -> None:
+    def priced(model: str, usd: float | None) -> Route:
+        price = Price(input_usd_per_million_tokens=usd, output_usd_per_million_tokens=2.0)
+        return route(
+            URL, model=model, deployment_id=f"dep_{model}", price=None if usd is None else price
+        )
+
+    served = [priced("dear", 9.0), priced("cheap", 0.5), priced("own", None), priced("idle", 0.0)]
+    weights = {"dear": 90.0, "idle": 0.0}
+    targets = [
+        RouteTarget(model=each.model, weight=weights.get(each.model, 1.0)) for each in served
+    ]
+    chat = route(model="chat", deployment_id="rte_1", targets=targets, policy="cheapest")
+    mail = route(model="mail", deployment_id="rte_2", targets=targets)
+    held = TableHolder(tmp_path / "routes" / "table.json", tmp_path / "keys")
+    publish(tmp_path, [chat, mail, *served])
+    await held.refresh()
+
+    def order(model: str) -> list[str]:
+        return names(split.order(held.current.routes["prj_a", model].shares))
+
+    assert {tuple(order("chat")) for _ in range(20)} == {("own", "cheap", "dear")}
+    assert Counter(order("mail")[0] for _ in range(40)).most_common(1)[0][0] == "dear"

@@ -105,11 +105,11 @@ def test_the_command_line(models: list[str]) -> None:
     made = run(app, ["routes", "set", "large", "--fallback", "small", "--total", "9", "--yes"])
     assert made.exit_code == 0, made.output
     assert (_route("large").fallbacks, _route("large").timeouts.total_s) == (["small"], 9)
-    kept = run(app, ["routes", "set", "large", "--policy", "cheapest", "--total", "0", "--yes"])
+    kept = run(app, ["routes", "set", "large", "--policy", "fastest", "--total", "0", "--yes"])
     assert kept.exit_code == 0, kept.output
-    assert (_route("large").policy, _route("large").fallbacks) == ("cheapest", ["small"])
+    assert (_route("large").policy, _route("large").fallbacks) == ("fastest", ["small"])
     assert _route("large").timeouts.total_s is None
     assert run(app, ["routes", "roll-back", "large"]).exit_code == 0
     listed = json.loads(run(app, ["routes", "list", "--json"]).output)
     assert [(each["model"], each["version"]) for each in listed] == [("large", 3), ("small", 0)]
-    assert "cheapest" in run(app, ["routes", "history", "large"]).output
+    assert "fastest" in run(app, ["routes", "history", "large"]).output

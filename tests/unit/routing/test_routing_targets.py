@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from core.kernel.actor import Actor
 from core.kernel.crypto import Secret
 from core.kernel.errors import BudError, Conflict, InvalidInput, NotFound
 from core.kernel.keys import keyring
+from core.kernel.settings import settings
 from core.prices import services as prices
 from core.projects import services as projects
 from core.registry import services as registry
@@ -30,6 +32,8 @@ from core.registry.models import Provider
 from core.routing import live, rules
 from core.routing import services as routing
 from core.routing.schemas import Rules, TargetRule
+from gateway import split
+from gateway.table import TableHolder
 
 PROJECT = "prj_default"
 
@@ -43,8 +47,8 @@ def deploy(admin: Actor, name: str, task: Task = "chat", project_id: str = PROJE
     return deployments.deploy(admin, request).id
 
 
-def serve_mini(admin: Actor) -> None:
-    """A hosted model `mini`, as if its provider had answered."""
+def serve_mini(admin: Actor) -> str:
+    """A hosted model `mini`, as if its provider had answered; the id of its registry entry."""
     sealed = keyring().seal(Secret('{"api_key": "sk-1"}'), context="provider:prv_1")
     now = clock.now()
     with database.transaction() as tx:
@@ -56,7 +60,9 @@ def serve_mini(admin: Actor) -> None:
                 checked_at=now, rotated_at=now, created_by_name="A", created_at=now,
             )
         )  # fmt: skip
-    hosted.serve(admin, registry.add_hosted(admin, "prv_1", "mini").id, "mini")
+    model_id = registry.add_hosted(admin, "prv_1", "mini").id
+    hosted.serve(admin, model_id, "mini")
+    return model_id
 
 
 @pytest.fixture
@@ -132,6 +138,39 @@ def test_a_route_is_made_changed_taken_back_and_removed(
     assert table()["chat"] == route
 
 
+def test_the_gateway_asks_the_cheapest_target_by_the_prices_that_are_set(
+    models: dict[str, str], admin: Actor
+) -> None:
+    hosted.serve(admin, serve_mini(admin), "maxi")
+    targets = (TargetRule(model="maxi", weight=9), TargetRule(model="mini"))
+    rules.set_rules(admin, PROJECT, "chat", Rules(targets=targets, policy="cheapest"))
+    served = TableHolder(routing.table_path(), settings().keys_folder)
+
+    def first() -> str:
+        asyncio.run(served.refresh())
+        held = served.current.routes[PROJECT, "chat"]
+        named = {share.target.route.deployment_id: share.name for share in held.shares}
+        found = {named[split.order(held.shares)[0].route.deployment_id] for _ in range(20)}
+        assert len(found) == 1, found
+        return found.pop()
+
+    def price(model: str, usd: float) -> None:
+        prices.set_token_price(
+            admin, PROJECT, model,
+            input_usd_per_million_tokens=usd, output_usd_per_million_tokens=4 * usd,
+        )  # fmt: skip
+
+    price("maxi", 9.0)
+    assert first() == "maxi", "the other one may cost anything"
+    price("mini", 0.6)
+    assert first() == "mini"
+    price("maxi", 0.5)
+    assert first() == "maxi"
+    shown = live.get_route(admin, PROJECT, "chat")
+    assert [target.share for target in shown.targets] == [None, None]
+    assert [target.output_usd_per_million_tokens for target in shown.targets] == [2.0, 2.4]
+
+
 _REFUSED: list[tuple[str, dict[str, Any], type[BudError], str]] = [
     ("chat", {"targets": [{"model": "huge"}]}, NotFound, "'huge'.*large"),
     ("chat", {"targets": [{"model": "abroad"}]}, NotFound, "own project"),
@@ -159,6 +198,14 @@ _REFUSED: list[tuple[str, dict[str, Any], type[BudError], str]] = [
     ("large", {"fallbacks": ["both"]}, InvalidInput, "would ask large again"),
     ("large", {"split_by": "key"}, InvalidInput, "no targets"),
     ("large", {"health_path": "/health"}, InvalidInput, "no hosted model"),
+    ("large", {"policy": "cheapest"}, InvalidInput, "alike in weight and price"),
+    ("large", {"policy": "weighted"}, InvalidInput, "alike in weight and price"),
+    (
+        "chat",
+        {"targets": [{"model": "large"}], "policy": "cheapest", "split_by": "key"},
+        InvalidInput,
+        "cheapest target",
+    ),
     ("both", {"policy": "prefix"}, InvalidInput, "needs a target"),
     ("nobody", {"policy": "prefix"}, NotFound, "no model 'nobody'"),
 ]
