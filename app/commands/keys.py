@@ -71,10 +71,13 @@ def create(
 ) -> None:
     """Make an API key; it is shown this once."""
     from core.accounts import api_keys
+    from core.routing import rules
 
+    actor, project_id = context.operator(), context.project_id(project)
+    rules.require_models(actor, project_id, model or ())
     made = api_keys.create_key(
-        context.operator(),
-        context.project_id(project),
+        actor,
+        project_id,
         name,
         api_keys.Restrictions(_in_days(days), model or (), scope or (), network or ()),
     )
@@ -95,8 +98,12 @@ def restrict(
 ) -> None:
     """Give a key other restrictions in the place of all it had; without options, none."""
     from core.accounts import api_keys
+    from core.routing import rules
 
     found = _active(key, project)
+    # One that it has already may be gone for now.
+    new = [name for name in model or () if name not in found.models]
+    rules.require_models(context.operator(), found.project_id, new)
     changed = api_keys.restrict_key(
         context.operator(),
         found.id,

@@ -25,6 +25,7 @@ PREFIX = "bud-"
 SCOPES: tuple[str, ...] = get_args(Scope)
 _RANDOM_BYTES = 30
 _MOST_NETWORKS = 100
+_LONGEST_NAME = 120
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,21 @@ def create_key(
 
     Raises:
         InvalidInput: No name, an end in the past, or an unknown scope or network.
+        Conflict: An active key of the project has this name.
     """
     actor.require("key:create", project_id)
-    if not name.strip():
+    name = name.strip()[:_LONGEST_NAME]
+    if not name:
         raise InvalidInput("The key has no name.", remedy="Say what it is for, such as 'ci'.")
-    return _add(actor, project_id, name.strip(), "user", _checked(restrictions))
+    restrictions = _checked(restrictions)
+    with database.reading() as session:
+        taken = crud.active_key_named(session, project_id, name, clock.now())
+    if taken is not None:
+        raise Conflict(
+            f"The key bud-…{taken.last_four} is called {name!r} already.",
+            remedy="Two of one name cannot be told apart: choose another one, or revoke that key.",
+        )
+    return _add(actor, project_id, name, "user", restrictions)
 
 
 def restrict_key(actor: Actor, key_id: str, restrictions: Restrictions) -> ApiKeyView:
@@ -136,7 +147,7 @@ def _add(actor: Actor, project_id: str, name: str, kind: str, restrictions: Rest
         tenant_id=actor.tenant_id,
         project_id=project_id,
         user_id=actor.user_id,
-        name=name[:120],
+        name=name[:_LONGEST_NAME],
         kind=kind,
         sha256=hashlib.sha256(secret.encode()).hexdigest(),
         last_four=secret[-4:],

@@ -135,6 +135,17 @@ def active_keys(tx: Session, at: datetime) -> list[ApiKeyRow]:
     return list(tx.scalars(query.order_by(ApiKeyRow.id)))
 
 
+def active_key_named(tx: Session, project_id: str, name: str, at: datetime) -> ApiKeyRow | None:
+    """A key of a project that has this name and is neither revoked nor expired."""
+    query = select(ApiKeyRow).where(
+        ApiKeyRow.project_id == project_id,
+        ApiKeyRow.name == name,
+        ApiKeyRow.revoked_at.is_(None),
+        or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > at),
+    )
+    return tx.scalars(query.limit(1)).first()
+
+
 def keys_of_user(tx: Session, user_id: str, project_id: str, kind: str) -> list[ApiKeyRow]:
     """A user's unrevoked keys of one kind in a project, newest first."""
     query = select(ApiKeyRow).where(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -37,6 +39,16 @@ def shared_names(actor: Actor, project_id: str, capability: Capability | None = 
         for name in targets.names(rules)
         if capability is None or capability in targets.capabilities(rules[name], servers)
     ]
+
+
+def require_models(actor: Actor, project_id: str, names: Iterable[str]) -> None:
+    """Whether callers of a project can use all of these names.
+
+    Raises NotFound: There is no such model; names the nearest.
+    """
+    actor.require("deployment:read", project_id)
+    for name in names:
+        _known(project_id, name)
 
 
 def history(actor: Actor, project_id: str, model: str) -> list[RulesView]:
@@ -294,9 +306,13 @@ def _check_fallbacks(project_id: str, model: str, rules: Rules) -> None:
 def _known(project_id: str, model: str) -> None:
     models = composition.models(project_id)
     if model not in models:
+        near = difflib.get_close_matches(model, models, n=3, cutoff=0.4) or models[:3]
         raise NotFound(
             f"There is no model {model!r} in this project.",
-            remedy=f"It has: {', '.join(models) or 'none yet'}.",
+            value=model,
+            remedy=f"The nearest: {', '.join(near)}. All: bud routes list."
+            if near
+            else "It has none yet: bud deploy.",
         )
 
 

@@ -147,9 +147,12 @@ def test_a_key_is_shown_once_and_stored_as_a_hash(tenant: Path, admin: Actor) ->
     stored = (tenant / "bud.db").read_bytes() + (tenant / "bud.db-wal").read_bytes()
     assert new.secret.reveal().encode() not in stored
     assert [key.models for key in api_keys.active_keys()] == [["smol"]]
+    with pytest.raises(Conflict, match=new.key.last_four):
+        api_keys.create_key(admin, "prj_default", " ci ")
     api_keys.revoke_key(admin, new.key.id)
     assert api_keys.active_keys() == []
     assert api_keys.list_keys(admin, "prj_default")[0].revoked_at is not None
+    api_keys.create_key(admin, "prj_default", "ci")
 
 
 def test_an_expired_key_is_not_active(

@@ -15,7 +15,10 @@ from app.commands import context
 from core.accounts import services as accounts
 from core.contracts import route_table
 from core.contracts.route_table import Capture, RouteTable
+from core.deployments import services as deployments
+from core.deployments.schemas import DeploymentRequest
 from core.projects import services as projects
+from core.registry import services as registry
 from core.routing import services as routing
 
 
@@ -43,12 +46,27 @@ def table() -> RouteTable:
     return route_table.decode(routing.table_path().read_bytes())
 
 
+def deploy(name: str) -> None:
+    """A deployment that nothing runs."""
+    actor = context.operator()
+    request = DeploymentRequest(
+        project_id="prj_default", name=name, model_id=registry.add_starter(actor).id,
+        context_tokens=256, slots=1, threads=1,
+    )  # fmt: skip
+    deployments.deploy(actor, request)
+
+
 def test_keys_blocks_and_captures_reach_the_table(
     bud: Callable[..., Any], quick_passwords: None
 ) -> None:
     bud("keys", "create", "ci", "--scope", "messages", "--network", "10.0.0.0/8")
     (key,) = table().keys
     assert (key.scopes, key.networks) == (("messages",), ("10.0.0.0/8",))
+    assert "called 'ci' already" in str(bud("keys", "create", "ci", status=5))
+    deploy("smol")
+    for command in (("restrict", "ci"), ("create", "other")):
+        told = bud("keys", *command, "--model", "smool", status=4)
+        assert "The nearest: smol" in str(told)
     bud("keys", "restrict", "ci", "--model", "smol", "--days", "9")
     (key,) = table().keys
     assert (key.models, key.scopes, key.networks) == (["smol"], (), ())

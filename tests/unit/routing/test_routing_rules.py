@@ -87,7 +87,7 @@ def test_bad_rules_are_named(given: dict[str, object], named: str) -> None:
 
 
 def test_what_does_not_exist_and_who_may_not(models: list[str], admin: Actor) -> None:
-    with pytest.raises(NotFound, match="large, small"):
+    with pytest.raises(NotFound, match="nearest: large"):
         rules.set_rules(admin, PROJECT, "huge", Rules())
     with pytest.raises(NotFound, match="'huge'"):
         rules.set_rules(admin, PROJECT, "large", Rules(fallbacks=("huge",)))
