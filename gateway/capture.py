@@ -81,6 +81,8 @@ class Recorder:
 class RecordedCaller:
     """A caller, what is written to which is recorded too."""
 
+    chunk_writer = None  # everything is to be recorded
+
     def __init__(self, caller: Caller, recorder: Recorder) -> None:
         self.__dict__.update(_caller=caller, _recorder=recorder)
 

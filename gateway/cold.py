@@ -161,6 +161,8 @@ class ColdCaller:
     What is written is sent by aiohttp's task, and another task answers: who writes does not wait.
     """
 
+    chunk_writer = None  # aiohttp frames what it sends itself
+
     def __init__(self, front: Front, asked: web.BaseRequest) -> None:
         self.remote = asked.remote or ""
         self.task: asyncio.Task[Response | None] | None = None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
@@ -426,6 +427,16 @@ class HotConnection(asyncio.Protocol):
         if self._head:
             piece, self._head = self._head + piece, b""
         self._outbox.put(transport, piece)
+
+    @property
+    def chunk_writer(self) -> Callable[[bytes], None] | None:
+        """Sends a piece of the body in its frame; None when the answer does not go out in chunks."""
+        return self._write_chunk if self._chunked else None
+
+    def _write_chunk(self, chunk: bytes) -> None:
+        if self.transport is None:
+            raise ConnectionResetError("the caller is gone")
+        self._outbox.put(self.transport, chunk)
 
     def end(self) -> None:
         """The answer is whole."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
@@ -86,6 +86,14 @@ class Caller(Protocol):
 
     def write(self, piece: bytes) -> None:
         """Send a piece of the body. Raises ConnectionError: the caller is gone."""
+
+    @property
+    def chunk_writer(self) -> Callable[[bytes], None] | None:
+        """Sends a piece of the body that has its frame of the chunked transfer encoding already.
+
+        None where the answer that has begun does not go out so. Raises ConnectionError: the
+        caller is gone.
+        """
 
     def end(self) -> None:
         """The answer is whole."""

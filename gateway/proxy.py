@@ -191,15 +191,28 @@ class Answer:
             if forward:
                 return forward
 
-    async def hand_on(self, write: Callable[[bytes], None]) -> None:
+    async def hand_on(
+        self, write: Callable[[bytes], None], write_chunk: Callable[[bytes], None] | None
+    ) -> None:
         """Give what follows of a stream to `write`, as it comes, until its end.
+
+        Args:
+            write: Takes events.
+            write_chunk: Takes events as one chunk of the chunked transfer encoding, as the replica
+                sent it; None when the caller cannot.
 
         Raises Broken, TimedOut or Stopped.
         """
         events = self.events
         assert events is not None
 
-        feed = events.feed
+        feed, is_plain = events.feed, events.is_plain
+
+        def pass_on(chunk: bytes) -> bool:
+            if write_chunk is None or not is_plain(chunk):
+                return False
+            write_chunk(chunk)
+            return True
 
         def forward(read: bytes) -> None:
             try:
@@ -210,7 +223,7 @@ class Answer:
                 write(out)
 
         await self._connection.hand_on(
-            forward, self._patience.between_tokens_s, self._patience.left_s
+            forward, pass_on, self._patience.between_tokens_s, self._patience.left_s
         )
         if not events.is_whole:
             rest = events.end()

@@ -152,18 +152,27 @@ class Exchange:
             piece = await answer.next()
 
     async def _stream(self, answer: Answer) -> None:
-        fact, caller = self.fact, self.caller
+        caller, sent_bytes = self.caller, 0
+        chunk_writer = caller.chunk_writer
 
         def write(piece: bytes) -> None:
-            fact.response_bytes += len(piece)
+            nonlocal sent_bytes
+            sent_bytes += len(piece)
             caller.write(piece)
 
-        write(answer.first)
-        caller.source = answer.source
+        def write_chunk(chunk: bytes) -> None:
+            nonlocal sent_bytes
+            assert chunk_writer is not None
+            sent_bytes += len(chunk)
+            chunk_writer(chunk)
+
         try:
-            await answer.hand_on(write)
+            write(answer.first)
+            caller.source = answer.source
+            await answer.hand_on(write, write_chunk if chunk_writer else None)
         finally:
             caller.source = None
+            self.fact.response_bytes += sent_bytes
 
     async def _send_translated(
         self, answer: Answer, translation: Translation, headers: dict[str, str]

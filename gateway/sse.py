@@ -17,6 +17,8 @@ from gateway.errors import GatewayError
 from gateway.usage import Usage
 
 _END = b"\n\n"
+_END_OF_CHUNK = b"\n\n\r\n"
+_RETURNS_OF_FRAME = 2
 _DATA = b"data:"
 _DONE = re.compile(rb"(?:^|\n)data: ?\[DONE\]\n\n")
 _USAGE_NULL = re.compile(rb',\s*"usage"\s*:\s*null')
@@ -77,6 +79,22 @@ class EventStream:
         if len(self._pending) > _MAX_EVENT_BYTES:
             raise EventTooLarge
         return self._inspect(data[:end]) if end else b""
+
+    def is_plain(self, chunk: bytes) -> bool:
+        """Whether a chunk, in its frame, holds whole events that `feed` would give back as they are.
+
+        A stream is mostly made of these: then a chunk can be forwarded without being looked into.
+        """
+        return (
+            chunk.endswith(_END_OF_CHUNK)
+            and not self._pending
+            and self.has_data
+            and self._named in chunk
+            and chunk.count(b"\r") == _RETURNS_OF_FRAME
+            and b'"usage"' not in chunk
+            and b"[DONE]" not in chunk
+            and b'"error"' not in chunk
+        )
 
     def end(self) -> bytes:
         """What is still to be forwarded now that the replica has ended without saying so."""

@@ -44,6 +44,26 @@ class Stopped(Exception):
     """The gateway is stopping."""
 
 
+def frame_of(size_bytes: int) -> tuple[bytes, ...]:
+    """How a whole chunk of the chunked transfer encoding begins, with which it has this size.
+
+    In small or in large hexadecimal digits; no chunk has the size for which there is neither.
+    """
+    return _FRAMES[size_bytes] if size_bytes < len(_FRAMES) else _frame(size_bytes)
+
+
+def _frame(size_bytes: int) -> tuple[bytes, ...]:
+    for digits in range(1, 9):
+        content_bytes = size_bytes - digits - 4
+        if content_bytes > 0 and len(f"{content_bytes:x}") == digits:
+            return tuple({b"%x\r\n" % content_bytes, b"%X\r\n" % content_bytes})
+    return ()
+
+
+# A chunk has one token, mostly.
+_FRAMES = [_frame(size_bytes) for size_bytes in range(1024)]
+
+
 class Connection(asyncio.Protocol):
     """One connection, one request at a time."""
 
@@ -69,6 +89,8 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._error: Exception | None = None
         self._sink: Callable[[bytes], None] | None = None
+        self._lane: Callable[[bytes], bool] | None = None
+        self._chunk_ended = self._between_chunks = False
         self._silence_s = self._ends_s = math.inf
         self._deadline_s = self._timer_at_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -86,13 +108,21 @@ class Connection(asyncio.Protocol):
             # A replica that speaks unasked is out of step with us.
             self.abort()
             return
+        if self._between_chunks and self._lane is not None and data.startswith(frame_of(len(data))):
+            # One whole chunk, of which the parser need not know.
+            if self._lane(data):
+                self._deadline_s = min(self._loop.time() + self._silence_s, self._ends_s)
+                return
         self._anything_seen = True
+        self._chunk_ended = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self.fail(Broken(f"the replica does not speak HTTP ({error})"))
             self.abort()
             return
+        # Behind a chunk there may be the beginning of the next one's size, but no whole line.
+        self._between_chunks = self._chunk_ended and data.endswith(b"\r\n")
         pieces = self._pieces
         if pieces:
             read = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -145,8 +175,17 @@ class Connection(asyncio.Protocol):
         """Keep a piece of the body."""
         self._pieces.append(body)
 
+    def on_chunk_header(self) -> None:
+        """A chunk begins."""
+        self._chunk_ended = False
+
+    def on_chunk_complete(self) -> None:
+        """A chunk has ended."""
+        self._chunk_ended = True
+
     def on_message_complete(self) -> None:
         """The answer is whole."""
+        self._chunk_ended = False
         if self._head_seen:
             self._complete = True
             # The parser knows this only now.
@@ -183,6 +222,7 @@ class Connection(asyncio.Protocol):
         self._in_use = True
         self.status, self.headers = 0, {}
         self._head_seen = self._anything_seen = self._complete = self._keep_alive = False
+        self._between_chunks = False
         if len(body) < _ONE_WRITE_BYTES:
             self._outbox.put(self.transport, head + body)
         else:
@@ -212,7 +252,11 @@ class Connection(asyncio.Protocol):
         return read
 
     async def hand_on(
-        self, sink: Callable[[bytes], None], silence_s: float, total_s: float
+        self,
+        sink: Callable[[bytes], None],
+        lane: Callable[[bytes], bool],
+        silence_s: float,
+        total_s: float,
     ) -> None:
         """Give each read of the body to `sink` as it comes, until the end.
 
@@ -220,6 +264,8 @@ class Connection(asyncio.Protocol):
 
         Args:
             sink: Takes a read; what it raises is raised here.
+            lane: Is offered each read that is one whole chunk, in its frame (see `frame_of`);
+                what it does not take goes to `sink`.
             silence_s: How long the replica may be silent, in seconds.
             total_s: How long all of it may take.
 
@@ -228,14 +274,14 @@ class Connection(asyncio.Protocol):
         self._silence_s, self._ends_s = silence_s, self._loop.time() + total_s
         while self._reads:
             sink(await self.read(silence_s))
-        self._sink = sink
+        self._sink, self._lane = sink, lane
         try:
             while not self._complete:
                 if self._error is not None:
                     raise self._error
                 await self._wait(min(silence_s, total_s))
         finally:
-            self._sink = None
+            self._sink = self._lane = None
 
     def pause(self) -> None:
         """Read no more for now; the replica's silence does not count meanwhile."""

@@ -121,6 +121,10 @@ class TranslatedStream(EventStream):
         """What the error inside the stream means."""
         return self._translator.failure
 
+    def is_plain(self, chunk: bytes) -> bool:
+        """Never: every event is translated."""
+        return False
+
     def feed(self, chunk: bytes) -> bytes:
         """The events that are complete now, in OpenAI's form."""
         return super().feed(self._translator.feed(chunk))
