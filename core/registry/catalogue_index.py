@@ -332,12 +332,10 @@ def _letter_counts(texts: Sequence[str]) -> NDArray[np.int8]:
 
 
 def _texts(models: pd.DataFrame, names: pd.DataFrame) -> list[tuple[str, str]]:
-    others = (
-        names.dropna(subset=["model_id"])
-        .groupby("model_id")["name"]
-        .agg(lambda group: " ".join(sorted(set(group))))
-    )
-    found = others.reindex(models["id"]).fillna("").to_numpy(dtype=object)
+    others: dict[str, set[str]] = {}
+    for model_id, name in names[["model_id", "name"]].dropna().itertuples(index=False):
+        others.setdefault(model_id, set()).add(name)
+    found = [" ".join(sorted(others.get(model_id, ()))) for model_id in models["id"]]
     own = (
         models["name"] + " " + models["id"] + " " + models["organisation"] + " " + models["family"]
     )

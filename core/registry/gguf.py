@@ -225,11 +225,22 @@ class _Reader:
             self._listed_strings += length
             if self._listed_strings > _MAX_LISTED_STRINGS:
                 raise self.fail(f"it lists {self._listed_strings} texts in its header")
-            for _ in range(length):
-                self.skip(self.number("<Q"))
+            self._skip_strings(length)
         else:
             raise self.fail(f"an array of type {kind}")
         return [], length
+
+    def _skip_strings(self, count: int) -> None:
+        # A vocabulary with its merges has some 400,000, so no call is made for each.
+        read, seek = self._file.read, self._file.seek
+        end = min(self.size_bytes, _MAX_HEADER_BYTES)
+        for _ in range(count):
+            length = int.from_bytes(read(8), "little")
+            self.position += 8 + length
+            if self.position > end:
+                break
+            seek(length, os.SEEK_CUR)
+        self._advance(0)
 
     def entry_count(self, what: str) -> int:
         count = self.number("<Q")

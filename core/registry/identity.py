@@ -230,7 +230,7 @@ def parse(name: str, organisation: str = "") -> Identity:
     text, stated = _without_host(text)
     stated = stated or makers.maker_id(organisation)
     slug_text = text = _spelled(text)
-    text, snapshot = _snapshot(_spelled(f"{text} {notes}"))
+    text, snapshot = _snapshot(_spelled(f"{text} {notes}") if notes else text)
     text, quantisation = _take(_QUANTISATION, text, lambda match: match[1].replace("_", "-"))
     text, active = _take(_ACTIVE, text, lambda match: match[1] + match[2])
     text, experts = _take(_EXPERTS, text, lambda match: match[1] + "e")

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
@@ -52,7 +53,8 @@ def family_of(words: Iterable[str]) -> Family | None:
     """The family that one of the words names; the table's order decides between several."""
     stems = {re.match(r"[a-z]*", word)[0] for word in words} | set(words)  # type: ignore[index]
     stems |= {re.sub(r"[\d.]+$", "", word) for word in words}
-    return next((family for token, family in _families() if token in stems), None)
+    found = [_families_by_token()[stem] for stem in stems & _families_by_token().keys()]
+    return min(found, key=itemgetter(0))[1] if found else None
 
 
 def family_words() -> dict[str, set[str]]:
@@ -88,6 +90,13 @@ def _names() -> dict[str, str]:
 @cache
 def _families() -> list[tuple[str, Family]]:
     return [(row["token"], Family(row["family"], row["maker"])) for row in table("families.csv")]
+
+
+@cache
+def _families_by_token() -> dict[str, tuple[int, Family]]:
+    """Each with its place in the table; of a token that stands twice the first."""
+    numbered = list(enumerate(_families()))
+    return {token: (place, family) for place, (token, family) in reversed(numbered)}
 
 
 @cache
