@@ -20,7 +20,6 @@ from core.leaderboards.schemas import Evidence, Ranking
 from core.registry import licences, relatives
 from core.registry import services as registry
 from core.simulation import services as simulation
-from core.simulation.schemas import WhatIf
 
 _LOOKS = {
     "yes": "green-badge[:material/check_circle: allowed]",
@@ -106,13 +105,10 @@ def model_links(key: str, use: str = "") -> None:
 
 def simulated(context: SessionContext, key: str, hub_id: object) -> str | None:
     """The simulator's id of a model, by its hub id or canonical id; None when it has none."""
-    known = {each.id for each in simulation.models(context.actor) if each.index is not None}
-    for name in (hub_id, key, key.partition("/")[2]):
-        if isinstance(name, str):
-            found = simulation.canonical(context.actor, WhatIf(model=name)).model
-            if found in known:
-                return found
-    return None
+    names = (hub_id, key, key.partition("/")[2])
+    return simulation.known_model(
+        context.actor, [each for each in names if each and isinstance(each, str)]
+    )
 
 
 def deploy(context: SessionContext, key: str, name: str, hub_id: object) -> NoReturn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -114,7 +114,17 @@ def canonical(actor: Actor, query: WhatIf) -> WhatIf:
 
 def models(actor: Actor) -> tuple[Subject, ...]:
     """Every model that the actor may name, own ones first."""
-    return subjects.for_actor(actor).model_subjects
+    return subjects.models_for_actor(actor).model_subjects
+
+
+def known_model(actor: Actor, names: Iterable[str]) -> str | None:
+    """The id in `models` of the first of these names that can be simulated; None: none can."""
+    known = subjects.models_for_actor(actor)
+    for name in names:
+        with suppress(BudError):
+            index = known.find_model(name)
+            return next(each.id for each in known.model_subjects if each.index == index)
+    return None
 
 
 def systems(actor: Actor) -> tuple[Subject, ...]:

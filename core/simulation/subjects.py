@@ -201,25 +201,34 @@ def shipped() -> Subjects:
 def for_actor(actor: Actor) -> Subjects:
     """What `actor` may simulate: the above, the registries of their projects, their hardware.
 
-    What it returns is kept until any of these changes.
+    What it returns is kept until any of these changes. The first call measures this machine.
     """
+    shipped_devices = frozenset(catalogue.shipped())
+    added = (each for each in hardware.accelerators(actor) if each not in shipped_devices)
+    return _subjects(
+        _registered(actor),
+        (*added, hardware.this_machine()),
+        trained_models.in_use(actor.tenant_id),
+    )
+
+
+def models_for_actor(actor: Actor) -> Subjects:
+    """The models of `for_actor` with the shipped devices only, so that nothing is measured."""
+    return _subjects(_registered(actor), (), "")
+
+
+def _registered(actor: Actor) -> tuple[_Registered, ...]:
     readable = [
         project.id
         for project in projects.list_projects(actor)
         if actor.may("model:read", project.id)
     ]
-    registered = {
+    found = {
         model.id: _Registered(model.id, model.name, model.state, model.path, model.sha256)
         for project_id in readable
         for model in registry.list_models(actor, project_id)
     }
-    shipped_devices = frozenset(catalogue.shipped())
-    added = (each for each in hardware.accelerators(actor) if each not in shipped_devices)
-    return _subjects(
-        tuple(registered.values()),
-        (*added, hardware.this_machine()),
-        trained_models.in_use(actor.tenant_id),
-    )
+    return tuple(found.values())
 
 
 @lru_cache(maxsize=32)
