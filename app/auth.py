@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from app import login_page
 from app.guard import SESSION_COOKIE
+from app.warming import visits
 from core.accounts import services as accounts
 from core.kernel.crypto import Secret
 from core.kernel.errors import BudError, InvalidInput, PermissionDenied, RateLimited, TooLarge
@@ -32,6 +33,7 @@ _MAX_FORM_BYTES = 16 * 1024
 
 async def show_log_in(request: Request) -> Response:
     """GET /auth/login."""
+    visits.seen()
     target = _local_path(request.query_params.get("next"))
     if await run_in_threadpool(accounts.logged_in, _token(request)) is not None:
         return RedirectResponse(target, HTTPStatus.SEE_OTHER)

@@ -1,11 +1,11 @@
-"""What the app does beside showing pages: jobs, deployments, routes, metrics and upkeep."""
+"""What the app does beside showing pages: jobs, deployments, routes, metrics, upkeep, warming."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
 
-from app import internal, retention
+from app import internal, retention, warming
 from core.deployments import workflows as _deployment_workflows  # noqa: F401 (registers kinds)
 from core.deployments.reconciler import Reconciler
 from core.jobs import engine
@@ -29,6 +29,7 @@ class _Running:
     reconciler: Reconciler
     ingester: Ingester
     periodic: list[Periodic]
+    warmer: warming.Warmer
 
 
 _running: _Running | None = None
@@ -55,13 +56,15 @@ def start() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     routing.subscribe()
     routing.publish()
-    _running = _Running(Reconciler(), Ingester(), _periodic())
+    warmer = warming.Warmer(warming.visits, warming.loads)
+    _running = _Running(Reconciler(), Ingester(), _periodic(), warmer)
     _running.ingester.start()
     internal.start()
     _running.reconciler.start()
     engine.launch()
     for each in _running.periodic:
         each.start()
+    _running.warmer.start()
 
 
 def stop() -> None:
@@ -70,6 +73,7 @@ def stop() -> None:
     if _running is None:
         return
     internal.stop()
+    _running.warmer.stop()
     for each in _running.periodic:
         each.stop()
     engine.shutdown()

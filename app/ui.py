@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from app import session, theme
+from app.warming import visits
 from app.widgets import errors_shown, escape, none_is_open
 from core.accounts import services as accounts
 
@@ -65,7 +66,7 @@ def main() -> None:
         _account(context)
     # Before the page, which may end the run.
     _watch(context)
-    with errors_shown():
+    with visits.page(), errors_shown():
         page.run()
 
 

@@ -150,6 +150,10 @@ class Bud:
     def _log(self, name: str) -> Path:
         return self.data_dir.parent / f"{name}.log"
 
+    def pid(self, name: str) -> int:
+        """The process that was started as `name`."""
+        return self._processes[name].pid
+
     def stop(self, name: str) -> None:
         """Stop one process; kill it when it does not end by itself."""
         process = self._processes.pop(name, None)
