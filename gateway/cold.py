@@ -25,6 +25,7 @@ from gateway.http_request import (
     MAX_TARGET_BYTES,
     SLOWEST_BODY_BYTES_PER_S,
     BadRequest,
+    Head,
     Request,
     Response,
     Source,
@@ -188,14 +189,14 @@ class ColdCaller:
             raise head_too_large()
         version = f"{asked.version.major}.{asked.version.minor}"
         check_head(version, headers)
-        request = Request(
-            self,
+        head = Head(
             asked.method,
             asked.raw_path.encode("utf-8", "surrogateescape"),
             headers,
             is_http_10=version == "1.0",
             keep_alive=asked.keep_alive,
         )
+        request = Request(self, head, int(headers.get(b"content-length", b"0")))
         request.is_complete = asked.content.at_eof()
         return request
 

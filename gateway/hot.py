@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
@@ -27,6 +28,7 @@ from gateway.http_request import (
     MAX_TARGET_BYTES,
     SLOWEST_BODY_BYTES_PER_S,
     BadRequest,
+    Head,
     Request,
     Response,
     Source,
@@ -35,6 +37,7 @@ from gateway.http_request import (
     joined,
     target_too_long,
 )
+from gateway.known_head import KnownHead
 from gateway.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -58,9 +61,9 @@ class HotConnection(asyncio.Protocol):
 
     __slots__ = (
         "_began_s", "_chunked", "_closes", "_ended", "_front", "_full", "_head", "_head_begun",
-        "_head_seen", "_headers", "_incoming", "_lingers", "_loop", "_offer_bytes", "_outbox",
-        "_parser", "_problem", "_request", "_since_s", "_tail", "_target", "_unframed_bytes",
-        "_unread", "_waiter", "remote", "source", "task", "transport",
+        "_head_seen", "_headers", "_incoming", "_known", "_lingers", "_loop", "_outbox", "_parser",
+        "_problem", "_request", "_since_s", "_tail", "_target", "_unframed_bytes", "_unread",
+        "_waiter", "remote", "source", "task", "transport",
     )  # fmt: skip
 
     def __init__(self, front: Front, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
@@ -70,14 +73,17 @@ class HotConnection(asyncio.Protocol):
         self._front = front
         self._loop = loop
         self._outbox = outbox
-        self._parser = httptools.HttpRequestParser(self)
+        # One for each head, and for a body in chunks behind it.
+        self._parser: httptools.HttpRequestParser | None = None
+        self._known: KnownHead[Head] | None = None
         # What comes: the head that is being read, then the request whose body is.
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
         self._head_begun = False
         self._incoming: Request | None = None
-        self._unframed_bytes = self._offer_bytes = 0
-        # The last bytes of it, in which its end may begin; b"" when none of it has come.
+        self._unframed_bytes = 0
+        # The last bytes of a head, or of chunks, in which its end may begin; b"" when none of it
+        # has come.
         self._tail = b""
         self._problem: BadRequest | None = None
         # What came behind it, or too little to tell whose it is.
@@ -108,8 +114,9 @@ class HotConnection(asyncio.Protocol):
         if self._lingers or self._problem is not None:
             return
         try:
-            self._feed(data)
-            if self._tail:
+            if not self._begin_known(data):
+                self._feed(data)
+            if self._tail or self._incoming is not None:
                 self._see_progress()
         except BadRequest as problem:
             self.refuse(problem)
@@ -118,6 +125,28 @@ class HotConnection(asyncio.Protocol):
             self.refuse(cause if isinstance(cause, BadRequest) else _no_http(error))
         except httptools.HttpParserError as error:
             self.refuse(_no_http(error))
+
+    def _begin_known(self, data: bytes) -> bool:
+        """Begin a request whose head came before; False when this is none."""
+        known = self._known
+        if known is None or self._request is not None or self._tail or self._unread:
+            return False
+        found = known.matched(data)
+        if found is None:
+            return False
+        content_bytes, at = found
+        if not content_bytes:
+            return False
+        request = Request(self, known.meaning, content_bytes)
+        if len(data) - at == content_bytes <= self._front.max_body_bytes:
+            request.pieces.append(data[at:])
+            request.received_bytes = content_bytes
+            request.is_complete = True
+            self._begin(request)
+            return True
+        self._take_in(request)
+        self._feed(data[at:])
+        return True
 
     def _feed(self, data: bytes) -> None:
         """Parse it in steps, each up to where a message may end.
@@ -128,11 +157,10 @@ class HotConnection(asyncio.Protocol):
             request = self._incoming
             if request is not None and request.content_bytes:
                 size = request.content_bytes - request.received_bytes
-                step, data = data[:size], data[size:]
-                if self._offer_bytes:
-                    self._take_offered(step)
-                else:
-                    self._parser.feed_data(step)
+                self.on_body(data[:size])
+                if size <= len(data):
+                    self._complete(request)
+                data = data[size:]
                 continue
             if not self._tail and (
                 self._request is not None or self._unread or not data.startswith(self._front.hot)
@@ -140,19 +168,26 @@ class HotConnection(asyncio.Protocol):
                 data = self._first_of(data)
                 if not data:
                     return
+            is_whole = not self._tail and request is None
             end = self._end_of_step(data)
             step, data = data[:end], data[end:]
             self._unframed_bytes += len(step)
             if self._unframed_bytes > MAX_HEAD_BYTES and request is None:
                 raise head_too_large()
-            self._tail = step[-3:] if len(step) > 2 else (self._tail + step)[-3:]
-            try:
-                self._parser.feed_data(step)
-            except httptools.HttpParserUpgrade:
-                # An offer that is not taken up: what follows is HTTP/1.1 as before.
-                self._parser = httptools.HttpRequestParser(self)
+            self._parse(step)
             if self._unframed_bytes > MAX_HEAD_BYTES and self._tail:
                 raise head_too_large()
+            if is_whole and self._incoming is not None and self._incoming.content_bytes:
+                self._known = KnownHead.of(step, self._incoming.head)
+
+    def _parse(self, step: bytes) -> None:
+        """Parse a piece of a head, or of a body in chunks."""
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
+        self._tail = step[-3:] if len(step) > 2 else (self._tail + step)[-3:]
+        # An offer to upgrade is not taken up: what follows is HTTP/1.1 as before.
+        with suppress(httptools.HttpParserUpgrade):
+            self._parser.feed_data(step)
 
     def _see_progress(self) -> None:
         """A head has begun, or more of a body has come."""
@@ -192,13 +227,6 @@ class HotConnection(asyncio.Protocol):
                 return found + len(_END) - len(self._tail)
         found = data.find(_END)
         return len(data) if found < 0 else found + len(_END)
-
-    def _take_offered(self, step: bytes) -> None:
-        """Take the body of a request that offers to upgrade, which httptools does not read."""
-        self._offer_bytes -= len(step)
-        self.on_body(step)
-        if not self._offer_bytes:
-            self.on_message_complete()
 
     def _hand_over(self, data: bytes) -> None:
         transport = self.transport
@@ -253,22 +281,27 @@ class HotConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Begin the request."""
-        version, headers = self._parser.get_http_version(), self._headers
+        parser, headers = self._parser, self._headers
+        assert parser is not None
+        version = parser.get_http_version()
         check_head(version, headers)
-        if self._parser.should_upgrade():
-            if b"transfer-encoding" in headers:
-                raise BadRequest(501, "Upgrade is not understood here. Send it without.")
-            self._offer_bytes = int(headers.get(b"content-length", b"0"))
-        self._head_begun = False
-        request = self._incoming = Request(
-            self,
-            self._parser.get_method().decode("latin-1"),
+        is_chunked = b"transfer-encoding" in headers
+        if is_chunked and parser.should_upgrade():
+            raise BadRequest(501, "Upgrade is not understood here. Send it without.")
+        head = Head(
+            parser.get_method().decode("latin-1"),
             self._target,
             headers,
             is_http_10=version == "1.0",
-            keep_alive=self._parser.should_keep_alive(),
+            keep_alive=parser.should_keep_alive(),
         )
-        self._begin(request)
+        request = Request(self, head, int(headers.get(b"content-length", b"0")))
+        self._take_in(request)
+        if not is_chunked:
+            # Its body is counted here, and the next head gets another parser.
+            self._head_ended()
+            if not request.content_bytes:
+                self._complete(request)
 
     def on_body(self, piece: bytes) -> None:
         """A piece of the body; what is over the limit, or belongs to a refused one, is dropped."""
@@ -284,15 +317,25 @@ class HotConnection(asyncio.Protocol):
             self._wake()
 
     def on_message_complete(self) -> None:
-        """The body is there."""
-        if self._offer_bytes:
-            return
+        """A body in chunks is there."""
+        if self._incoming is not None and self._parser is not None:
+            self._head_ended()
+            self._complete(self._incoming)
+
+    def _head_ended(self) -> None:
+        self._parser = None
         self._unframed_bytes = 0
         self._tail = b""
-        request, self._incoming = self._incoming, None
-        if request is not None:
-            request.is_complete = True
-            self._wake()
+
+    def _take_in(self, request: Request) -> None:
+        self._head_begun = False
+        self._incoming = request
+        self._begin(request)
+
+    def _complete(self, request: Request) -> None:
+        self._incoming = None
+        request.is_complete = True
+        self._wake()
 
     # -- from one request to the next
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 MAX_TARGET_BYTES = 8 * 1024
@@ -17,6 +17,9 @@ LINGER_S = 10.0
 HIGH_WATER_BYTES = 64 * 1024
 # A body may take `caller_s`, and a second more for so many bytes of it.
 SLOWEST_BODY_BYTES_PER_S = 4096
+
+
+Read = TypeVar("Read")
 
 
 @lru_cache(maxsize=256)
@@ -139,15 +142,24 @@ class Headers:
         values: By name in lower case. Bytes that are no UTF-8 are given as surrogates.
     """
 
-    __slots__ = ("_values",)
+    __slots__ = ("_read", "_values")
 
     def __init__(self, values: Mapping[bytes, bytes]) -> None:
         self._values = values
+        self._read: dict[Callable[[Headers], Any], Any] = {}
 
     def get(self, name: str, default: str = "") -> str:
         """A header's value; `default` when it is not there."""
         found = self._values.get(_key(name))
         return default if found is None else found.decode("utf-8", "surrogateescape")
+
+    def once(self, read: Callable[[Headers], Read]) -> Read:
+        """What `read` gives for these headers, kept: a caller sends the same ones many times."""
+        try:
+            return self._read[read]  # type: ignore[no-any-return]
+        except KeyError:
+            found = self._read[read] = read(self)
+            return found
 
     def __contains__(self, name: str) -> bool:
         return _key(name) in self._values
@@ -162,36 +174,17 @@ class Response:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-class Request:
-    """One request, from when its head is there; its body may still be on its way.
+class Head:
+    """A request's head; the requests of a connection may share one.
 
     Attributes:
         path: Without the query, percent-decoded.
-        remote: The IP address of whoever holds the other end of the connection.
-        caller: The connection, through which it is answered.
-        is_complete: Whether all of the body is there.
-        gone: Why the connection was closed on the caller; "" when it left by itself.
     """
 
-    __slots__ = (
-        "_query",
-        "caller",
-        "content_bytes",
-        "gone",
-        "headers",
-        "is_complete",
-        "is_http_10",
-        "keep_alive",
-        "method",
-        "path",
-        "pieces",
-        "received_bytes",
-        "remote",
-    )
+    __slots__ = ("headers", "is_http_10", "keep_alive", "method", "path", "query")
 
     def __init__(
         self,
-        caller: Caller,
         method: str,
         target: bytes,
         headers: Mapping[bytes, bytes],
@@ -199,14 +192,40 @@ class Request:
         is_http_10: bool,
         keep_alive: bool,
     ) -> None:
-        self.caller = caller
-        self.remote = caller.remote
         self.method = method
         self.headers = Headers(headers)
-        self.path, self._query = _split(target)
+        self.path, self.query = _split(target)
         self.is_http_10 = is_http_10
         self.keep_alive = keep_alive
-        self.content_bytes = int(headers.get(b"content-length", b"0"))
+
+
+class Request:
+    """One request, from when its head is there; its body may still be on its way.
+
+    Attributes:
+        path: Without the query, percent-decoded.
+        remote: The IP address of whoever holds the other end of the connection.
+        caller: The connection, through which it is answered.
+        content_bytes: The body's length by its head; 0 when it comes in chunks.
+        is_complete: Whether all of the body is there.
+        gone: Why the connection was closed on the caller; "" when it left by itself.
+    """
+
+    __slots__ = (
+        "caller", "content_bytes", "gone", "head", "headers", "is_complete", "is_http_10",
+        "keep_alive", "method", "path", "pieces", "received_bytes", "remote",
+    )  # fmt: skip
+
+    def __init__(self, caller: Caller, head: Head, content_bytes: int) -> None:
+        self.caller = caller
+        self.remote = caller.remote
+        self.method = head.method
+        self.headers = head.headers
+        self.path = head.path
+        self.head = head
+        self.is_http_10 = head.is_http_10
+        self.keep_alive = head.keep_alive
+        self.content_bytes = content_bytes
         self.pieces: list[bytes] = []
         self.received_bytes = 0
         self.is_complete = False
@@ -215,7 +234,7 @@ class Request:
     @property
     def query(self) -> dict[str, str]:
         """What stands behind the path's question mark, decoded; the last one of each name."""
-        return dict(parse_qsl(self._query, keep_blank_values=True))
+        return dict(parse_qsl(self.head.query, keep_blank_values=True))
 
     async def read_body(self, max_bytes: int) -> bytes:
         """All of the body; what was read is not kept here.
