@@ -16,7 +16,7 @@ import streamlit as st  # noqa: E402
 from starlette.concurrency import run_in_threadpool  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 
-from app import auth, background, guard, internal, setup_mark  # noqa: E402
+from app import auth, background, guard, internal, late_polls, setup_mark  # noqa: E402
 
 
 @asynccontextmanager
@@ -28,6 +28,7 @@ async def lifespan(_app: st.App) -> AsyncIterator[None]:
     await run_in_threadpool(background.stop)
 
 
+late_polls.leave_out()
 app = st.App(
     ROOT / "app" / "ui.py",
     lifespan=lifespan,

@@ -20,7 +20,7 @@ from core.leaderboards.scores import source_url
 from core.leaderboards.tasks import find
 
 _MOST, _LEAST = 6, 2
-# The models last compared: the address of the page before can still arrive after a change of pages.
+# The models last compared, for somebody who comes back to the page without an address.
 _KEPT = "compare-kept"
 
 
