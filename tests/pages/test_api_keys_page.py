@@ -1,4 +1,4 @@
-"""API keys in a browser: shown once, limited to a model, revoked; tried at the real gateway."""
+"""API keys in a browser: shown once, restricted, revoked; tried at the real gateway."""
 
 from __future__ import annotations
 
@@ -71,6 +71,22 @@ def test_a_key_for_one_model_until_it_is_revoked(
     settle(page)
     assert secret not in page.content()
     select_row(page, 0, page.get_by_role("heading", name="ci"))
+    page.get_by_role("button", name="Restrict …").click()
+    addresses = dialog.get_by_role("textbox", name="IP addresses")
+    addresses.fill("203.0.113.0/33")
+    dialog.get_by_role("button", name="Save", exact=True).click()
+    expect(dialog.get_by_role("alert")).to_contain_text("203.0.113.0/33")
+    shot(page, "api-keys-restrict-1440-light")
+    addresses.fill("203.0.113.0/24")
+    dialog.get_by_role("button", name="Save", exact=True).click()
+    expect(dialog).to_have_count(0)
+    expect(
+        page.get_by_text(f"May call {ALLOWED} at every endpoint from 203.0.113.0")
+    ).to_be_visible()
+    wait_for("it may not come from here", lambda: _run_curl(line).status_code == 403)
+    (restricted,) = api_keys.list_keys(bud.actor, project_id)
+    assert (restricted.models, restricted.networks) == ([ALLOWED], ["203.0.113.0/24"])
+    assert restricted.expires_at is not None
     page.get_by_role("button", name="Revoke …").click()
     revoke = dialog.get_by_role("button", name="Revoke", exact=True)
     expect(revoke).to_be_disabled()

@@ -17,6 +17,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from core.access import services as access
 from core.accounts import api_keys
 from core.contracts import gateway_state
 from core.deployments.schemas import DeploymentView
@@ -233,6 +234,39 @@ def test_limits_show_what_is_used_and_are_changed(
     )
     for known in limits.list_limits(bud.actor, project_id):
         limits.delete_limit(bud.actor, known.id)
+
+
+def test_a_blocking_rule_is_made_changed_and_taken_away(
+    bud: Bud, admin_page: Page, project_id: str, chat: str
+) -> None:
+    page = admin_page
+    bud.open(page, f"gateway?{PROJECT}&view=Blocking")
+    expect(page.get_by_text("No blocking rule")).to_be_visible()
+    page.get_by_role("button", name="New rule").click()
+    dialog = page.get_by_test_id("stDialog")
+    dialog.get_by_role("textbox", name="Name").fill("no-scripts")
+    agents = dialog.get_by_role("textbox", name="User agents")
+    dialog.get_by_role("button", name="Set the rule").click()
+    expect(dialog.get_by_text("without a condition would refuse every request")).to_be_visible()
+    _looks(page, "gateway-block-new")
+    agents.fill("curl\nHTTPX")
+    dialog.get_by_role("button", name="Set the rule").click()
+    expect(dialog).to_have_count(0)
+    wait_for("it refuses", lambda: _ask(bud, chat, "chat") == 403)
+    change = page.get_by_role("button", name="Change …")
+    select_row(page, 0, change)
+    expect(page.get_by_text("refuses user agents curl or HTTPX")).to_be_visible()
+    _looks(page, "gateway-blocks")
+    change.click()
+    agents.fill("curl")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_have_count(0)
+    wait_for("it lets us in", lambda: _ask(bud, chat, "chat") == 200)
+    page.get_by_role("button", name="Delete …").click()
+    dialog.get_by_role("textbox", name="Name").fill("no-scripts")
+    dialog.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_text("No blocking rule")).to_be_visible()
+    assert access.list_blocks(bud.actor, project_id) == []
 
 
 def test_what_was_refused_and_failed_has_its_reason(bud: Bud, page: Page) -> None:

@@ -1,0 +1,137 @@
+"""Forms of API keys: a new one, and other restrictions for one there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, time, timedelta
+
+import streamlit as st
+
+from app.widgets.dialogs import dialog
+from app.widgets.layout import errors_shown
+from core.accounts import api_keys
+from core.accounts.api_keys import Restrictions
+from core.accounts.schemas import ApiKeyView
+from core.kernel import clock
+from core.kernel.actor import Actor
+from core.kernel.settings import settings
+
+_LIFETIMES_D = {"30 days": 30, "90 days": 90, "1 year": 365, "Never": None}
+_SCOPES = {
+    "Chat": "chat.completions",
+    "Completions": "completions",
+    "Embeddings": "embeddings",
+    "Messages (Anthropic)": "messages",
+    "Responses": "responses",
+    "List models": "models",
+}
+SCOPE_NAMES = {scope: name for name, scope in _SCOPES.items()}
+
+
+def state_of(key: ApiKeyView) -> str:
+    """`active`, `expired` or `revoked`."""
+    if key.revoked_at is not None:
+        return "revoked"
+    expired = key.expires_at is not None and key.expires_at <= clock.now()
+    return "expired" if expired else "active"
+
+
+@dialog("New API key", width="medium", icon=":material/key:")
+def new_key(actor: Actor, project_id: str, models: Sequence[str]) -> None:
+    """Ask what a key is for, make it, and show it this once."""
+    made = st.empty()
+    with made.form("new-key", border=False):
+        name = st.text_input("Name", placeholder="What it is for, such as ci", max_chars=120)
+        lifetime = st.segmented_control(
+            "Expires after", list(_LIFETIMES_D), default="90 days", required=True
+        )
+        only, scopes, networks = _restrictions(models, Restrictions())
+        if not st.form_submit_button("Create", type="primary"):
+            return
+    days = _LIFETIMES_D[lifetime]
+    expires_at = clock.now() + timedelta(days=days) if days else None
+    with errors_shown():
+        wanted = Restrictions(expires_at, only, scopes, networks)
+        new = api_keys.create_key(actor, project_id, name, wanted)
+        with made.container():
+            st.success("Copy it now: it is shown this once.", icon=":material/key:")
+            st.code(new.secret.reveal(), language=None, wrap_lines=True)
+            _snippets(new.secret.reveal(), (*only, *models, "MODEL")[0])
+
+
+@dialog("Restrict API key", width="medium", icon=":material/tune:")
+def restrict_key(actor: Actor, key: ApiKeyView, models: Sequence[str]) -> None:
+    """Give a key other restrictions; the form begins with those it has."""
+    st.caption(f"bud-…{key.last_four}. The gateway follows within a second.")
+    today = clock.now().date()
+    with st.form("restrict-key", border=False):
+        last_day = st.date_input(
+            "Expires at the end of (UTC)",
+            key.expires_at.date() if key.expires_at else None,
+            min_value=min(today, key.expires_at.date()) if key.expires_at else today,
+            help="Empty: never.",
+        )
+        only, scopes, networks = _restrictions(
+            models, Restrictions(key.expires_at, key.models, key.scopes, key.networks)
+        )
+        if not st.form_submit_button("Save", type="primary"):
+            return
+    expires_at = key.expires_at
+    if last_day is None:
+        expires_at = None
+    elif expires_at is None or last_day != expires_at.date():
+        expires_at = datetime.combine(last_day, time(23, 59, 59), tzinfo=clock.now().tzinfo)
+    with errors_shown():
+        api_keys.restrict_key(actor, key.id, Restrictions(expires_at, only, scopes, networks))
+        st.rerun()
+
+
+def _restrictions(
+    models: Sequence[str], now: Restrictions
+) -> tuple[list[str], list[str], list[str]]:
+    """Inputs for models, endpoints and addresses, which begin with those of now."""
+    known = [*models, *(name for name in now.models if name not in models)]
+    only = st.multiselect(
+        "Models",
+        known,
+        list(now.models),
+        placeholder="Every model of the project, those to come too",
+    )
+    scopes = st.multiselect(
+        "Endpoints",
+        list(_SCOPES),
+        [SCOPE_NAMES[scope] for scope in now.scopes],
+        placeholder="Every endpoint",
+    )
+    networks = st.text_area(
+        "IP addresses",
+        "\n".join(now.networks),
+        placeholder="From every address; else one address or CIDR range a line",
+        height=68,
+    )
+    return only, [_SCOPES[scope] for scope in scopes], (networks or "").split()
+
+
+def _snippets(secret: str, model: str) -> None:
+    base_url = f"{settings().gateway_url}/v1"
+    curl, python = st.tabs(["curl", "Python"])
+    curl.code(
+        f"curl {base_url}/chat/completions \\\n"
+        f'  -H "Authorization: Bearer {secret}" \\\n'
+        '  -H "Content-Type: application/json" \\\n'
+        f'  -d \'{{"model": "{model}", '
+        '"messages": [{"role": "user", "content": "Hello"}]}\'',
+        language="bash",
+        wrap_lines=True,
+    )
+    python.code(
+        "from openai import OpenAI\n\n"
+        f'client = OpenAI(base_url="{base_url}", api_key="{secret}")\n'
+        "answer = client.chat.completions.create(\n"
+        f'    model="{model}",\n'
+        '    messages=[{"role": "user", "content": "Hello"}],\n'
+        ")\n"
+        "print(answer.choices[0].message.content)",
+        language="python",
+        wrap_lines=True,
+    )
