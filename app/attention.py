@@ -82,7 +82,7 @@ def _error_spike(actor: Actor, project_id: str) -> list[Notice]:
     all_is_new = now.requests >= day.requests
     if not all_is_new and (now.error_rate or 0) < (day.error_rate or 0) * _SPIKE_FACTOR:
         return []
-    text = f"{formats.percent(now.error_rate)} of requests failed in the last 15 minutes"
+    text = f"{formats.percent(now.error_rate)} of admitted requests failed in the last 15 minutes"
     return [Notice("error", text, "See which", "metrics", {"window": "15m", "outcome": "Failed"})]
 
 

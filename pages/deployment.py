@@ -223,7 +223,7 @@ def _kpis(deployment_id: str, shown_state: str) -> None:
         Kpi(
             "Requests, 1 h",
             formats.count(hour.requests),
-            "In the last hour, and the share of them that failed.",
+            "In the last hour, and the share of the admitted ones that failed.",
             f"{formats.percent(hour.error_rate)} errors" if hour.requests else None,
         ),
         Kpi("TTFT p50", formats.ms(hour.ttft.p50_ms), "Time to first token, last hour."),

@@ -55,7 +55,8 @@ def _kpis(views: list[DeploymentView]) -> None:
             Kpi(
                 "Errors, 24 h",
                 formats.percent(found.error_rate),
-                note=f"{found.errors:,} failed",
+                "The share of the admitted requests that failed.",
+                note=f"{found.errors:,} failed, {found.refused:,} refused",
                 trend=[point.errors for point in points] or None,
             ),
             Kpi(

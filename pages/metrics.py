@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import streamlit as st
 
@@ -18,8 +18,9 @@ from app.widgets import (
     page_header,
     table_with_downloads,
 )
+from app.widgets.reasons import SIDES, reason, side
 from core.metrics import services as metrics
-from core.metrics.schemas import PRESETS, Filters, GroupBy, Series, Window
+from core.metrics.schemas import PRESETS, Filters, GroupBy, Outcome, Series, Window
 
 context = session.current()
 actor, project_id = context.actor, context.project_id
@@ -31,7 +32,13 @@ _CUSTOM = "custom"
 _REQUESTS_SHOWN = 10
 _REQUESTS_PX = 420
 _GROUPS: dict[str, GroupBy] = {"Model": "model", "Deployment": "deployment", "Key": "key"}
-_OUTCOMES = {"All requests": "all", "Succeeded": "ok", "Failed": "errors"}
+_OUTCOMES: dict[str, Outcome] = {
+    "All requests": "all",
+    "Succeeded": "ok",
+    "Failed": "failed",
+    "Refused": "refused",
+    "Caller left": "cancelled",
+}
 
 
 def _window() -> Window:
@@ -81,7 +88,7 @@ def _filters(window: Window) -> Filters:
             ),
             key_id=_choice(columns[2], "API key", "All keys", window, "key"),
             request_id=(request_id or "").strip(),
-            outcome=cast(Any, _OUTCOMES[outcome or "All requests"]),
+            outcome=_OUTCOMES[outcome or "All requests"],
         )
 
 
@@ -119,8 +126,9 @@ def _kpis(window: Window, filters: Filters, trend: Series) -> None:
             Kpi(
                 "Errors",
                 formats.percent(found.error_rate),
-                f"Requests that failed; {found.cancelled:,} more were cancelled by the caller.",
-                note=f"{found.errors:,} failed",
+                "The share of the admitted requests that failed. Refused by the gateway: "
+                f"{found.refused:,}; given up by the caller: {found.cancelled:,}.",
+                note=f"{found.errors:,} failed, {found.refused:,} refused",
                 trend=[point.errors for point in points],
             ),
             Kpi(
@@ -212,8 +220,8 @@ def _charts(window: Window, filters: Filters, total: Series, grouped: Series) ->
 
 def _error_chart(window: Window, filters: Filters, at: list[datetime], bucket: str) -> None:
     points = metrics.errors_over_time(actor, project_id, window, filters)
-    found = {(point.error_class, point.at): point.requests for point in points}
-    classes = sorted({point.error_class for point in points})
+    found = {(reason(point.error_class).title, point.at): point.requests for point in points}
+    classes = sorted({kind for kind, _ in found})
     values: dict[str, list[float | None]] = {
         name: [found.get((name, moment), 0) for moment in at] for name in classes
     }
@@ -223,7 +231,7 @@ def _error_chart(window: Window, filters: Filters, at: list[datetime], bucket: s
         unit="requests",
         group_colors=charts.colors(classes, charts.ERROR_PALETTE),
     )
-    charts.show(figure, f"Failed requests per {bucket}, by kind", key="errors")
+    charts.show(figure, f"Unanswered requests per {bucket}, by reason", key="errors")
 
 
 def _breakdown(window: Window, filters: Filters, by: str) -> None:
@@ -258,11 +266,12 @@ def _errors(window: Window, filters: Filters) -> None:
     rows = metrics.errors(actor, project_id, window, filters)
     if not rows:
         return
-    st.markdown("#### What failed")
+    st.markdown("#### What got no answer")
     table_with_downloads(
         [
             {
-                "Kind": row.error_class,
+                "Reason": reason(row.error_class).title,
+                "By": SIDES[side(row.error_class)],
                 "Requests": row.requests,
                 "Newest message": row.last_message,
                 "Last": row.last_at,
@@ -282,7 +291,7 @@ def _requests(window: Window, filters: Filters, limit: int) -> None:
                 "Started (UTC)": row.started_at,
                 "Model": row.model,
                 "Status": row.status,
-                "Error": row.error_class,
+                "Error": reason(row.error_class).title if row.error_class else "",
                 "Message": row.error_message,
                 "Key": row.key_name,
                 "Input": row.input_tokens,

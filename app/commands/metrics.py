@@ -40,6 +40,8 @@ def summary(
             f"{formats.count(found.requests)} ({formats.requests_rate(found.requests_per_minute)})",
         ),
         ("errors", f"{formats.count(found.errors)} ({formats.percent(found.error_rate)})"),
+        ("refused", formats.count(found.refused)),
+        ("caller left", formats.count(found.cancelled)),
         ("input", formats.tokens(found.input_tokens)),
         ("output", formats.tokens(found.output_tokens)),
         ("TTFT", _percentiles(found, "ttft")),
@@ -77,13 +79,14 @@ def top(
     rows = [
         (
             *(row.label or row.group, formats.count(row.requests), formats.count(row.errors)),
+            formats.count(row.refused),
             *(formats.short_count(row.input_tokens), formats.short_count(row.output_tokens)),
             *(formats.ms(row.ttft.p50_ms), formats.ms(row.latency.p95_ms)),
             formats.usd(row.cost_usd),
         )
         for row in found
     ]
-    columns = (by, "requests", "errors", "in", "out", "TTFT p50", "latency p95", "cost")
+    columns = (by, "requests", "errors", "refused", "in", "out", "TTFT p50", "latency p95", "cost")
     output.show(found, output.table(columns, rows, empty=_EMPTY), as_json=as_json)
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import streamlit as st
 
 from app.widgets import (
@@ -16,64 +13,17 @@ from app.widgets import (
     link_to,
     table_with_downloads,
 )
+from app.widgets.reasons import MEANINGS, REASONS, SIDES, reason, side
 from core.kernel.actor import Actor
 from core.metrics import services as metrics
 from core.metrics.schemas import PRESETS, Filters, RequestRow, Window
 
-Side = Literal["refused", "failed", "caller"]
 # The facts of requests without a valid key belong to no project.
 _NO_PROJECT = ""
 _LIVE_S = 5.0
 _LIMIT = 200
 _REQUESTS_PX = 420
 _REQUESTS_SHOWN = 10
-_MEANINGS: dict[Side, str] = {
-    "refused": "By the gateway: no right, a rule, a limit, or a request that makes no sense.",
-    "failed": "Admitted, but no model's server answered, or not to the end.",
-    "caller": "The caller hung up before the answer's end.",
-}
-_SIDES: dict[Side, str] = {
-    "refused": "Refused",
-    "failed": "Failed",
-    "caller": "Caller left",
-}
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why a request got no answer: in words, whose doing it was, and what to do."""
-
-    title: str
-    side: Side
-    what_to_do: str
-
-
-_REASONS = {
-    "authentication": Reason("No valid key (401)", "refused", "Give the caller a key that works."),
-    "permission": Reason("Not allowed (403)", "refused", "Widen the key's models, endpoints, IPs."),
-    "blocked": Reason("Blocking rule (403)", "refused", "Change the rule: bud blocks list."),
-    "not_found": Reason("No such route (404)", "refused", "Make the route, or correct the caller."),
-    "too_large": Reason("Body too large (413)", "refused", "Send less at once."),
-    "invalid_request": Reason("Bad request (400)", "refused", "Correct the caller."),
-    "context_length": Reason("Context too long (400)", "refused", "Shorten it, or more context."),
-    "capability": Reason("Model cannot do it (400)", "refused", "Call another route."),
-    "rate_limited": Reason("Rate limit (429)", "refused", "Raise the limit, or call less often."),
-    "budget_exceeded": Reason("Budget used up (429)", "refused", "Raise the budget, or wait."),
-    "limits_unavailable": Reason("Limits unknown (503)", "refused", "See the gateway's log."),
-    "no_replica": Reason("No replica ready (503)", "failed", "Start or scale the deployment."),
-    "connect": Reason("Replica out of reach (503)", "failed", "See the deployment's log."),
-    "upstream_error": Reason("Replica's error (5xx)", "failed", "See the message and its log."),
-    "upstream_broke": Reason("Stream broke off", "failed", "See the deployment's log."),
-    "timeout": Reason("Timeout (504)", "failed", "Raise the route's timeouts, or add replicas."),
-    "gateway_stopped": Reason("Gateway was stopped", "failed", "Call again."),
-    "internal": Reason("Fault in the gateway (500)", "failed", "See the gateway's log."),
-    "client_closed": Reason("Caller hung up", "caller", "Nothing, when it was meant."),
-}
-
-
-def reason(error_class: str) -> Reason:
-    """The reason that an error class of the request facts is."""
-    return _REASONS.get(error_class, Reason(error_class, "failed", "See the message."))
 
 
 def refused_view(actor: Actor, project_id: str) -> None:
@@ -83,7 +33,7 @@ def refused_view(actor: Actor, project_id: str) -> None:
             "Time window", list(PRESETS), default="24h", required=True, key="within",
             bind="query-params",
         )  # fmt: skip
-        titles = {found.title: error_class for error_class, found in _REASONS.items()}
+        titles = {found.title: error_class for error_class, found in REASONS.items()}
         picked = st.selectbox(
             "Reason", ["Every reason", *titles], key="reason", bind="query-params", width=260
         )
@@ -108,11 +58,11 @@ def _body(actor: Actor, project_id: str, preset: str, error_class: str) -> None:
     with errors_shown():
         window = Window.preset(preset)
         counts = metrics.errors(actor, project_id, window)
-        sides = dict.fromkeys(_SIDES, 0)
+        sides = dict.fromkeys(SIDES, 0)
         for row in counts:
-            sides[reason(row.error_class).side] += row.requests
+            sides[side(row.error_class)] += row.requests
         kpi_row(
-            [Kpi(_SIDES[side], formats.count(n), _MEANINGS[side]) for side, n in sides.items()],
+            [Kpi(SIDES[each], formats.count(n), MEANINGS[each]) for each, n in sides.items()],
             key="refused",
         )
         if not counts:
@@ -127,7 +77,7 @@ def _body(actor: Actor, project_id: str, preset: str, error_class: str) -> None:
                     "Last": row.last_at,
                     "What to do": reason(row.error_class).what_to_do,
                     "Newest message": row.last_message,
-                    "By": _SIDES[reason(row.error_class).side],
+                    "By": SIDES[side(row.error_class)],
                 }
                 for row in counts
             ],
@@ -138,7 +88,7 @@ def _body(actor: Actor, project_id: str, preset: str, error_class: str) -> None:
                 "Newest message": st.column_config.TextColumn(width="large"),
             },
         )
-        filters = Filters(outcome="errors", error_class=error_class)
+        filters = Filters(outcome="unanswered", error_class=error_class)
         rows = metrics.requests(actor, project_id, window, filters, limit=_LIMIT)
         _requests(rows, has_page=bool(project_id))
 

@@ -18,15 +18,27 @@ SEALED_SUFFIX = ".ndjson"
 DROPPED_FILE_NAME = "dropped.json"
 
 
+# Whose doing it was that a request got no answer, by `error_class`. The gateway refused these: no
+# right, a rule, a limit, or a request that makes no sense.
+REFUSED = frozenset(
+    {
+        *("invalid_request", "context_length", "capability", "not_found", "too_large"),
+        *("authentication", "permission", "blocked"),
+        *("rate_limited", "budget_exceeded", "limits_unavailable"),
+    }
+)
+# The caller hung up. Everything else failed: it was admitted, and no server answered to the end.
+CALLER_LEFT = "client_closed"
+
+
 class RequestFact(msgspec.Struct, kw_only=True, omit_defaults=False):
     """What happened to one request, as the gateway saw it.
 
     Durations are in milliseconds on a monotonic clock, from the moment the request's head was
     read; `queue_ms` is what it waited for a replica that was away. Token counts are the upstream's
-    own `usage`, else None. `error_class` is "" on success, else one of: invalid_request,
-    authentication, permission, blocked, not_found, too_large, context_length, capability,
-    rate_limited, budget_exceeded, limits_unavailable, no_replica, connect, upstream_error,
-    upstream_broke, timeout, client_closed, gateway_stopped, internal. `blocked_by` is the name of
+    own `usage`, else None. `error_class` is "" on success, else one of `REFUSED`, `CALLER_LEFT`, or
+    no_replica, connect, upstream_error, upstream_broke, timeout, gateway_stopped, internal.
+    `blocked_by` is the name of
     the blocking rule that refused it. `answered_by` is the model that answered in the place of
     `model`: a fallback. `trace_id` and `span_id` (that of the call to the replica) are there when
     the request is traced.

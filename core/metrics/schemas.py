@@ -14,7 +14,8 @@ from core.kernel.errors import InvalidInput
 from core.prices.schemas import THIS_MACHINE, PriceSpan
 
 GroupBy = Literal["none", "model", "deployment", "key"]
-Outcome = Literal["all", "ok", "errors"]
+# "unanswered" is every outcome but "ok".
+Outcome = Literal["all", "ok", "failed", "refused", "cancelled", "unanswered"]
 CostBasis = Literal["token price", "machine time", "not set", "not known yet"]
 
 PRESETS: dict[str, timedelta] = {
@@ -115,7 +116,8 @@ class Percentiles(_View):
 class Numbers(_View):
     """What a set of requests comes to.
 
-    `errors` leaves out `cancelled` (the caller hung up). Durations are those of requests that
+    `errors` are those that failed: neither `refused` by the gateway (no right, a limit, a request
+    that makes no sense) nor `cancelled` (the caller hung up). Durations are those of requests that
     succeeded. `generation_tokens_per_s` is the median over requests of output tokens by the time
     from the first token to the last. `cost_usd` is None when no request has a price;
     `unpriced_requests` are those that succeeded on a replica but have none.
@@ -123,6 +125,7 @@ class Numbers(_View):
 
     requests: int = 0
     errors: int = 0
+    refused: int = 0
     cancelled: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -135,8 +138,9 @@ class Numbers(_View):
 
     @property
     def error_rate(self) -> float | None:
-        """The share of requests that failed, 0 to 1."""
-        return self.errors / self.requests if self.requests else None
+        """The share that failed of the requests that were admitted, 0 to 1."""
+        admitted = self.requests - self.refused
+        return self.errors / admitted if admitted else None
 
 
 class Summary(Numbers):

@@ -165,7 +165,7 @@ def test_a_request_shows_without_a_reload_while_live(bud: Bud, admin_page: Page)
         status=502,
     )
     segments.write(bud.data_dir, ids.new_id("seg"), [fact])
-    expect(admin_page.get_by_text("What failed")).to_be_visible(timeout=20_000)
+    expect(admin_page.get_by_text("What got no answer")).to_be_visible(timeout=20_000)
 
 
 def _no_sideways_scroll(page: Page) -> None:

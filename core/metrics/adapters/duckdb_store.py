@@ -20,6 +20,7 @@ from typing import Any
 import duckdb
 import msgspec
 
+from core.contracts.request_fact import CALLER_LEFT, REFUSED
 from core.kernel import clock
 from core.kernel.errors import Unavailable
 from core.metrics.schemas import (
@@ -101,9 +102,12 @@ FROM ordered GROUP BY cluster_id, minute
 ON CONFLICT DO UPDATE SET busy_s = excluded.busy_s, request_s = excluded.request_s
 """
 
-_SCOPED = """
+_REFUSED = ", ".join(f"'{each}'" for each in sorted(REFUSED))
+_SCOPED = f"""
 SELECT *, floor(started_unix_s / 60)::BIGINT AS first_minute,
-    floor(ended_unix_s / 60)::BIGINT AS last_minute
+    floor(ended_unix_s / 60)::BIGINT AS last_minute,
+    CASE WHEN error_class = '' THEN 'ok' WHEN error_class = '{CALLER_LEFT}' THEN 'cancelled'
+        WHEN error_class IN ({_REFUSED}) THEN 'refused' ELSE 'failed' END AS outcome
 FROM request_facts
 WHERE project_id = $project_id AND started_unix_s >= $start AND started_unix_s < $end
     AND ($model = '' OR model = $model)
@@ -112,7 +116,7 @@ WHERE project_id = $project_id AND started_unix_s >= $start AND started_unix_s <
     AND ($user_id = '' OR user_id = $user_id)
     AND ($request_id = '' OR request_id = $request_id)
     AND ($error_class = '' OR error_class = $error_class)
-    AND ($outcome = 'all' OR (error_class = '') = ($outcome = 'ok'))
+    AND ($outcome IN ('all', outcome) OR ($outcome = 'unanswered' AND outcome <> 'ok'))
 """
 
 # The price of a minute is the one that holds at its end, so that a price counts at once.
@@ -149,8 +153,9 @@ _MACHINE_COST = (
 
 _NUMBERS = """
     count(*) AS requests,
-    count(*) FILTER (error_class NOT IN ('', 'client_closed')) AS errors,
-    count(*) FILTER (error_class = 'client_closed') AS cancelled,
+    count(*) FILTER (outcome = 'failed') AS errors,
+    count(*) FILTER (outcome = 'refused') AS refused,
+    count(*) FILTER (outcome = 'cancelled') AS cancelled,
     coalesce(sum(input_tokens), 0)::BIGINT AS input_tokens,
     coalesce(sum(output_tokens), 0)::BIGINT AS output_tokens,
     coalesce(sum(cached_tokens), 0)::BIGINT AS cached_tokens,
@@ -507,7 +512,10 @@ def _price_parameters(prices: Sequence[PriceSpan]) -> dict[str, Any]:
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:
-    plain = ("requests", "errors", "cancelled", "input_tokens", "output_tokens", "cached_tokens")
+    plain = (
+        *("requests", "errors", "refused", "cancelled"),
+        *("input_tokens", "output_tokens", "cached_tokens"),
+    )
     costs = [row[name] for name in ("token_usd", "machine_usd") if row[name] is not None]
     return {
         **{name: row[name] for name in plain},

@@ -156,7 +156,7 @@ def test_a_half_loaded_demo_is_made_anew(installed: Path, admin: Actor) -> None:
     assert made.project_id != half.id
     assert made.users == 4
     assert metrics.summary(
-        admin, made.project_id, Window.preset("30d"), Filters(outcome="errors")
+        admin, made.project_id, Window.preset("30d"), Filters(outcome="unanswered")
     ).requests
 
 

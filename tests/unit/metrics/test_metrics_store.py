@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from app.widgets.reasons import REASONS
 from core.accounts import api_keys
+from core.contracts.request_fact import CALLER_LEFT, REFUSED
 from core.deployments import services as deployments
 from core.deployments.schemas import DeploymentRequest
 from core.kernel.actor import Actor
@@ -15,6 +17,7 @@ from core.kernel.errors import InvalidInput, PermissionDenied
 from core.metrics import segments, services
 from core.metrics.schemas import Filters, StoredFact, Window
 from core.registry import services as registry
+from gateway.errors import CLASSES
 
 NOON = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
 HOUR = Window(start=NOON, end=NOON + timedelta(hours=1))
@@ -92,6 +95,24 @@ def test_an_empty_window_has_no_percentiles_and_no_cost(hour: Path, admin: Actor
     assert summary.cost_usd is None
 
 
+def test_what_the_gateway_refused_is_no_failure(hour: Path, admin: Actor) -> None:
+    kinds = ("authentication", "permission", "rate_limited", "invalid_request")
+    refused = [fact(300 + n, 300, status=429, error_class=kind) for n, kind in enumerate(kinds)]
+    segments.write(hour, "seg-3", refused)
+    found = services.summary(admin, PROJECT, HOUR)
+    assert (found.requests, found.errors, found.refused, found.cancelled) == (108, 2, 4, 1)
+    assert found.error_rate == 2 / 104
+    everything_refused = services.summary(admin, PROJECT, HOUR, Filters(outcome="refused"))
+    assert everything_refused.error_rate is None
+
+
+def test_every_class_of_error_has_one_side_and_one_name() -> None:
+    known = {*CLASSES, CALLER_LEFT}
+    assert known >= REFUSED
+    assert {each for each in CLASSES if CLASSES[each][0] < 500} <= REFUSED
+    assert set(REASONS) == known
+
+
 def test_another_project_sees_nothing(hour: Path, admin: Actor) -> None:
     assert services.summary(admin, "prj_b", HOUR).requests == 0
     assert services.requests(admin, "prj_b", HOUR) == []
@@ -117,7 +138,10 @@ def test_a_hostile_filter_is_only_a_value(hour: Path, admin: Actor) -> None:
         (Filters(deployment_id="dep_tiny"), 104),
         (Filters(key_id="key_2"), 1),
         (Filters(outcome="ok"), 101),
-        (Filters(outcome="errors"), 3),
+        (Filters(outcome="unanswered"), 3),
+        (Filters(outcome="failed"), 2),
+        (Filters(outcome="cancelled"), 1),
+        (Filters(outcome="refused"), 0),
         (Filters(error_class="upstream_error"), 2),
     ],
 )
