@@ -91,6 +91,8 @@ class _Handler(BaseHTTPRequestHandler):
         bucket, key, query, _ = begun
         if "uploads" in query:
             self._list_uploads(bucket, query["prefix"][0])
+        elif "uploadId" in query:
+            self._list_parts(query["uploadId"][0])
         elif not key:
             self._list(bucket, query.get("prefix", [""])[0])
         else:
@@ -105,8 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         bucket, key, query, body = begun
         if "uploadId" in query:
-            self.store.uploads[query["uploadId"][0]][2][int(query["partNumber"][0])] = body
             self._pause(len(body))
+            self.store.uploads[query["uploadId"][0]][2][int(query["partNumber"][0])] = body
         else:
             self._put(bucket, key, body, self._sent_metadata())
         self._answer(200, b"", {"ETag": etag(body)})
@@ -174,11 +176,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _list_uploads(self, bucket: str, prefix: str) -> None:
         rows = "".join(
-            f"<Upload><Key>{escape(key)}</Key><UploadId>{upload_id}</UploadId></Upload>"
-            for upload_id, (of, key, _) in self.store.uploads.items()
+            f"<Upload><Key>{escape(key)}</Key><UploadId>{upload_id}</UploadId>"
+            f"<Initiated>2026-11-29T10:00:{number:02d}.000Z</Initiated></Upload>"
+            for number, (upload_id, (of, key, _)) in enumerate(self.store.uploads.items())
             if of == bucket and key.startswith(prefix)
         )
         self._xml("ListMultipartUploadsResult", f"<IsTruncated>false</IsTruncated>{rows}")
+
+    def _list_parts(self, upload_id: str) -> None:
+        rows = "".join(
+            f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag(content))}</ETag>"
+            f"<Size>{len(content)}</Size></Part>"
+            for number, content in sorted(self.store.uploads[upload_id][2].items())
+        )
+        self._xml("ListPartsResult", f"<IsTruncated>false</IsTruncated>{rows}")
 
     def _error(self, status: int, code: str) -> None:
         self._xml("Error", f"<Code>{code}</Code><Message>on request</Message>", status)

@@ -17,7 +17,7 @@ from core.kernel.actor import Actor
 from core.kernel.settings import ROOT, settings
 from core.registry import files
 from core.registry import services as registry
-from tests.doubles import file_server
+from tests.doubles import file_server, s3_server
 from tests.doubles.hub_server import Hub, serving
 
 sys.path.insert(0, str(ROOT / "tests" / "unit" / "registry"))
@@ -29,6 +29,8 @@ _RUNNER = """
 import time
 from core.jobs import engine
 from core.registry import files, workflows
+from core.registry.adapters import multipart
+multipart._LEAST_PART_BYTES = 1 << 20
 add = files.Rate.add
 def slow_add(self, count):
     time.sleep({pause_s})
@@ -129,3 +131,40 @@ def test_a_killed_download_from_a_url_goes_on_and_is_whole(
     assert (view.state, [step.runs for step in view.steps]) == ("succeeded", [1, 2, 1, 1, 1])
     assert site.ranges() == [None, None, f"bytes={left_bytes}-"]
     assert target.read_bytes() == content
+
+
+def test_a_killed_upload_goes_on_after_its_last_whole_part(
+    data_dir: Path, tmp_path: Path, admin: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = _model_file(tmp_path, 8 << 20)
+    store = s3_server.Store({"bucket": {}}, bytes_a_second=4_000_000)
+    with s3_server.serving(store):
+        for name, value in (
+            ("BUD_ARTIFACTS", "s3://bucket/models"),
+            ("BUD_S3_ENDPOINT", store.url),
+            ("BUD_S3_ACCESS_KEY_ID", "key"),
+            ("BUD_S3_SECRET_ACCESS_KEY", "secret"),
+        ):
+            monkeypatch.setenv(name, value)
+        model, job_id = registry.add_local(admin, PROJECT, str(source))
+        with _runner() as first:
+            _until(lambda: any(len(parts) >= 3 for *_, parts in list(store.uploads.values())))
+            first.kill()
+            first.wait()
+        sent = _part_puts(store)
+        assert store.buckets["bucket"] == {}
+        store.bytes_a_second = None
+        with _runner():
+            _until(lambda: not jobs.get(admin, job_id).is_active)
+    view = jobs.get(admin, job_id)
+    assert (view.state, [step.runs for step in view.steps]) == ("succeeded", [1, 1, 1, 1, 2])
+    key = f"models/{model.version_id}/large.gguf"
+    assert store.buckets["bucket"][key] == source.read_bytes()
+    assert store.uploads == {}
+    # One part may have been on its way twice; the others were sent once.
+    assert sent >= 3
+    assert _part_puts(store) <= 8 + 1
+
+
+def _part_puts(store: s3_server.Store) -> int:
+    return [method for method, *_ in store.requests].count("PUT")

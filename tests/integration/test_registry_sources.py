@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 import socket
 import ssl
 import sys
@@ -36,7 +37,7 @@ from core.kernel.errors import (
 from core.kernel.settings import ROOT, settings
 from core.registry import artifacts, files, versions, workflows
 from core.registry import services as registry
-from core.registry.adapters import download, object_store
+from core.registry.adapters import download, multipart, object_store
 from core.registry.schemas import FileView
 from tests.doubles import file_server, s3_server
 
@@ -407,41 +408,57 @@ def test_artifacts_in_s3_are_fetched_where_they_are_missing_and_deleted_with_the
     assert (bucket, path.exists()) == ({}, False)
 
 
-def test_an_upload_that_was_cut_short_goes_on_and_leaves_no_parts(
+def test_an_upload_that_was_cut_short_goes_on_after_its_last_whole_part(
     kept_in_s3: s3_server.Store, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_store, "_PART_BYTES", 5 << 20)
+    monkeypatch.setattr(multipart, "_LEAST_PART_BYTES", 1 << 20)
     folder = files.folder_of("ver_x")
     folder.mkdir(parents=True)
+    large = random.Random(4).randbytes((5 << 20) + 7)
     kept = []
-    for name, size_bytes in (("a.safetensors", 6 << 20), ("config.json", 900)):
-        content = bytes(size_bytes)
+    for name, content in (("a.safetensors", large), ("config.json", bytes(900))):
         (folder / name).write_bytes(content)
         sha256 = hashlib.sha256(content).hexdigest()
-        kept.append(FileView(name=name, size_bytes=size_bytes, sha256=sha256))
+        kept.append(FileView(name=name, size_bytes=len(content), sha256=sha256))
 
-    class Cancelled(Exception):
+    class Stopped(Exception):
         pass
 
-    def stop(_rate: files.Rate, _count: int) -> None:
-        raise Cancelled
+    done: list[int] = []
+
+    def stop_at_the_third(_rate: files.Rate, count: int) -> None:
+        done.append(count)
+        if len(done) == 3:
+            raise Stopped
+
+    def parts() -> list[int]:
+        return sorted(number for *_, sent in kept_in_s3.uploads.values() for number in sent)
 
     rate = files.Rate(_progress(), None)
     with monkeypatch.context() as patch:
-        patch.setattr(files.Rate, "add", stop)
-        with pytest.raises(Cancelled):
+        patch.setattr(files.Rate, "add", stop_at_the_third)
+        with pytest.raises(Stopped):
             artifacts.keep("ver_x", kept, rate)
-    assert (kept_in_s3.uploads, kept_in_s3.buckets["bucket"]) == ({}, {})
+    assert (parts(), kept_in_s3.buckets["bucket"]) == ([1, 2, 3], {})
+    # What is torn is sent again, and nothing else that is there.
+    (left,) = kept_in_s3.uploads.values()
+    left[2][2] = b"torn"
+    kept_in_s3.requests.clear()
     monkeypatch.setattr(files.Rate, "add", lambda _rate, _count: None)
-    # What a killed process leaves: an upload that nobody ends.
-    key = "models/ver_x/a.safetensors"
-    kept_in_s3.uploads["left"] = ("bucket", key, {1: b"half"})
     assert artifacts.keep("ver_x", kept, rate) == "s3://bucket/models/ver_x"
     assert kept_in_s3.uploads == {}
-    assert kept_in_s3.buckets["bucket"][key] == bytes(6 << 20)
-    puts = [method for method, *_ in kept_in_s3.requests].count("PUT")
+    assert kept_in_s3.buckets["bucket"]["models/ver_x/a.safetensors"] == large
+    assert _puts(kept_in_s3) == 4 + 1  # parts 2, 4, 5 and 6, and the small file
     artifacts.keep("ver_x", kept, rate)
-    assert [method for method, *_ in kept_in_s3.requests].count("PUT") == puts
+    assert _puts(kept_in_s3) == 4 + 1
+    # What is given up leaves no parts.
+    kept_in_s3.uploads["given-up"] = ("bucket", "models/ver_x/b.safetensors", {1: b"half"})
+    artifacts.remove("ver_x", None)
+    assert (kept_in_s3.uploads, kept_in_s3.buckets["bucket"]) == ({}, {})
+
+
+def _puts(store: s3_server.Store) -> int:
+    return [method for method, *_ in store.requests].count("PUT")
 
 
 def test_cancelling_while_saving_leaves_nothing_anywhere(

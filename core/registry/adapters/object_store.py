@@ -18,11 +18,10 @@ from core.kernel.errors import (
     UpstreamFailed,
 )
 from core.kernel.settings import settings
+from core.registry.adapters import multipart
 from core.registry.adapters.download import ConnectionBroke, Written, transfer
 
 _CHUNK_BYTES = 256 << 10
-# What S3 takes in one part is limited to 10,000 parts: 640 GB a file with this size.
-_PART_BYTES = 64 << 20
 _TIMEOUT_S = 15
 _ATTEMPTS = 3
 
@@ -150,7 +149,8 @@ def download(
 def upload(source: Path, location: Location, sha256: str, on_bytes: Callable[[int], None]) -> None:
     """Put a file at a key, unless it is there already with this size and hash.
 
-    A cancelled upload leaves no parts behind; what a killed one left is cleared before.
+    An upload that was killed, broke or was stopped goes on after its last whole part; `remove`
+    drops what it left instead.
 
     Args:
         source: The file.
@@ -158,26 +158,13 @@ def upload(source: Path, location: Location, sha256: str, on_bytes: Callable[[in
         sha256: Its hash, which is noted with it.
         on_bytes: Called with the number of bytes that are done; may raise to stop.
     """
-    from boto3.s3.transfer import TransferConfig
-
     size_bytes = source.stat().st_size
     with _translated(location):
         if _is_there(location, size_bytes, sha256):
             on_bytes(size_bytes)
             return
-        abort_uploads(location)
-        # One thread: what `on_bytes` raises then ends the upload, and its parts are dropped.
-        config = TransferConfig(
-            multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES, use_threads=False
-        )
-        _client().upload_file(
-            str(source),
-            location.bucket,
-            location.prefix,
-            ExtraArgs={"Metadata": {"sha256": sha256}},
-            Callback=on_bytes,
-            Config=config,
-        )
+        bucket, key, metadata = location.bucket, location.prefix, {"sha256": sha256}
+        multipart.upload(_client(), source, bucket, key, metadata, on_bytes)
 
 
 def _is_there(location: Location, size_bytes: int, sha256: str) -> bool:
@@ -251,7 +238,6 @@ def _made_client(endpoint: str, region: str, key_id: str, secret: str) -> Any:
 
 @contextmanager
 def _translated(location: Location, *, but_for: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    from boto3.exceptions import S3UploadFailedError
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -260,11 +246,6 @@ def _translated(location: Location, *, but_for: tuple[type[Exception], ...] = ()
         raise
     except ClientError as error:
         raise _answered(error.response, location) from error
-    except S3UploadFailedError as error:
-        cause = error.__cause__ or error.__context__
-        if isinstance(cause, ClientError):
-            raise _answered(cause.response, location) from error
-        raise _broken(location) from error
     except BotoCoreError as error:
         if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
             raise PermissionDenied(
