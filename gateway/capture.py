@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +164,12 @@ class CaptureWriter:
         line = self._encoder.encode(_captured(fact, recorder)) + b"\n"
         folder = self._folder / fact.project_id
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not _has_room(folder, len(line), recorder.capture.max_bytes):
+        may = recorder.capture
+        last_day = datetime.fromtimestamp(fact.started_unix_s, UTC) - timedelta(days=may.keep_days)
+        if not _has_room(folder, len(line), may.max_bytes, f"{last_day:%Y-%m-%d}"):
             self._drop("one is larger than all that its project may keep")
             return
-        path = self._file(folder, fact, recorder.capture.max_bytes // _FILES)
+        path = self._file(folder, fact, may.max_bytes // _FILES)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -198,8 +200,11 @@ class CaptureWriter:
             log.error("%d captures were dropped so far: %s", self.dropped, why)
 
 
-def _has_room(folder: Path, line_bytes: int, max_bytes: int) -> bool:
-    """Make room by deleting the oldest files; False when a line is too large for all of it."""
+def _has_room(folder: Path, line_bytes: int, max_bytes: int, last_day: str) -> bool:
+    """Make room by deleting the oldest files; False when a line is too large for all of it.
+
+    Those of before `last_day` go in any case: `core.captures` deletes them too, where it runs.
+    """
     if line_bytes > max_bytes:
         return False
     files = sorted((path.name, path) for path in folder.glob(f"*{SUFFIX}"))
@@ -209,7 +214,7 @@ def _has_room(folder: Path, line_bytes: int, max_bytes: int) -> bool:
             sizes[path] = path.stat().st_size
     used_bytes = sum(sizes.values()) + line_bytes
     for path, size_bytes in sizes.items():
-        if used_bytes <= max_bytes:
+        if used_bytes <= max_bytes and path.name >= last_day:
             break
         path.unlink(missing_ok=True)
         used_bytes -= size_bytes

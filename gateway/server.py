@@ -222,10 +222,10 @@ class Gateway:
                 stopping=self._stopping,
                 uptime_s=clock.monotonic_s() - self._started_s,
                 in_flight=len(self._exchanges),
-                workers=1 if self._workers is None else self._workers.living(),
+                workers=1 if self._workers is None else await self._workers.living(),
             )
         if path == "/metrics":
-            return self._metrics()
+            return await self._metrics()
         if self._cors is not None and (told := self._cors.preflight(request)) is not None:
             return told
         endpoint, handler = self._route(request.method, path)
@@ -240,11 +240,11 @@ class Gateway:
             exchange.trace = self._tracer.begin(request, fact)
         return await self._worked_on(exchange, handler)
 
-    def _metrics(self) -> Response:
+    async def _metrics(self) -> Response:
         if self._workers is None:
-            text = self._counted() + status.of_process()
+            text = self._counted() + await asyncio.to_thread(status.of_process)
         else:
-            text = self._workers.metrics()
+            text = await self._workers.metrics()
         return Response(
             text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )

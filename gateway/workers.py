@@ -74,9 +74,12 @@ class Workers:
             log.error("what this worker counted last is lost: %s", error)
         os.close(self._lock)
 
-    def metrics(self) -> str:
+    async def metrics(self) -> str:
         """The metrics of all workers, in Prometheus' text form."""
-        texts = [self._counted() + self._process()]
+        return await asyncio.to_thread(self._metrics_of_all, self._counted())
+
+    def _metrics_of_all(self, own: str) -> str:
+        texts = [own + self._process()]
         for worker_id, path in self._files():
             if worker_id != self._worker_id:
                 with suppress(FileNotFoundError):
@@ -84,8 +87,11 @@ class Workers:
                     texts.append(text if self._lives(worker_id) else _counted(text))
         return merged(texts)
 
-    def living(self) -> int:
+    async def living(self) -> int:
         """How many workers there are now."""
+        return await asyncio.to_thread(self._living)
+
+    def _living(self) -> int:
         return 1 + sum(
             worker_id != self._worker_id and self._lives(worker_id)
             for worker_id, _ in self._files()

@@ -166,6 +166,18 @@ def test_a_project_takes_no_more_than_it_may_the_oldest_day_goes_first(tmp_path:
     assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o600"}
 
 
+def test_what_is_older_than_its_days_goes_with_the_next_one(tmp_path: Path) -> None:
+    day_s = 86_400.0
+    writer = CaptureWriter(tmp_path, "gww_1")
+    for day, keep_days in ((0, 3), (1, 3), (2, 3), (4, 2)):
+        writer.add(
+            fact(started_unix_s=1_760_000_000 + day * day_s, request_id=f"req_{day}"),
+            Recorder(Capture(keep_days=keep_days, max_bytes=10**6), b"x"),
+        )
+    writer.stop()
+    assert [captured.request_id for captured in kept(tmp_path)] == ["req_2", "req_4"]
+
+
 def test_to_make_room_within_a_day_only_the_oldest_go(tmp_path: Path) -> None:
     may = Capture(keep_days=9, max_bytes=30_000)
     writer = CaptureWriter(tmp_path, "gww_1")

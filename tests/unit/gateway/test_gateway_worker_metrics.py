@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -29,14 +30,27 @@ async def test_what_an_ended_worker_counted_stays_and_what_it_did_ends(tmp_path:
     second.start()
     await first.stop()
     for _ in ("read from its file", "taken over by the next one"):
-        assert second.living() == 1
-        told = second.metrics()
+        assert await second.living() == 1
+        told = await second.metrics()
         assert 'bud_requests_total{status="200"} 7\n' in told
         assert "bud_requests_in_flight 1\n" in told
         third = worker(tmp_path, "gww_3", 0)
         third.start()
         await third.stop()
     await second.stop()
+
+
+async def test_no_file_is_read_on_the_event_loop(tmp_path: Path) -> None:
+    threads: list[threading.Thread] = []
+    own = Workers(
+        tmp_path, "gww_1", lambda: COUNTED % 1,
+        lambda: threads.append(threading.current_thread()) or "",
+    )  # fmt: skip
+    own.start()
+    assert "bud_requests_total" in await own.metrics()
+    await own.stop()
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_a_full_disk_does_not_keep_a_worker_from_stopping(
@@ -51,4 +65,4 @@ async def test_a_full_disk_does_not_keep_a_worker_from_stopping(
     monkeypatch.setattr(workers, "_replace", full)
     await first.stop()
     assert "no room" in caplog.text
-    assert worker(tmp_path, "gww_2", 0).living() == 1
+    assert await worker(tmp_path, "gww_2", 0).living() == 1
