@@ -13,6 +13,7 @@ from core.contracts.route_table import Capability, Policy
 from core.kernel import audit, clock, database, events, ids
 from core.kernel.actor import Actor
 from core.kernel.errors import Conflict, InvalidInput, NotFound
+from core.projects import services as projects
 from core.routing import composition, crud, targets
 from core.routing.models import RouteRules
 from core.routing.schemas import AMONG_TARGETS, Proposal, RuleChange, Rules, RulesView, TargetRule
@@ -20,7 +21,7 @@ from core.routing.schemas import AMONG_TARGETS, Proposal, RuleChange, Rules, Rul
 
 def list_rules(actor: Actor, project_id: str) -> list[RulesView]:
     """The rules of every model of a project that can be called."""
-    actor.require("deployment:read", project_id)
+    _require(actor, "deployment:read", project_id)
     with database.reading() as session:
         newest = crud.newest(session, project_id)
     return [
@@ -30,7 +31,7 @@ def list_rules(actor: Actor, project_id: str) -> list[RulesView]:
 
 def shared_names(actor: Actor, project_id: str, capability: Capability | None = None) -> list[str]:
     """The names of a project's routes with targets: with one capability, or all."""
-    actor.require("deployment:read", project_id)
+    _require(actor, "deployment:read", project_id)
     with database.reading() as session:
         rules = crud.rules_of(session, project_id)
     servers = composition.servers(project_id)
@@ -46,14 +47,14 @@ def require_models(actor: Actor, project_id: str, names: Iterable[str]) -> None:
 
     Raises NotFound: There is no such model; names the nearest.
     """
-    actor.require("deployment:read", project_id)
+    _require(actor, "deployment:read", project_id)
     for name in names:
         _known(project_id, name)
 
 
 def history(actor: Actor, project_id: str, model: str) -> list[RulesView]:
     """The versions of a model's rules, the newest first. NotFound when there is no such model."""
-    actor.require("deployment:read", project_id)
+    _require(actor, "deployment:read", project_id)
     with database.reading() as session:
         rows = crud.versions(session, actor.tenant_id, project_id, model)
     if not rows:
@@ -67,7 +68,7 @@ def current(actor: Actor, project_id: str, model: str, *, new: bool = False) -> 
 
     Raises NotFound: There is no such model.
     """
-    actor.require("deployment:read", project_id)
+    _require(actor, "deployment:read", project_id)
     with database.reading() as session:
         view = _newest(session, actor, project_id, model)
     if not view.version and not new:
@@ -120,7 +121,7 @@ def propose(actor: Actor, project_id: str, model: str, rules: Rules) -> Proposal
         InvalidInput: Rules that the model cannot have: see `core.routing.targets.check`.
         NotFound: No such model, and no targets for a new one; or no such fallback or target.
     """
-    actor.require("deployment:update", project_id)
+    _require(actor, "deployment:update", project_id)
     with database.reading() as session:
         _check(session, project_id, model, rules)
         now = _newest(session, actor, project_id, model)
@@ -152,7 +153,7 @@ def set_rules(
         InvalidInput: Rules that the model cannot have.
         NotFound: No such model, and no targets for a new one; or no such fallback or target.
     """
-    actor.require("deployment:update", project_id)
+    _require(actor, "deployment:update", project_id)
     with database.transaction() as tx:
         _check(tx, project_id, model, rules)
         now = _newest(tx, actor, project_id, model)
@@ -176,7 +177,7 @@ def remove(actor: Actor, project_id: str, model: str) -> RulesView:
         InvalidInput: It is the route of a deployment or hosted model.
         NotFound: There is no such route.
     """
-    actor.require("deployment:update", project_id)
+    _require(actor, "deployment:update", project_id)
     if model in composition.servers(project_id):
         raise InvalidInput(
             f"{model} is a deployment or hosted model, whose route goes with it.", value=model
@@ -205,6 +206,12 @@ def roll_back(actor: Actor, project_id: str, model: str, version: int | None = N
             remedy=f"Take it away, if that is meant: bud routes remove {model}",
         )
     return set_rules(actor, project_id, model, found[0].rules)
+
+
+def _require(actor: Actor, permission: str, project_id: str) -> None:
+    """Raises PermissionDenied; NotFound when the project is another tenant's."""
+    actor.require(permission, project_id)
+    projects.get_project(actor, project_id)
 
 
 def _newest(tx: Session, actor: Actor, project_id: str, model: str) -> RulesView:

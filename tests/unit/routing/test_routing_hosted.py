@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from core.accounts import services as accounts
 from core.contracts import route_table
 from core.contracts.route_table import Route
 from core.deployments import hosted
@@ -18,6 +19,7 @@ from core.kernel.errors import Conflict, InvalidInput, NotFound, PermissionDenie
 from core.kernel.keys import keyring
 from core.playground import services as playground
 from core.prices import services as prices
+from core.projects import services as projects
 from core.registry import services as registry
 from core.registry.adapters.providers import KINDS
 from core.registry.models import Provider
@@ -56,7 +58,11 @@ def _hosted_routes() -> list[Route]:
     return [route for route in table.routes if any(each.hosted for each in route.replicas)]
 
 
-def test_a_hosted_model_becomes_a_route_and_goes_again(data_dir: Path, admin: Actor) -> None:
+def test_a_hosted_model_becomes_a_route_and_goes_again(
+    data_dir: Path, admin: Actor, quick_passwords: None
+) -> None:
+    accounts.bootstrap("ada@example.org", None)
+    projects.bootstrap()
     routing.subscribe()
     model = registry.add_hosted(
         admin, _account("openai", "https://api.openai.com/v1"), "gpt-4o-mini"

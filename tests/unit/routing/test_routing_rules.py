@@ -18,7 +18,7 @@ from core.kernel.actor import Actor
 from core.kernel.errors import InvalidInput, NotFound, PermissionDenied
 from core.projects import services as projects
 from core.registry import services as registry
-from core.routing import rules
+from core.routing import live, rules
 from core.routing import services as routing
 from core.routing.schemas import Rules
 
@@ -98,6 +98,15 @@ def test_what_does_not_exist_and_who_may_not(models: list[str], admin: Actor) ->
     nobody = Actor("usr_x", "X", admin.tenant_id, projects={"prj_b": "admin"})
     with pytest.raises(PermissionDenied):
         rules.set_rules(nobody, PROJECT, "large", Rules())
+    elsewhere = Actor("usr_y", "Y", "ten_other", "admin")
+    for ask in (
+        lambda: rules.list_rules(elsewhere, PROJECT),
+        lambda: rules.history(elsewhere, PROJECT, "large"),
+        lambda: rules.set_rules(elsewhere, PROJECT, "large", Rules()),
+        lambda: live.list_routes(elsewhere, PROJECT),
+    ):
+        with pytest.raises(NotFound, match="no project"):
+            ask()
 
 
 def test_the_command_line(models: list[str]) -> None:
