@@ -54,6 +54,7 @@ class LimitGate:
         self._limiter: Limiter | None = None
         self._limits: Sequence[Limit] | None = None
         self._problem = ""
+        self._flushes = False
 
     def use(self, limits: Sequence[Limit]) -> None:
         """Take a route table's limits; does nothing when these are in use."""
@@ -179,8 +180,18 @@ class LimitGate:
 
     def _reconcile(self, held: Reservation, tokens: int, cost_usd: float) -> None:
         assert self._limiter is not None
+        self._limiter.defer(held, tokens, cost_usd)
+        if not self._flushes:
+            # Several that end in one turn of the event loop take their locks once.
+            self._flushes = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushes = False
+        if self._limiter is None:
+            return
         try:
-            self._limiter.reconcile(held, tokens, cost_usd)
+            self._limiter.flush()
         except (Stuck, TableFull) as error:
             log.error("a reservation is left until it expires: %s", error)
 
@@ -202,6 +213,7 @@ class LimitGate:
             await self._hosts.close()
             self._hosts = None
         if self._limiter is not None:
+            self._flush()
             self._limiter.close()
             self._limiter = None
 

@@ -84,6 +84,7 @@ class Limiter:
         self.table = SharedTable(folder, records)
         self.leases = Leases(self.table) if shared else None
         self._ledger = Ledger(self.table)
+        self._deferred: dict[int, list[tuple[Reservation, int, float]]] = {}
         self._limits: dict[Scope, list[Limit]] = {}
         self._plans: dict[str, dict[str, Plan | None]] = {}
         self._model_plans: dict[tuple[str, str], Plan | None] = {}
@@ -143,6 +144,9 @@ class Limiter:
         except BlockingIOError:
             acquire(lock)
         try:
+            deferred = self._deferred.get(lock)
+            if deferred:
+                self._settle(deferred)
             while held.generation != words[3]:
                 self._place(held)
             # Read under the lock, so that time never goes back from one holder to the next.
@@ -183,39 +187,58 @@ class Limiter:
         self.table.words[entry] = CHANGING
         return entry
 
+    def defer(self, reservation: Reservation, tokens: int = 0, cost_usd: float = 0.0) -> None:
+        """Like `reconcile`, but with the next request of the same project, or with `flush`.
+
+        Nothing is refused for what is deferred: it is settled before the next request is counted.
+        """
+        if reservation.entry:
+            self._deferred.setdefault(reservation.plan.lock, []).append(
+                (reservation, tokens, cost_usd)
+            )
+
+    def flush(self) -> None:
+        """Settle what was deferred. Raises Stuck: the rest is left for the next call."""
+        for lock, deferred in self._deferred.items():
+            if deferred:
+                acquire(lock)
+                try:
+                    self._settle(deferred)
+                finally:
+                    release(lock)
+
     def reconcile(self, reservation: Reservation, tokens: int = 0, cost_usd: float = 0.0) -> None:
         """Put what a request took in the place of what it held; tokens count when it began.
 
         Raises Stuck: it stays held, and is given back when it expires.
         """
-        entry, held = reservation.entry, reservation.plan
-        if not entry:
-            return
-        reservation.entry = 0
-        words, lock, shape = self.table.words, held.lock, held.shape
-        cost = round(cost_usd * NANO)
-        try:
-            _flock(lock, _LOCK)
-        except BlockingIOError:
-            acquire(lock)
-        try:
+        if reservation.entry:
+            acquire(reservation.plan.lock)
+            try:
+                self._settle([(reservation, tokens, cost_usd)])
+            finally:
+                release(reservation.plan.lock)
+
+    def _settle(self, deferred: list[tuple[Reservation, int, float]]) -> None:
+        """Settle and remove all of them; their shard is locked."""
+        words = self.table.words
+        while deferred:
+            reservation, tokens, cost_usd = deferred.pop()
+            entry, held, cost = reservation.entry, reservation.plan, round(cost_usd * NANO)
+            if not entry:
+                continue
+            reservation.entry = 0
             while held.generation != words[3]:
                 self._place(held)
+            shape, places = held.shape, held.places
             holds = words[entry] == HELD and words[entry + 1] == reservation.admitted_us
             if holds:
                 words[entry] = CHANGING
                 more, held_cost, once = tokens - reservation.tokens, reservation.cost_nano_usd, 1
             else:
                 more, held_cost, once = tokens, 0, 0  # it expired
-            places = held.places
             if more:
-                marks = reservation.marks
-                for number in shape.tokens:
-                    at = places[number]
-                    if words[at - 2] == marks[number]:
-                        words[at] += more
-                    else:
-                        windows.add(self.table, at - 3, marks[number], more)
+                self._add(reservation, more)
             for at in places[shape.budgets]:
                 # Spent before it is no longer held: a worker killed in between is too strict.
                 words[at - 1] += cost
@@ -225,8 +248,16 @@ class Limiter:
             if holds:
                 words[entry] = FREE
                 self._ledger.free.append(entry)
-        finally:
-            _flock(lock, _UNLOCK)
+
+    def _add(self, reservation: Reservation, tokens: int) -> None:
+        """Count more tokens, or fewer, in the buckets in which a request counts."""
+        words, places, marks = self.table.words, reservation.plan.places, reservation.marks
+        for number in reservation.plan.shape.tokens:
+            at = places[number]
+            if words[at - 2] == marks[number]:
+                words[at] += tokens
+            else:
+                windows.add(self.table, at - 3, marks[number], tokens)
 
     def sweep(self) -> int:
         """Give back what dead workers held, and what was held too long; how many there were."""
@@ -234,7 +265,7 @@ class Limiter:
         return given + self._ledger.expire(ledger.now_us() - int(HOLD_S * 1e6))
 
     def close(self) -> None:
-        """Leave the table to the other workers."""
+        """Leave the table to the other workers; what is deferred is left to them as held."""
         self._ledger.close()
         if self.leases is not None:
             self.leases.close()

@@ -154,6 +154,22 @@ def test_what_was_used_takes_the_place_of_what_was_held(opened: Any, hands: Cloc
     assert admitted(limiter, plan, 3, 5) == 2
 
 
+def test_what_is_deferred_is_settled_before_the_next_request_is_counted(
+    opened: Any, hands: Clock
+) -> None:
+    limiter, plan = opened(limit("tokens", "minute", 100), limit("concurrent", "", 1))
+    other, others_plan = opened(limit("tokens", "minute", 100), limit("concurrent", "", 1))
+    limiter.defer(limiter.reserve(plan, 90), 10)
+    assert admitted(other, others_plan, 1, 1) == 0  # another worker does not know of it yet
+    second = limiter.reserve(plan, 90)
+    assert isinstance(second, Reservation)
+    limiter.defer(second, 80)
+    limiter.flush()
+    limiter.reconcile(second, 80)  # settled already
+    assert admitted(other, others_plan, 1, 11) == 0
+    assert admitted(other, others_plan, 2, 10) == 1
+
+
 def test_a_reservation_that_nobody_settles_expires(opened: Any, hands: Clock) -> None:
     limiter, plan = opened(limit("concurrent", "", 1), limit("usd", "month", 1.0))
     old = limiter.reserve(plan, 0, 1.0)
