@@ -47,8 +47,8 @@ def _prepare(demo: bool) -> None:
         from core.demo import services as demo_data
 
         demo_data.load(Actor.system())
-    if made.one_time_password is not None:
-        _show_password(made.email, made.one_time_password)
+    if made.is_new:
+        _show_log_in(made.email, made.one_time_password)
 
 
 def _revision() -> str | None:
@@ -66,14 +66,16 @@ def _newest_revision() -> str:
     return max(found.group() for name in names if (found := re.match(r"\d+", name)))
 
 
-def _show_password(email: str, password: Secret) -> None:
-    lines = [
-        "Log in with",
-        f"  e-mail             {email}",
-        f"  one-time password  {password.reveal()}",
-        "It is shown this once, and must be changed at the first log-in.",
-        "Lost it? ./bud users reset " + email,
-    ]
+def _show_log_in(email: str, one_time: Secret | None) -> None:
+    lines = ["Log in with", f"  e-mail             {email}"]
+    if one_time is None:
+        lines.append("  password           the one in BUD_ADMIN_PASSWORD")
+    else:
+        lines += [
+            f"  one-time password  {one_time.reveal()}",
+            "It is shown this once, and must be changed at the first log-in.",
+        ]
+    lines.append("Lost it? ./bud users reset " + email)
     width = max(len(line) for line in lines)
     print("┌" + "─" * (width + 2) + "┐")  # noqa: T201 (this is a command)
     for line in lines:

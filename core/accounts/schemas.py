@@ -66,10 +66,14 @@ class ActiveKey(BaseModel):
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """What the first start made; the password is None when it was given, or made before."""
+    """The first admin; the password is None when it was given, or made before.
+
+    `is_new` says that the account was made now.
+    """
 
     email: str
     one_time_password: Secret | None
+    is_new: bool
 
 
 @dataclass(frozen=True)

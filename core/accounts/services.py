@@ -54,7 +54,7 @@ def bootstrap(email: str, password: Secret | None) -> Bootstrap:
     """
     with database.transaction() as tx:
         if crud.tenant(tx, TENANT_ID) is not None:
-            return Bootstrap(email, None)
+            return Bootstrap(email, None, is_new=False)
         tx.add(Tenant(id=TENANT_ID, name="Default", created_at=clock.now()))
         tx.flush()
         one_time = None if password is not None else _one_time_password()
@@ -64,7 +64,7 @@ def bootstrap(email: str, password: Secret | None) -> Bootstrap:
         tx.flush()
         crud.set_membership(tx, user.id, DEFAULT_PROJECT_ID, "admin")
         audit.record(tx, Actor.system(), "tenant.created", f"tenant:{TENANT_ID}", email=email)
-    return Bootstrap(email, one_time)
+    return Bootstrap(email, one_time, is_new=True)
 
 
 def operator() -> Actor:
