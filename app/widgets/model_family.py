@@ -61,8 +61,9 @@ def family_view(context: SessionContext, subject: Subject) -> None:
     if budget[0] <= 0:
         st.caption(f"The first {_MOST} are shown.")
     st.caption(
-        "Bases are what model cards and file headers name; of the catalogue's entries, what their "
-        "names say: a quantisation of a model, an instruction-tuned model of its base."
+        "Bases are what model cards and file headers name; of the catalogue's entries, what its "
+        "sources name (MTEB, Hugging Face once it was refreshed), else what the names say: a "
+        "quantisation of a model, an instruction-tuned model of its base."
     )
 
 

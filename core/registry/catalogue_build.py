@@ -366,9 +366,13 @@ def _variant(identity: Identity) -> str | None:
 
 
 def _link_bases(rows: list[dict[str, Any]], among: list[dict[str, Any]]) -> None:
-    """A quantisation points at its model, a tuned model at the base of that name or of its card."""
-    curated = {row["model_id"]: row["base_model_id"] for row in makers.table("bases.csv")}
-    by_id = {row["id"]: row for row in among}
+    """A quantisation points at its model, another at what a source names, else at its base by name.
+
+    A base that a source names may be a repository that the catalogue does not have.
+    """
+    curated = {row["model_id"]: row for row in makers.table("bases.csv")}
+    by_id = {row["hub_id"].lower(): row for row in among if row["hub_id"]}
+    by_id |= {row["id"]: row for row in among}
     by_key = {}
     for row in among:
         identity = parse(row["id"])
@@ -377,18 +381,22 @@ def _link_bases(rows: list[dict[str, Any]], among: list[dict[str, Any]]) -> None
         identity = parse(row["id"])
         snapshot = str(identity.snapshot or "")
         *rest, tuning, quantisation = identity.key
-        base = by_id.get(curated.get(row["id"], ""))
+        by_hand = curated.get(row["id"], {})
+        named = row["base_model_id"] or by_hand.get("base_model_id")
+        base = by_id.get(named.lower()) if named else None
         if quantisation:
-            base = by_key.get((*rest, tuning, "", snapshot))
+            base = by_key.get((*rest, tuning, "", snapshot)) or base
             _inherit(row, base, _SHARED)
-        elif base:
+        elif named:
             _inherit(row, base, ())
+            if by_hand:
+                _say(row, {"base_model_id": by_hand["source"]})
         elif tuning == "" and _is_language_model(row):
             base = by_key.get((*rest, "base", "", snapshot))
         elif tuning in ("instruct", "chat"):
             bare = by_key.get((*rest, "", "", snapshot))
             base = by_key.get((*rest, "base", "", snapshot)) or bare
-        row["base_model_id"] = base["id"] if base else None
+        row["base_model_id"] = base["id"] if base else named
 
 
 def _is_language_model(row: Mapping[str, Any]) -> bool:
@@ -398,15 +406,25 @@ def _is_language_model(row: Mapping[str, Any]) -> bool:
 
 def _inherit(row: dict[str, Any], base: dict[str, Any] | None, columns: Sequence[str]) -> None:
     """What a child shares with its model and nobody says of it; of open weights it is open."""
-    sources = json.loads(row["fact_sources"])
-    if base and base["open_weights"] and not row["open_weights"]:
-        row["open_weights"] = True
-        sources["open_weights"] = f"its model, {base['id']}"
-    for column in columns:
-        if base and row[column] in (None, []) and base[column] not in (None, []):
-            row[column] = base[column]
-            sources[column] = f"its model, {base['id']}"
-    row["fact_sources"] = _json(sources)
+    if base is None:
+        return
+    shared = {
+        column for column in columns if _is_silent(row[column]) and not _is_silent(base[column])
+    }
+    if base["open_weights"] and not row["open_weights"]:
+        shared.add("open_weights")
+    row |= {column: base[column] for column in shared}
+    _say(row, dict.fromkeys(shared, f"its model, {base['id']}"))
+
+
+def _is_silent(value: Any) -> bool:
+    """Whether it says nothing: None, or a list or an array without elements."""
+    return value is None or (hasattr(value, "__len__") and len(value) == 0)
+
+
+def _say(row: dict[str, Any], sources: Mapping[str, str]) -> None:
+    """Note who says facts of a row."""
+    row["fact_sources"] = _json(json.loads(row["fact_sources"]) | sources)
 
 
 def _names(entries: Sequence[Entry], resolutions: Sequence[Resolution]) -> list[dict[str, Any]]:

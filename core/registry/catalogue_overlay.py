@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from core.registry.resolver import Published
 CHANGEABLE = (
     *("hub_id", "open_weights", "licence_note", "parameters", "context_tokens"),
     *("max_output_tokens", "modalities_in", "modalities_out", "release_date", "tools"),
-    *("reasoning", "embedding_length", *OF_THE_HUB),
+    *("reasoning", "embedding_length", "base_model_id", *OF_THE_HUB),
 )
 _LISTS = ("modalities_in", "modalities_out")
 _TOUCHED = (*CHANGEABLE, "id", "maker", "licence", "vision", "sources")
@@ -116,8 +116,13 @@ def _with_facts(models: pd.DataFrame, found: Sequence[Identified]) -> pd.DataFra
     # As lists: one look into a column of a frame costs more than a whole list of it.
     columns = {name: models[name].astype(object).to_list() for name in _TOUCHED}
     sources = [json.loads(text) for text in models["fact_sources"]]
+    by_hub_id = Tables(models, models, models).by_hub_id
     for (position, column), facts in said.items():
         fact, model_id = agreed(facts), columns["id"][position]
+        if column == "base_model_id":
+            fact = replace(fact, value=by_hub_id.get(fact.value.lower(), fact.value))
+            if fact.value == model_id:
+                continue
         trust = source_trust(sources[position].get(column, ""), columns["maker"][position])
         is_free = (model_id, column) not in curated
         if is_free and _replaces(fact, column, columns[column][position], trust):
@@ -178,7 +183,7 @@ def _with_new(models: pd.DataFrame, found: Sequence[Identified]) -> pd.DataFrame
 
 def _new_row(model_id: str, entries: Sequence[Entry]) -> dict[str, Any]:
     row = model_row(model_id, entries)
-    for column in OF_THE_HUB:
+    for column in ("base_model_id", *OF_THE_HUB):
         facts = [entry.facts[column] for entry in entries if column in entry.facts]
         row[column] = agreed(facts).value if facts else None
     return row

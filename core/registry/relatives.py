@@ -64,11 +64,16 @@ def _relative(model: ModelView) -> Relative:
 def _of_catalogue(_version: int) -> tuple[Relative, ...]:
     rows = catalogue.models()[["id", "base_model_id"]]
     return tuple(
-        Relative(model_id) if base_id is pd.NA else Relative(model_id, (base_id,), _kind(model_id))
+        Relative(model_id)
+        if base_id is pd.NA
+        else Relative(model_id, (base_id,), _kind(model_id, base_id))
         for model_id, base_id in rows.itertuples(index=False)
     )
 
 
-def _kind(model_id: str) -> Relation:
-    """What a model of the catalogue is to its base: links are made from names in two ways only."""
-    return "quantized" if parse(model_id).quantisation else "finetune"
+def _kind(model_id: str, base_id: str) -> Relation | None:
+    """What a model of the catalogue is to its base, where their names say it."""
+    own = parse(model_id)
+    if own.quantisation:
+        return "quantized"
+    return "finetune" if own.words == parse(base_id).words else None

@@ -255,9 +255,21 @@ def test_the_hub_is_read_by_author_and_says_what_is_new_moved_and_gone(
 ) -> None:
     packed = {"parameters": {"I32": 1_000, "BF16": 10}, "total": 1_010}
     said = [
-        _repository("Qwen/Qwen3-8B", gated="manual", downloads=9_000_000),
+        _repository(
+            "Qwen/Qwen3-8B",
+            gated="manual",
+            downloads=9_000_000,
+            cardData={"license": "apache-2.0", "base_model": "Qwen/Qwen3-8B-Seed"},
+        ),
         _repository("Qwen/Qwen3-8B-AWQ", safetensors=packed),
-        _repository("Qwen/Qwen9-12B", cardData={"license": "other", "license_name": "qwen"}),
+        _repository(
+            "Qwen/Qwen9-12B",
+            cardData={
+                "license": "other",
+                "license_name": "qwen",
+                "base_model": ["Qwen/Qwen3-8B"],
+            },
+        ),
         _repository("Qwen/Some-Dataset-Tool", pipeline_tag=None),
         _repository("new-owner/aya-23-8B"),
     ]
@@ -284,6 +296,9 @@ def test_the_hub_is_read_by_author_and_says_what_is_new_moved_and_gone(
         *("Qwen/Qwen9-12B", 8190735360),
         1234,
     )
+    # A base that the catalogue knows by its own id, and one that it does not have.
+    assert new["base_model_id"] == "qwen/qwen3-8b"
+    assert changes.loc[("qwen/qwen3-8b", "base_model_id"), "new"] == "Qwen/Qwen3-8B-Seed"
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,7 @@ def _entry(repository: Mapping[str, Any], source: str) -> Entry:
         "hub_id": _id(repository),
         "open_weights": True,
         "licence_note": _licence(card),
+        "base_model_id": _base(card),
         "parameters": _parameters(repository.get("safetensors") or {}),
         "modalities_in": takes,
         "modalities_out": gives,
@@ -105,6 +106,13 @@ def _licence(card: Mapping[str, Any]) -> str:
     stated = stated[0] if isinstance(stated, list) and stated else stated
     text = str(stated or "").lower()
     return str(card.get("license_name") or "") if text in _NO_LICENCE else text
+
+
+def _base(card: Mapping[str, Any]) -> str | None:
+    """The repository that it was made from; None of a merge, which has several."""
+    stated = card.get("base_model")
+    named = stated if isinstance(stated, list) else [stated]
+    return named[0] if len(named) == 1 and isinstance(named[0], str) else None
 
 
 def _parameters(safetensors: Mapping[str, Any]) -> int | None:
@@ -142,8 +150,8 @@ def _headers() -> dict[str, str]:
 
 FEED = Feed(
     "Hugging Face",
-    "licence, parameters, downloads, last change and gate of the catalogue's open models, "
-    "and new models of their makers",
+    "licence, base model, parameters, downloads, last change and gate of the catalogue's open "
+    "models, and new models of their makers",
     _SETTING,
     "",
     _entries,
