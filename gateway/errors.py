@@ -12,6 +12,7 @@ CLASSES: dict[str, tuple[int, str, str | None]] = {
     "authentication": (401, "invalid_request_error", "invalid_api_key"),
     "permission": (403, "invalid_request_error", "model_not_allowed"),
     "blocked": (403, "invalid_request_error", "request_blocked"),
+    "guardrail": (400, "invalid_request_error", "guardrail_blocked"),
     "not_found": (404, "invalid_request_error", "model_not_found"),
     "too_large": (413, "invalid_request_error", "request_too_large"),
     "rate_limited": (429, "rate_limit_error", "rate_limit_exceeded"),

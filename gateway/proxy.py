@@ -71,6 +71,8 @@ class Answer:
         "is_whole", "route",
     )  # fmt: skip
 
+    is_pushed = True  # its reads are handed on without being awaited one by one
+
     def __init__(
         self,
         backend: Backend,

@@ -13,6 +13,7 @@ from core.kernel import clock
 from gateway.capture import RecordedCaller, Recorder
 from gateway.dialects import Translation
 from gateway.errors import GatewayError
+from gateway.guardrails.guard import Guard
 from gateway.http_request import BodyTooLarge, Caller, Request, Response
 from gateway.limits.beyond import Beyond
 from gateway.limits.limiter import Reservation
@@ -45,6 +46,7 @@ class Exchange:
         "beyond",
         "caller",
         "fact",
+        "guard",
         "held",
         "keep",
         "recorder",
@@ -67,6 +69,7 @@ class Exchange:
         self.held: Reservation | None = None
         self.beyond: Beyond | None = None
         self.recorder: Recorder | None = None
+        self.guard: Guard | None = None
         self.trace: Trace | None = None
         self.stopping = False
         self.task = request.caller.task
@@ -129,10 +132,10 @@ class Exchange:
         self.fact.status = 200
         try:
             await self._forward(answer)
-        except (Broken, TimedOut, Stopped) as error:
-            broken = self._broken(error)
+        except (Broken, TimedOut, Stopped, GatewayError) as error:
+            broken = error if isinstance(error, GatewayError) else self._broken(error)
             self.fact.error_class, self.fact.error_message = broken.error_class, broken.message
-            if not isinstance(error, Stopped):
+            if isinstance(error, Broken | TimedOut):
                 answer.broke()
             if answer.events is None:
                 # No error can be told inside a body of another form: it ends short instead.
@@ -143,7 +146,7 @@ class Exchange:
         return None
 
     async def _forward(self, answer: Answer) -> None:
-        if answer.events is not None:
+        if answer.events is not None and answer.is_pushed:
             await self._stream(answer)
             return
         piece = answer.first
@@ -179,7 +182,7 @@ class Exchange:
     ) -> Response | None:
         headers["request-id"] = self.fact.request_id
         if answer.events is None:
-            body = translation.answer(await self._collected(answer))
+            body = translation.answer(await self.collected(answer))
             await self._kept()
             self.fact.response_bytes = len(body)
             return Response(body, headers=headers | _JSON_HEADERS)
@@ -199,7 +202,7 @@ class Exchange:
         self.caller.end()
         return None
 
-    async def _collected(self, answer: Answer) -> bytes:
+    async def collected(self, answer: Answer) -> bytes:
         """All of an answer that is no stream. Raises GatewayError: it broke off."""
         pieces = [answer.first]
         size_bytes = len(answer.first)

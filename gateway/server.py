@@ -29,6 +29,7 @@ from gateway.dialects.responses import Responses
 from gateway.errors import CLASSES, GatewayError
 from gateway.facts import FactWriter
 from gateway.front import Front
+from gateway.guardrails.guard import Guard
 from gateway.health import HealthChecks
 from gateway.http_request import BadRequest, Request, Response
 from gateway.limits.beyond import Beyond
@@ -296,14 +297,11 @@ class Gateway:
         finally:
             self._exchanges.discard(exchange)
             fact.duration_ms = exchange.elapsed_ms()
+            if exchange.guard is not None:
+                await exchange.guard.finish(fact, self.stats)
             if self.limits.on:
                 self._settle(exchange)
-            self._finish(fact)
-            if exchange.recorder is not None:
-                self._captures.add(fact, exchange.recorder)
-            if self._tracer is not None and exchange.trace is not None:
-                answer = exchange.answer
-                self._tracer.add(exchange.trace, fact, answer.provider_kind if answer else "")
+            self._finish(exchange)
 
     def _settle(self, exchange: Exchange) -> None:
         if exchange.held is not None:
@@ -348,6 +346,9 @@ class Gateway:
             exchange.held = await self.limits.admit(key, route, body)
             if (route.targets or route.fallbacks) and self.limits.limits_models_of(key.project_id):
                 exchange.beyond = Beyond(self.limits)
+        if (rails := self.table.current.guardrails.get(key.project_id)) is not None:
+            exchange.guard = Guard(rails, path)
+            body = await exchange.guard.admit(body)
         session = exchange.request.headers.get("X-Session-Id", "")
         if exchange.translation is not None and exchange.translation.background:
             carry = partial(self._carry, find=find, path=path, body=body, session=session)
@@ -373,6 +374,9 @@ class Gateway:
             headers = self._headers(fact)
             if answer.route.model != fact.model:
                 headers["X-Bud-Fallback"] = fact.answered_by = answer.route.model
+            if exchange.guard is not None:
+                checked = await exchange.guard.watch(answer, exchange.collected)
+                return await exchange.send(checked, headers)
             return await exchange.send(answer, headers)
         finally:
             exchange.account(answer, self.stats)
@@ -427,10 +431,16 @@ class Gateway:
             headers["request-id"] = fact.request_id
         return Response(body, fact.status, headers)
 
-    def _finish(self, fact: RequestFact) -> None:
+    def _finish(self, exchange: Exchange) -> None:
+        fact = exchange.fact
         self.stats.ended(fact)
         if fact.endpoint not in _READ or fact.error_class:
             self.facts.add(fact)
+        if exchange.recorder is not None:
+            self._captures.add(fact, exchange.recorder)
+        if self._tracer is not None and exchange.trace is not None:
+            answer = exchange.answer
+            self._tracer.add(exchange.trace, fact, answer.provider_kind if answer else "")
 
     # -- other dialects than OpenAI's chat
 
@@ -454,6 +464,7 @@ class Gateway:
         held, exchange.held = exchange.held, None
         beyond, exchange.beyond = exchange.beyond, None
         recorder, exchange.recorder = exchange.recorder, None
+        guard, exchange.guard = exchange.guard, None
 
         async def work() -> None:
             fact = msgspec.structs.replace(
@@ -461,7 +472,7 @@ class Gateway:
             )
             own = Exchange(exchange.request, fact, clock.monotonic_s())
             own.translation, own.held, own.recorder = translation, held, recorder
-            own.beyond = beyond
+            own.beyond, own.guard = beyond, guard
             own.task = asyncio.current_task()
             if self._tracer is not None and exchange.trace is not None:
                 own.trace = self._tracer.follow(exchange.trace, fact)

@@ -20,6 +20,7 @@ _TOKEN_SECONDS = (
     2.5,
 )
 _CONNECT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_CHECK_SECONDS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 _LAG_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 Labels = tuple[str, ...]
@@ -112,6 +113,15 @@ class Stats:
         self.blocked = Counter(
             "bud_blocked_requests_total", "Requests that a blocking rule refused.", "rule"
         )
+        self.guardrail_checks = Counter(
+            "bud_guardrail_checks_total",
+            "What guardrails did with requests (input) and answers (output).",
+            *("rule", "side", "outcome"),
+        )
+        self.guardrail_seconds = Histogram(
+            "bud_guardrail_seconds", "Work of a guardrail on one side of a request.", "rule",
+            buckets=_CHECK_SECONDS,
+        )  # fmt: skip
         self.fallbacks = Counter(
             "bud_fallbacks_total", "Requests given to another model's route.", "model", "fallback"
         )
@@ -200,7 +210,7 @@ class Stats:
         self.requests.add(fact.endpoint, model, str(fact.status))
         if fact.error_class:
             self.errors.add(model, fact.error_class)
-            if fact.blocked_by:
+            if fact.blocked_by and fact.error_class == "blocked":
                 self.blocked.add(fact.blocked_by)
         if not model:
             return

@@ -22,6 +22,7 @@ from gateway import blocks, providers, upstream
 from gateway.balancer import Backend, RetryBudget
 from gateway.blocks import Blocks
 from gateway.config import Timeouts
+from gateway.guardrails.rules import RailMaker, Rails
 from gateway.policies import PICKS, Pick
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class Target:
 class Table:
     """One snapshot: keys by SHA-256, routes by project and model, projects by id and by name.
 
-    `captures` are by the id of their project.
+    `captures` and `guardrails` are by the id of their project.
     """
 
     version: int = 0
@@ -122,6 +123,7 @@ class Table:
     blocks: Blocks = field(default_factory=Blocks)
     projects: dict[str, Project] = field(default_factory=dict)
     captures: dict[str, Capture] = field(default_factory=dict)
+    guardrails: dict[str, Rails] = field(default_factory=dict)
 
     def key(self, secret: str) -> ApiKey | None:
         """The key with this text; None when there is none, or it has expired."""
@@ -149,6 +151,7 @@ class _Loaded:
     table: RouteTable
     credentials: dict[str, str]
     problems: dict[str, str]
+    guardrails: dict[str, Rails]
 
 
 class TableHolder:
@@ -166,6 +169,7 @@ class TableHolder:
         self._timeouts = timeouts or Timeouts()
         self._keyring = Keyring(keys_dir)
         self._seen: tuple[int, int, int] | None = None
+        self._rails = RailMaker(self._reveal)
         self._credentials: dict[str, str] = {}
         self._backends: dict[str, Backend] = {}
         self._shared_pools: dict[str, upstream.Pool] = {}
@@ -222,12 +226,15 @@ class TableHolder:
             except (KeyProblem, NotFound) as problem:
                 log.error("replica %s is left out: %s", replica.id, problem)
                 problems[replica.id] = problem.what
-        return _Loaded(table, credentials, problems)
+        return _Loaded(table, credentials, problems, self._rails.ready(table.guardrails))
 
     def _open(self, replica: Replica) -> str:
         hosted = replica.hosted
         context = f"replica:{replica.id}" if hosted is None else f"provider:{hosted.account_id}"
-        return self._keyring.open(replica.credential, context=context).reveal()
+        return self._reveal(replica.credential, context)
+
+    def _reveal(self, sealed: str, context: str) -> str:
+        return self._keyring.open(sealed, context=context).reveal()
 
     def _compile(self, loaded: _Loaded) -> Table:
         table = loaded.table
@@ -253,6 +260,7 @@ class TableHolder:
         }
         self._backends, self._credentials = kept, loaded.credentials
         self._close_unused_pools()
+        self._rails.close_unused()
         before, self._traffic = self._traffic, {}
         targets = {
             (route.project_id, route.model): self._target(route, loaded.problems, before)
@@ -268,6 +276,7 @@ class TableHolder:
             limits=table.limits,
             blocks=blocks.compiled(table.blocks),
             captures={each.id: each.capture for each in table.projects if each.capture},
+            guardrails=loaded.guardrails,
             # By id last: a project that is called as another's id must not take its place.
             projects={each.name: each for each in table.projects}
             | {each.id: each for each in table.projects},

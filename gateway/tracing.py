@@ -267,6 +267,7 @@ def _spans(ended: _Ended) -> list[dict[str, object]]:
             "bud.key.id": fact.key_id or None,
             "bud.cost_usd": fact.cost_usd,
             "bud.blocked_by": fact.blocked_by or None,
+            "bud.guardrails": fact.guardrails or None,
         },
     )
     # The caller's own fault is no error of the server's.

@@ -23,7 +23,7 @@ DROPPED_FILE_NAME = "dropped.json"
 REFUSED = frozenset(
     {
         *("invalid_request", "context_length", "capability", "not_found", "too_large"),
-        *("authentication", "permission", "blocked"),
+        *("authentication", "permission", "blocked", "guardrail"),
         *("rate_limited", "budget_exceeded", "limits_unavailable"),
     }
 )
@@ -38,10 +38,10 @@ class RequestFact(msgspec.Struct, kw_only=True, omit_defaults=False):
     read; `queue_ms` is what it waited for a replica that was away. Token counts are the upstream's
     own `usage`, else None. `error_class` is "" on success, else one of `REFUSED`, `CALLER_LEFT`, or
     no_replica, connect, upstream_error, upstream_broke, timeout, gateway_stopped, internal.
-    `blocked_by` is the name of
-    the blocking rule that refused it. `answered_by` is the model that answered in the place of
-    `model`: a fallback. `trace_id` and `span_id` (that of the call to the replica) are there when
-    the request is traced.
+    `blocked_by` is the name of the blocking rule or guardrail that refused it. `guardrails` is what
+    each guardrail did: a JSON array of `GuardrailResult`, "" without any. `answered_by` is the
+    model that answered in the place of `model`: a fallback. `trace_id` and `span_id` (that of the
+    call to the replica) are there when the request is traced.
     """
 
     request_id: str
@@ -58,6 +58,7 @@ class RequestFact(msgspec.Struct, kw_only=True, omit_defaults=False):
     error_class: str = ""
     error_message: str = ""
     blocked_by: str = ""
+    guardrails: str = ""
     answered_by: str = ""
     input_tokens: int | None = None
     output_tokens: int | None = None

@@ -13,6 +13,8 @@ from typing import Literal
 
 import msgspec
 
+from core.contracts.guardrails import Guardrail
+
 SCHEMA = 1
 FILE_NAME = "table.json"
 
@@ -227,6 +229,7 @@ class RouteTable(msgspec.Struct, frozen=True, kw_only=True):
     keys: list[ApiKey] = []
     limits: list[Limit] = []
     blocks: list[BlockRule] = []
+    guardrails: list[Guardrail] = []
     projects: list[Project] = []
     schema: int = SCHEMA
 

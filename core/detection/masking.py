@@ -10,7 +10,7 @@ import msgspec
 from core.detection.finding import Found
 
 # A whole number, an escape, or one character.
-_PART = re.compile(r'"|-?[0-9][0-9.eE+-]*|\\u[0-9a-fA-F]{0,4}|\\.|[^"\\]', re.DOTALL)
+_PART = re.compile(r'"|-?[0-9][0-9.eE+-]*|\\u[0-9a-fA-F]{4}|\\.|[^"\\]|\\', re.DOTALL)
 _SIGN = re.compile(r'"|\\.?', re.DOTALL)
 _NUMBER = re.compile(r"[0-9.eE+-]*")
 _LONGEST_JSON = 1_000_000
@@ -63,21 +63,27 @@ class JsonMask:
             self._escaped = sign == "\\"
 
     def replaced(self, text: str, entity: str) -> str:
-        """What stands in the place of `text`, all of which was found."""
+        """What stands in the place of `text`, all of which was found; half an escape stays."""
         parts: list[str] = []
+        if self._escaped and text:
+            size = 5 if text[0] == "u" else 1
+            parts.append(text[:size])
+            text, self._escaped = text[size:], False
         is_marked = False
         for part in _PART.findall(text):
             if part == '"':
                 self.in_string = not self.in_string
-                parts.append(part)
                 is_marked = False
+                parts.append(part)
+            elif part == "\\":
+                self._escaped = True
+                parts.append(part)
             elif self.in_string:
                 parts += [] if is_marked else [mark(entity)]
                 is_marked = True
-            elif part[0].isdigit() or len(part) > 1:
-                parts.append(f'"{mark(entity)}"')
             else:
-                parts.append(part)
+                is_number = part[0].isdigit() or len(part) > 1
+                parts.append(f'"{mark(entity)}"' if is_number else part)
         return "".join(parts)
 
 
@@ -85,28 +91,11 @@ def masked_json(text: str, found: Iterable[Found]) -> str:
     """A whole JSON text with marks in the place of what was found."""
     mask, parts, before = JsonMask(), [], 0
     for each in found:
-        start, end = inside_escapes(text, each.start, each.end)
-        if start < before or start >= end:
-            continue
-        mask.skip(text[before:start])
+        mask.skip(text[before : each.start])
+        end = each.end
         if not mask.in_string:
-            end = _NUMBER.match(text, end).end()  # type: ignore[union-attr]  # it matches nothing, too
-        parts += [text[before:start], mask.replaced(text[start:end], each.entity)]
+            # All of a number, or what is left of it is none.
+            end = _NUMBER.match(text, end).end()  # type: ignore[union-attr]  # matches nothing, too
+        parts += [text[before : each.start], mask.replaced(text[each.start : end], each.entity)]
         before = end
     return "".join([*parts, text[before:]])
-
-
-def inside_escapes(text: str, start: int, end: int) -> tuple[int, int]:
-    """The part of what was found that neither begins nor ends within an escape."""
-    if _is_escaped(text, start):
-        start += 5 if text[start] == "u" else 1
-    if _is_escaped(text, end):
-        end -= 1
-    return start, end
-
-
-def _is_escaped(text: str, place: int) -> bool:
-    first = place
-    while first and text[first - 1] == "\\":
-        first -= 1
-    return (place - first) % 2 == 1

@@ -1,0 +1,151 @@
+"""Takes one request through its project's guardrails, and its answer too."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from core.contracts.guardrails import Side
+from core.contracts.request_fact import RequestFact
+from core.detection.examination import Passage
+from gateway.body import Parsed, not_json
+from gateway.errors import GatewayError
+from gateway.guardrails import checking, texts
+from gateway.guardrails.answers import Recorded, read_back
+from gateway.guardrails.checking import Results
+from gateway.guardrails.rules import Rail, Rails
+from gateway.guardrails.streams import GuardedStream, StreamGuard
+from gateway.guardrails.texts import Placed
+from gateway.proxy import Answer
+from gateway.stats import Stats
+
+_EMBEDDINGS = "/v1/embeddings"
+_REPORT_S = 30.0
+_TOLD = frozenset({"blocked", "refused"})
+
+
+class Guard:
+    """One request's way through the rules of its project.
+
+    Args:
+        rails: The rules.
+        path: The endpoint at the replica.
+    """
+
+    def __init__(self, rails: Rails, path: str) -> None:
+        self._rails = rails
+        self._path = path
+        self._results = Results()
+        self._reports: list[asyncio.Task[None]] = []
+        self._recorded: Recorded | None = None
+        self._stream: StreamGuard | None = None
+
+    async def admit(self, body: Parsed) -> Parsed:
+        """The body that may go to a replica. Raises GatewayError: a rule refuses it."""
+        rails = self._rails
+        if not rails.asked and not rails.asked_report:
+            return body
+        document = _document(body.raw)
+        passages = texts.of_request(document)
+        unread = texts.has_token_ids(document)
+        if rails.asked_report:
+            self._report(rails.asked_report, "input", _copies(passages))
+        if unread:
+            self._cannot_read(rails.asked)
+        elif await checking.enforce(rails.asked, "input", passages, self._results):
+            return msgspec.structs.replace(body, raw=msgspec.json.encode(document))
+        return body
+
+    async def watch(
+        self, answer: Answer, collected: Callable[[Answer], Awaitable[bytes]]
+    ) -> Answer:
+        """The answer as its caller may have it; `collected` reads all of one that is no stream.
+
+        Raises GatewayError: a rule refuses it, or it broke off.
+        """
+        rails = self._rails
+        if self._path == _EMBEDDINGS or not (rails.answered or rails.answered_report):
+            return answer
+        if answer.events is not None:
+            if rails.answered_report:
+                answer = self._recorded = Recorded(answer)
+            if rails.answered:
+                self._stream = StreamGuard(rails.answered, self._results)
+                answer = guarded = GuardedStream(answer, self._stream)
+                await guarded.look_at_first()
+            return answer
+        whole = await collected(answer)
+        document = _document_of_answer(whole)
+        choices = _choices(document)
+        passages = [each for choice in choices for each in texts.of_choice(choice)]
+        if rails.answered_report:
+            self._report(rails.answered_report, "output", _copies(passages))
+        if await checking.enforce(rails.answered, "output", passages, self._results):
+            for choice in choices:
+                texts.forget_tokens(choice)
+            whole = msgspec.json.encode(document)
+        seen = copy.copy(answer)
+        seen.first, seen.is_whole = whole, True
+        return seen
+
+    async def finish(self, fact: RequestFact, stats: Stats) -> None:
+        """Wait for what is only told, and write down what the rules did."""
+        if self._stream is not None:
+            self._stream.tell()
+        if self._recorded is not None:
+            passages = read_back(self._recorded.recorded)
+            self._report(self._rails.answered_report, "output", passages)
+        if self._reports:
+            # Whoever hangs up now changes nothing: the rest of the request's end must come.
+            with suppress(TimeoutError, asyncio.CancelledError):
+                async with asyncio.timeout(_REPORT_S):
+                    await asyncio.gather(*self._reports)
+        results = self._results.all
+        for each in results:
+            stats.guardrail_checks.add(each.rule, each.side, each.outcome)
+            stats.guardrail_seconds.observe(each.ms / 1000, each.rule)
+            if each.outcome in _TOLD:
+                fact.blocked_by = each.rule
+        if results:
+            fact.guardrails = msgspec.json.encode(results).decode()
+
+    def _report(self, rails: Sequence[Rail], side: Side, passages: Sequence[Passage]) -> None:
+        work = checking.report(rails, side, passages, self._results)
+        self._reports.append(asyncio.create_task(work))
+
+    def _cannot_read(self, rails: Sequence[Rail]) -> None:
+        for rail in rails:
+            checking.give_up(
+                rail, "input", "its prompt is given as token ids, not as text", 0.0, self._results
+            )
+
+
+def _copies(passages: Sequence[Placed]) -> list[Passage]:
+    """The texts as they are now: masks come later."""
+    return [Passage(each.text, each.role, each.is_answer) for each in passages]
+
+
+def _document(raw: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(raw, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise not_json(error) from None
+
+
+def _document_of_answer(content: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(content, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise GatewayError(
+            "upstream_error", "What the model's server answers is no JSON that can be checked."
+        ) from None
+
+
+def _choices(document: dict[str, Any]) -> list[dict[str, Any]]:
+    choices = document.get("choices")
+    return [each for each in choices if isinstance(each, dict)] if isinstance(choices, list) else []
