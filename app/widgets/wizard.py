@@ -403,6 +403,8 @@ def _confirm_step(actor: Actor, draft: DraftView) -> None:
                 st.caption(f"{version_words(version)} of {escape(model.name)}.")
             if option.fit is not None:
                 st.caption(setup_words(option.fit))
+            able = options.capabilities(draft.project_id, content, model)
+            st.caption(f"Callers can ask it for: {', '.join(able)}.")
             st.caption(f"Predicted for {load_words(content.load)}.{_targets_words(content)}")
             option_kpis(option, key="confirm")
             option_notes(option)

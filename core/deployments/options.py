@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from core.clusters import services as clusters
 from core.clusters.schemas import ClusterView
+from core.contracts.route_table import Capability
 from core.deployments import planning, predictions, services
 from core.deployments.predictions import Predicted, Setup
 from core.deployments.schemas import DeploymentRequest, DraftContent, Fit, Load
@@ -15,6 +16,7 @@ from core.kernel.actor import Actor
 from core.kernel.errors import BudError
 from core.prices import services as prices
 from core.registry import versions
+from core.registry.schemas import ModelView
 from core.simulation import costs
 from core.simulation.schemas import Value
 
@@ -65,6 +67,12 @@ def request_of(project_id: str, content: DraftContent) -> DeploymentRequest:
     return DeploymentRequest(
         project_id=project_id, **content.model_dump(include=names | {"replicas"})
     )
+
+
+def capabilities(project_id: str, content: DraftContent, model: ModelView) -> list[Capability]:
+    """What callers can ask of a draft's deployment of `model`, once it is there."""
+    task = planning.task_of(request_of(project_id, content), model)
+    return planning.capabilities(task, model)
 
 
 def evaluate(actor: Actor, project_id: str, content: DraftContent) -> Option:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from core.clusters.schemas import MachineView
+from core.contracts.route_table import Capability
 from core.deployments.schemas import DeploymentRequest, Fit, Task
 from core.kernel.errors import InvalidInput, NoCapacity
 from core.registry.schemas import ModelView
@@ -38,6 +39,16 @@ def task_of(request: DeploymentRequest, model: ModelView) -> Task:
     if request.task is not None:
         return request.task
     return "embedding" if model.capabilities == ["embedding"] else "chat"
+
+
+def capabilities(task: Task, model: ModelView | None) -> list[Capability]:
+    """What callers can ask of a deployment: of what its task is for, what its model can do.
+
+    A model of which that is not known (None, or an entry without files) is taken at its task.
+    """
+    asked: list[Capability] = ["embedding"] if task == "embedding" else ["chat", "completion"]
+    able = [each for each in asked if model is not None and each in model.capabilities]
+    return able if model is not None and model.capabilities else asked
 
 
 def plan(request: DeploymentRequest, model: ModelView, machine: MachineView, reserved: int) -> Fit:

@@ -7,6 +7,7 @@ from typing import Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
+from core.contracts.route_table import Capability
 from core.deployments.states import DeploymentState, DesiredState, ReplicaState
 
 Task = Literal["chat", "embedding"]
@@ -166,11 +167,6 @@ class DeploymentView(BaseModel):
     updated_at: datetime
     replicas: list[ReplicaView] = []
 
-    @property
-    def capabilities(self) -> list[Literal["chat", "completion", "embedding"]]:
-        """What callers can ask of it."""
-        return ["embedding"] if self.task == "embedding" else ["chat", "completion"]
-
 
 class LogChunk(BaseModel):
     """Lines of a replica's log; give `next_offset` (bytes) back to read on from there."""
@@ -202,7 +198,7 @@ class DeploymentRoute(BaseModel):
     tenant_id: str
     project_id: str
     name: str
-    capabilities: list[Literal["chat", "completion", "embedding"]]
+    capabilities: list[Capability]
     context_tokens: int
     state: DeploymentState
     created_at: datetime

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from core import jobs
 from core.clusters import services as clusters
 from core.clusters.schemas import THIS_MACHINE
+from core.contracts.route_table import Capability
 from core.deployments import crud, planning, workflows
 from core.deployments.adapters import local
 from core.deployments.models import Deployment, Replica
@@ -143,8 +144,7 @@ def _usable_model(actor: Actor, request: DeploymentRequest) -> ModelView:
             remedy="Add a GGUF file of it; its publisher or others often have one.",
         )
     task = planning.task_of(request, model)
-    wanted = {"embedding"} if task == "embedding" else {"chat", "completion"}
-    if not wanted & set(model.capabilities):
+    if not planning.capabilities(task, model):
         raise InvalidInput(
             f"{model.name} cannot do {task}: it can do {', '.join(model.capabilities)}.",
             remedy="Choose another model, or another task.",
@@ -386,6 +386,15 @@ def routes() -> list[DeploymentRoute]:
     return [_route(row, replicas[row.id]) for row in rows]
 
 
+def capabilities(actor: Actor, view: DeploymentView) -> list[Capability]:
+    """What callers can ask of a deployment."""
+    try:
+        model = versions.pinned(actor, view.model_id, view.model_version_id)
+    except (NotFound, Conflict):  # its entry is gone, or has no files now
+        model = None
+    return planning.capabilities(view.task, model)
+
+
 def _route(row: Deployment, replicas: list[Replica]) -> DeploymentRoute:
     view = _view(row, [])
     return DeploymentRoute(
@@ -393,7 +402,7 @@ def _route(row: Deployment, replicas: list[Replica]) -> DeploymentRoute:
         tenant_id=row.tenant_id,
         project_id=row.project_id,
         name=row.name,
-        capabilities=view.capabilities,
+        capabilities=capabilities(Actor.system(row.tenant_id), view),
         context_tokens=row.context_tokens,
         state=view.state,
         created_at=row.created_at,

@@ -46,7 +46,9 @@ def chat_models(actor: Actor, project_id: str) -> list[str]:
     """The names that answer chats: ready deployments, hosted endpoints, routes over both."""
     found = deployments.list_deployments(actor, project_id)
     ready = [
-        view.name for view in found if view.task == "chat" and view.state in ("ready", "degraded")
+        view.name
+        for view in found
+        if view.state in ("ready", "degraded") and "chat" in deployments.capabilities(actor, view)
     ]
     every = [*ready, *hosted.names(actor, project_id, "chat")]
     return [*every, *rules.shared_names(actor, project_id, "chat")]

@@ -5,6 +5,8 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+from sqlalchemy import select
+
 from core.accounts import api_keys
 from core.contracts import route_table
 from core.contracts.route_table import RouteTable
@@ -18,6 +20,7 @@ from core.kernel.keys import keyring
 from core.kernel.periodic import Periodic
 from core.prices import services as prices
 from core.registry import services as registry
+from core.registry.models import Model, ModelVersion
 from core.routing import services as routing
 
 PROJECT = "prj_default"
@@ -96,6 +99,12 @@ def test_a_route_has_its_replica_price_and_a_credential_only_the_keyring_opens(
     (route,) = _table().routes
     (replica,) = route.replicas
     assert route.capabilities == ["chat", "completion"]
+    # What the registry says of the model holds: without a chat template it only completes.
+    with database.transaction() as tx:
+        for row in (*tx.scalars(select(Model)), *tx.scalars(select(ModelVersion))):
+            row.capabilities = ["completion", "embedding"]
+    routing.publish()
+    assert _table().routes[0].capabilities == ["completion"]
     assert route.price is not None
     assert route.price.input_usd_per_million_tokens == 1.0
     assert route.price.output_usd_per_million_tokens == 0.0
