@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -22,6 +21,7 @@ from core.kernel.actor import Actor
 from core.kernel.errors import Conflict, InvalidInput, NotFound
 from core.kernel.settings import settings
 from core.registry import (
+    adding,
     artifacts,
     crud,
     extraction,
@@ -159,7 +159,7 @@ def add_local(
     # Any part of a split model, and the folder with one GGUF, name the same source.
     source = Source("file", str(found[first]) if is_gguf or not at.is_dir() else str(at))
     suggested = files.display_name(first) if is_gguf else at.name.removesuffix(".safetensors")
-    return _add(actor, project_id, source, name, suggested, model_id)
+    return _added(actor, project_id, source, name, suggested, model_id)
 
 
 def add_from_hub(
@@ -203,7 +203,7 @@ def add_from_hub(
     wanted = (revision or "").strip() or None
     source = Source("huggingface", repo_id, (file or "").strip() or None, revision=wanted)
     suggested = repo_id.split("/")[1]
-    return _add(actor, project_id, source, name, suggested, model_id, catalogue_id)
+    return _added(actor, project_id, source, name, suggested, model_id, catalogue_id)
 
 
 def add_from_url(
@@ -247,7 +247,7 @@ def add_from_url(
         )
     file_name = PurePosixPath(unquote(urlsplit(url).path)).name
     suggested = files.display_name(file_name).removesuffix(".safetensors") or "model"
-    return _add(actor, project_id, Source("url", url, sha256=sha256), name, suggested, model_id)
+    return _added(actor, project_id, Source("url", url, sha256=sha256), name, suggested, model_id)
 
 
 def add_from_object_store(
@@ -285,7 +285,22 @@ def add_from_object_store(
         )
     last = location.prefix.rstrip("/").rpartition("/")[2] or location.bucket
     suggested = files.display_name(last).removesuffix(".safetensors")
-    return _add(actor, project_id, Source("s3", location.uri), name, suggested, model_id)
+    return _added(actor, project_id, Source("s3", location.uri), name, suggested, model_id)
+
+
+def _added(
+    actor: Actor,
+    project_id: str,
+    source: Source,
+    name: str | None,
+    suggested: str,
+    model_id: str | None,
+    catalogue_id: str | None = None,
+) -> tuple[ModelView, str]:
+    added_id, job_id = adding.enqueue(
+        actor, project_id, source, name, suggested, model_id, catalogue_id
+    )
+    return get_model(actor, added_id), job_id
 
 
 def add_from_catalogue(
@@ -377,83 +392,6 @@ def _listed(actor: Actor, project_id: str, name: str) -> Model:
 def _record_created(tx: Session, actor: Actor, row: Model) -> None:
     subject = f"model:{row.id}"
     audit.record(tx, actor, "model.created", subject, project_id=row.project_id, name=row.name)
-
-
-def _add(
-    actor: Actor,
-    project_id: str,
-    source: Source,
-    name: str | None,
-    suggested: str,
-    model_id: str | None,
-    catalogue_id: str | None = None,
-) -> tuple[ModelView, str]:
-    with database.transaction() as tx:
-        model = _model_to_add_to(tx, actor, project_id, source, model_id)
-        failed = _failed_newest(tx, model, source)
-        # A retry after a cancel, which removes the rows, makes them again from this.
-        registration = {
-            "tenant_id": actor.tenant_id,
-            "project_id": project_id,
-            "name": ((name or "").strip() or suggested)[:120] if model is None else model.name,
-            "source": source.text,
-            "created_by_name": actor.name,
-            "catalogue_id": catalogue_id,
-        }
-        is_new = model is None
-        model_id = model.id if model is not None else ids.new_id("mod")
-        version_id = failed.id if failed is not None else ids.new_id("ver")
-        if failed is None:
-            model, version = workflows.register(tx, model_id, version_id, registration)
-            subject, verb = f"model:{model_id}", "created" if is_new else "version_added"
-            details = {"name": model.name} if is_new else {"version": version.number}
-            audit.record(tx, actor, f"model.{verb}", subject, project_id=project_id, **details)
-        # In the same transaction: a kill in between would leave a version that nothing adds.
-        job_id = jobs.enqueue(
-            tx,
-            actor,
-            workflows.add,
-            project_id=project_id,
-            title=f"Add model {registration['name']}",
-            subject=f"model:{model_id}",
-            arguments={
-                "model_id": model_id,
-                "version_id": version_id,
-                "registration": registration,
-                "source": asdict(source),
-            },
-        )
-    return get_model(actor, model_id), job_id
-
-
-def _model_to_add_to(
-    tx: Session, actor: Actor, project_id: str, source: Source, model_id: str | None
-) -> Model | None:
-    if model_id is None:
-        model = crud.of_source(tx, actor.tenant_id, project_id, source.text)
-    else:
-        model = versions.readable_model(tx, actor, model_id)
-    if model is None:
-        return None
-    if model.kind == "hosted" or model.project_id != project_id:
-        raise Conflict(
-            f"{model.name} can have no version added: it is "
-            f"{'hosted' if model.kind == 'hosted' else 'not of this project'}.",
-            remedy="Add a new model.",
-        )
-    if jobs.find_active(actor, project_id, f"model:{model.id}") is not None:
-        raise Conflict(
-            f"A version of {model.name} is being added already.",
-            remedy="Wait for its job, or cancel it.",
-        )
-    return model
-
-
-def _failed_newest(tx: Session, model: Model | None, source: Source) -> ModelVersion | None:
-    """The newest version, when adding it from the same source failed: it is tried again."""
-    newest = next(iter(crud.versions(tx, model.id)), None) if model is not None else None
-    again = newest is not None and newest.state == "failed" and newest.source == source.text
-    return newest if again else None
 
 
 def scan(actor: Actor, version_id: str) -> str:
