@@ -32,6 +32,7 @@ REASONS = {
     "authentication": Reason("No valid key (401)", "Give the caller a key that works."),
     "permission": Reason("Not allowed (403)", "Widen the key's models, endpoints, IPs."),
     "blocked": Reason("Blocking rule (403)", "Change the rule, under Blocking."),
+    "guardrail": Reason("Guardrail (400)", "Correct the caller, or change the guardrail."),
     "not_found": Reason("No such route (404)", "Make the route, or correct the caller."),
     "too_large": Reason("Body too large (413)", "Send less at once."),
     "invalid_request": Reason("Bad request (400)", "Correct the caller."),
