@@ -14,6 +14,7 @@ from core.demo.schemas import DemoData
 from core.deployments import demo as demo_deployments
 from core.deployments import services as deployments
 from core.deployments.schemas import DeploymentRequest
+from core.guardrails import services as guardrails
 from core.kernel import clock
 from core.kernel.actor import Actor, Role
 from core.kernel.errors import Unavailable
@@ -91,6 +92,7 @@ def remove(actor: Actor) -> DemoData:
     prices.forget_project(actor, project.id)
     limits.forget_project(actor, project.id)
     access.forget_project(actor, project.id)
+    guardrails.forget_project(actor, project.id)
     captures.forget_project(actor, project.id)
     simulation.forget_project(actor, project.id)
     removed = demo_deployments.forget_project(actor, project.id)

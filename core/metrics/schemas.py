@@ -203,10 +203,22 @@ class ErrorPoint(_View):
     requests: int
 
 
+class GuardrailCount(_View):
+    """How often a guardrail did something with one side of requests, and its mean time, in ms."""
+
+    rule: str
+    side: str
+    outcome: str
+    requests: int
+    mean_ms: float
+    last_at: datetime
+
+
 class RequestRow(_View):
     """One request; `started_at` is in UTC, `error_class` "" means it succeeded.
 
-    `blocked_by` is the blocking rule that refused it, `answered_by` the fallback that answered.
+    `blocked_by` is the blocking rule or guardrail that refused it, `guardrails` what each guardrail
+    did (JSON, as in the fact), `answered_by` the fallback that answered.
     """
 
     request_id: str
@@ -224,6 +236,7 @@ class RequestRow(_View):
     error_message: str
     blocked_by: str = ""
     answered_by: str = ""
+    guardrails: str = ""
     input_tokens: int | None
     output_tokens: int | None
     cached_tokens: int | None

@@ -23,6 +23,7 @@ from core.metrics.schemas import (
     Filters,
     GroupBy,
     GroupNumbers,
+    GuardrailCount,
     IngestState,
     RequestCost,
     RequestRow,
@@ -158,6 +159,13 @@ def errors(
     scope = _scope(actor, project_id, window, filters)
     with store.remote_or_local() as metrics:
         return metrics.errors(scope)
+
+
+def guardrail_counts(actor: Actor, project_id: str, window: Window) -> list[GuardrailCount]:
+    """What the guardrails of a project did, by name, side and outcome."""
+    scope = _scope(actor, project_id, window, None)
+    with store.remote_or_local() as metrics:
+        return metrics.guardrails(scope)
 
 
 def errors_over_time(

@@ -17,6 +17,7 @@ from core.metrics.schemas import (
     ErrorPoint,
     GroupBy,
     GroupNumbers,
+    GuardrailCount,
     MachineTime,
     Numbers,
     RequestRow,
@@ -47,6 +48,9 @@ class MetricsStore(Protocol):
 
     def errors_over_time(self, scope: Scope, bucket_s: int) -> list[ErrorPoint]:
         """Errors by time bucket and class; buckets without errors are left out."""
+
+    def guardrails(self, scope: Scope) -> list[GuardrailCount]:
+        """What guardrails did, by name, side and outcome."""
 
     def requests(self, scope: Scope, limit: int) -> list[RequestRow]:
         """The newest requests."""

@@ -7,6 +7,7 @@ import msgspec
 from core.access import services as access
 from core.accounts import api_keys
 from core.captures import services as captures
+from core.contracts.guardrails import Guardrail
 from core.contracts.route_table import (
     ApiKey,
     BlockRule,
@@ -21,6 +22,7 @@ from core.contracts.route_table import (
 from core.deployments import hosted
 from core.deployments import services as deployments
 from core.deployments.schemas import DeploymentRoute, HostedRoute
+from core.guardrails import services as guardrails
 from core.kernel import database
 from core.kernel.actor import Actor
 from core.limits import services as limits
@@ -29,7 +31,9 @@ from core.projects import services as projects
 from core.routing import crud, targets
 from core.routing.schemas import Rules
 
-Composed = tuple[list[Route], list[ApiKey], list[Limit], list[BlockRule], list[Project]]
+Composed = tuple[
+    list[Route], list[ApiKey], list[Limit], list[BlockRule], list[Guardrail], list[Project]
+]
 
 
 # Where Bud's own model servers say how they are.
@@ -60,7 +64,7 @@ def models(project_id: str) -> list[str]:
 
 
 def compose() -> Composed:
-    """The routes, keys, limits, blocking rules and projects of now."""
+    """The routes, keys, limits, blocking rules, guardrails and projects of now."""
     keys = [
         ApiKey(
             id=key.id,
@@ -76,7 +80,7 @@ def compose() -> Composed:
     ]
     local = [_route(source) for source in deployments.routes()]
     routes = _ruled([*local, *[_hosted(source) for source in hosted.routes()]])
-    return routes, keys, _limits(), _blocks(), _projects()
+    return routes, keys, _limits(), _blocks(), guardrails.active_guardrails(), _projects()
 
 
 def _ruled(routes: list[Route]) -> list[Route]:

@@ -46,7 +46,7 @@ def publish() -> int:
             digest,
             clock.now(),
         )
-        routes, keys, limited, blocks, projects = composed
+        routes, keys, limited, blocks, guardrails, projects = composed
         table = RouteTable(
             version=last.version,
             published_unix_s=clock.unix_s(),
@@ -54,6 +54,7 @@ def publish() -> int:
             keys=keys,
             limits=limited,
             blocks=blocks,
+            guardrails=guardrails,
             projects=projects,
         )
         _write(route_table.encode(table))
@@ -72,7 +73,7 @@ def subscribe() -> None:
     """Publish whenever something that stands in the table changes."""
     for what in (
         *("keys", "deployments", "models", "limits", "prices", "routes"),
-        *("blocks", "captures", "projects"),
+        *("blocks", "guardrails", "captures", "projects"),
     ):
         events.subscribe(f"{what}.changed", _publish)
 

@@ -28,6 +28,7 @@ from core.metrics.schemas import (
     ErrorPoint,
     GroupBy,
     GroupNumbers,
+    GuardrailCount,
     MachineTime,
     Numbers,
     RequestRow,
@@ -174,6 +175,10 @@ class AppStore:
         """See `MetricsStore`."""
         found = self._ask("errors_over_time", scope=scope, bucket_s=bucket_s)
         return typing.cast(list[ErrorPoint], found)
+
+    def guardrails(self, scope: Scope) -> list[GuardrailCount]:
+        """See `MetricsStore`."""
+        return typing.cast(list[GuardrailCount], self._ask("guardrails", scope=scope))
 
     def requests(self, scope: Scope, limit: int) -> list[RequestRow]:
         """See `MetricsStore`."""

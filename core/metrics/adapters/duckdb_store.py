@@ -29,6 +29,7 @@ from core.metrics.schemas import (
     Filters,
     GroupBy,
     GroupNumbers,
+    GuardrailCount,
     MachineTime,
     Numbers,
     Percentiles,
@@ -169,11 +170,13 @@ _NUMBERS = """
         cost_usd IS NULL AND replica_id <> '' AND error_class = '') AS without_token_price
 """
 
+_GUARDRAILS_FORM = '[{"rule": "VARCHAR", "side": "VARCHAR", "outcome": "VARCHAR", "ms": "DOUBLE"}]'
+
 _ROW = """
     request_id, started_unix_s, endpoint, model, deployment_id, replica_id, key_id, user_id,
     stream, status, error_class, error_message, coalesce(blocked_by, '') AS blocked_by,
-    coalesce(answered_by, '') AS answered_by, input_tokens, output_tokens, cached_tokens,
-    connect_ms, ttft_ms, duration_ms, attempts, cost_usd
+    coalesce(answered_by, '') AS answered_by, coalesce(guardrails, '') AS guardrails,
+    input_tokens, output_tokens, cached_tokens, connect_ms, ttft_ms, duration_ms, attempts, cost_usd
 """
 
 
@@ -409,6 +412,22 @@ class DuckDbStore:
             statement, _parameters(scope, with_prices=False) | {"bucket_s": bucket_s}
         )
         return [ErrorPoint(at=_moment(row.pop("bucket")), **row) for row in found]
+
+    def guardrails(self, scope: Scope) -> list[GuardrailCount]:
+        """What guardrails did, by name, side and outcome."""
+        statement = f"""
+            WITH scoped AS ({_SCOPED}), ran AS (
+                SELECT started_unix_s, unnest(from_json(guardrails, $form)) AS ran
+                FROM scoped WHERE guardrails <> '')
+            SELECT ran.rule AS rule, ran.side AS side, ran.outcome AS outcome,
+                count(*) AS requests, avg(ran.ms) AS mean_ms, max(started_unix_s) AS last_unix_s
+            FROM ran GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+        """
+        parameters = _parameters(scope, with_prices=False) | {"form": _GUARDRAILS_FORM}
+        return [
+            GuardrailCount(last_at=_moment(row.pop("last_unix_s")), **row)
+            for row in self._query(statement, parameters)
+        ]
 
     def requests(self, scope: Scope, limit: int) -> list[RequestRow]:
         """The newest requests."""

@@ -226,3 +226,22 @@ def test_forget_project_takes_only_its_own(hour: Path, admin: Actor) -> None:
     assert services.forget_project(admin, PROJECT) == 104
     assert services.summary(admin, PROJECT, HOUR).requests == 0
     assert services.summary(admin, "prj_b", HOUR).requests == 1
+
+
+def test_guardrails_are_counted_by_what_they_did(data_dir: Path, admin: Actor) -> None:
+    ran = (
+        '[{"rule":"cards","side":"input","outcome":"masked","ms":%d,"found":{"card":1}},'
+        '{"rule":"signs","side":"input","outcome":"passed","ms":1.0}]'
+    )
+    facts = [fact(1, 1, guardrails=ran % 2), fact(2, 2, guardrails=ran % 4), fact(3, 3)]
+    segments.write(data_dir, "seg-g", facts)
+    counts = services.guardrail_counts(admin, PROJECT, HOUR)
+    assert [(each.rule, each.outcome, each.requests, each.mean_ms) for each in counts] == [
+        ("cards", "masked", 2, 3.0),
+        ("signs", "passed", 2, 1.0),
+    ]
+    assert [row.guardrails for row in services.requests(admin, PROJECT, HOUR)] == [
+        "",
+        ran % 4,
+        ran % 2,
+    ]

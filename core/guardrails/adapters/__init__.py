@@ -1,0 +1,1 @@
+"""What guardrails ask outside of Bud."""
