@@ -55,8 +55,9 @@ def _kpis(views: list[DeploymentView]) -> None:
             Kpi(
                 "Errors, 24 h",
                 formats.percent(found.error_rate),
-                "The share of the admitted requests that failed.",
-                note=f"{found.errors:,} failed, {found.refused:,} refused",
+                "The share of the admitted requests that failed. Refused by the gateway: "
+                f"{found.refused:,}.",
+                note=f"{found.errors:,} failed",
                 trend=[point.errors for point in points] or None,
             ),
             Kpi(

@@ -128,7 +128,7 @@ def _kpis(window: Window, filters: Filters, trend: Series) -> None:
                 formats.percent(found.error_rate),
                 "The share of the admitted requests that failed. Refused by the gateway: "
                 f"{found.refused:,}; given up by the caller: {found.cancelled:,}.",
-                note=f"{found.errors:,} failed, {found.refused:,} refused",
+                note=f"{found.errors:,} failed",
                 trend=[point.errors for point in points],
             ),
             Kpi(

@@ -312,8 +312,10 @@ def _show_result(actor: Actor, deployment_id: str, *, wait: bool, as_json: bool)
             follow.job(actor, active.id)
         view = _settled(actor, deployment_id)
     text = f"{view.name} is {view.state}."
-    if view.state == "ready":
+    if view.state == "ready" and "chat" in deployments.capabilities(actor, view):
         text += f' Try it: bud chat {view.name} "Hello"'
+    elif view.state == "ready":
+        text += " Try it on the page Gateway, under Try it."
     elif not wait and active is not None:
         text += f" Watch it: bud jobs wait {active.id}"
     output.show(view, text, as_json=as_json)

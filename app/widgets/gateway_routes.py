@@ -252,6 +252,11 @@ def route_now(actor: Actor, project_id: str, model: str) -> None:
         table_with_downloads(
             [_target_row(target, is_live=is_live) for target in route.targets],
             name=f"targets-{model}",
+            columns={
+                "USD/M in / out": st.column_config.TextColumn(
+                    help="The price of a million tokens, in and out, as set on the page Settings."
+                )
+            },
         )
     st.markdown("#### Replicas")
     replica_table([route], name=f"replicas-{model}")
@@ -268,7 +273,7 @@ def _target_row(target: LiveTarget, *, is_live: bool) -> dict[str, object]:
         "Priority": target.priority,
         "Share": _share(target),
         "Weight": target.weight,
-        "USD per million tokens (in / out)": _price(target),
+        "USD/M in / out": _price(target),
         "State": target.state,
         "Replicas up": f"{target.up} of {len(target.replicas)}" if is_live else formats.NONE,
         "In flight": target.in_flight if is_live else None,
