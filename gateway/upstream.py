@@ -230,11 +230,15 @@ class Connection(asyncio.Protocol):
             self._outbox.put(self.transport, body)
 
     async def head(self, timeout_s: float) -> None:
-        """Wait for status and headers. Raises Broken or TimedOut."""
+        """Wait for status and headers. Raises Broken or TimedOut.
+
+        Bytes that come one by one get no more time for it.
+        """
+        ends_s = self._loop.time() + timeout_s
         while not self._head_seen:
             if self._error is not None:
                 raise self._error
-            await self._wait(timeout_s)
+            await self._wait(ends_s - self._loop.time())
 
     async def read(self, timeout_s: float) -> bytes:
         """The next read of the body; b"" at its end. Raises Broken or TimedOut."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import resource
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +189,57 @@ async def test_kept_connection_that_the_replica_closed_is_replaced(
     await gateway.openai.chat.completions.create(**CALL)
     facts = await gateway.facts(4)
     assert [fact.attempts for fact in facts] == [1, 1, 1, 1]
+
+
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
+_EVENT = b'data: {"choices":[{"index":0,"delta":{"content":" t0"}}]}\n\n'
+_FIRST = _HEAD + b"\r\n%x\r\n%b\r\n" % (len(_EVENT), _EVENT)
+
+
+@asynccontextmanager
+async def crooked(*pieces: bytes, pause_s: float = 0.02) -> AsyncIterator[str]:
+    """A double of a replica that says these pieces, the last one again and again."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            for piece in itertools.chain(pieces, itertools.repeat(pieces[-1])):
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(pause_s)
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "code"),
+    [
+        ((b"HTTP/1.1 200 OK\r\nX-Slow: ", b"y"), "replica_timeout"),
+        ((_HEAD + b"\r\nnonsense\r\n", b"more\r\n"), "stream_broken"),
+        ((_FIRST, b"zz\r\nnonsense\r\n"), "stream_broken"),
+        ((_FIRST, b"4\r\n\x00\xff\xfe\n\r\n"), "replica_timeout"),
+        ((_FIRST, b"1\r\nd\r\n"), "replica_timeout"),
+    ],
+    ids=["trickled head", "garbage first", "garbage later", "no events", "trickled event"],
+)
+async def test_a_replica_that_trickles_or_speaks_garbage_holds_nobody(
+    tmp_path: Path, pieces: tuple[bytes, ...], code: str
+) -> None:
+    limited = replace(QUICK, first_byte_s=0.4, total_s=1.0)
+    async with (
+        crooked(*pieces) as url,
+        GatewayHere(tmp_path, [route(url)], timeouts=limited) as gateway,
+    ):
+        began_s = time.monotonic()
+        answer = await gateway.http.post("/v1/chat/completions", json=CALL | {"stream": True})
+        assert time.monotonic() - began_s < 10 * slowness()
+        (fact,) = await gateway.facts()
+        if answer.status_code == 200:
+            assert events_of(answer.content)[-1]["error"]["code"] == code
+        else:
+            assert answer.json()["error"]["code"] == code
+        assert fact.error_class == {"replica_timeout": "timeout"}.get(code, "upstream_broke")
 
 
 # -- after the first byte
