@@ -37,8 +37,8 @@ a[href^="mailto:"] { color: inherit !important; text-decoration: none !important
 [data-testid^="stBaseButton-primary"]:not(:disabled) {
   color: light-dark(#ffffff, #06251a) !important; }
 /* The same for differences: its green and red are too light to be read on white. */
-[data-testid="stCode"] .token.inserted * { color: light-dark(#0a6b3d, #3ecf9a) !important; }
-[data-testid="stCode"] .token.deleted * { color: light-dark(#b42318, #ff8f86) !important; }
+[data-testid="stCode"] .token.inserted { color: light-dark(#0a6b3d, #3ecf9a) !important; }
+[data-testid="stCode"] .token.deleted { color: light-dark(#b42318, #ff8f86) !important; }
 @media (max-width: 640px) {
   [data-testid="stMainBlockContainer"] { padding: 4.4rem 1rem 4rem; }
   [data-testid="stMetricValue"] { font-size: 1.25rem; }
