@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import session, theme
+from app import history, session, theme
 from app.warming import visits
 from app.widgets import errors_shown, escape, none_is_open
 from core.accounts import services as accounts
@@ -54,6 +54,7 @@ def main() -> None:
     """Show the page, or the way to the log-in."""
     st.set_page_config(page_title="Bud", page_icon=theme.LOGO_SVG, layout="wide")
     theme.apply()
+    history.mend()
     none_is_open()
     context = session.open_session()
     if context is None:

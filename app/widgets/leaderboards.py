@@ -70,9 +70,11 @@ def _query(context: SessionContext, task: Task) -> Query:
     with st.container(
         horizontal=True, vertical_alignment="bottom", gap="small", key="leaderboard-filters"
     ):
+        # Keys of its own: Streamlit takes a query that an input of the page before is bound to for
+        # one of that page, so Back would lose what this page is asked.
         words = st.text_input(
             "Search",
-            key="q",
+            key="find",
             bind="query-params",
             type="search",
             placeholder="Model or maker",
@@ -81,7 +83,7 @@ def _query(context: SessionContext, task: Task) -> Query:
         use = st.selectbox(
             "Licence allows",
             [_ANY, *leaderboards.uses()],
-            key="use",
+            key="allows",
             bind="query-params",
             width=300,
             help="Keeps models whose licence allows this, also those with conditions. "

@@ -21,7 +21,7 @@ Tab = Callable[..., Page]
 
 USE = "Commercial chat product, 10 M users"
 ALLOWED = re.compile(rf"\ballowed( with conditions)?\s*{USE}: ")
-QUESTION = f"leaderboards?task=tools&open=true&max_b=10&use={USE.replace(' ', '+')}"
+QUESTION = f"leaderboards?task=tools&open=true&max_b=10&allows={USE.replace(' ', '+')}"
 
 
 def test_the_best_small_model_for_tools_that_a_business_may_use(
@@ -53,11 +53,18 @@ def test_the_best_small_model_for_tools_that_a_business_may_use(
     page.reload()
     settle(page)
     expect(page.get_by_role("heading", name=best, exact=True)).to_be_visible()
-    # Its licence answers; then to What if.
+    # Its licence answers for the same use, and back to the same view; then to What if.
+    view = page.url
     page.get_by_role("link", name=re.compile("^All answers for ")).click()
-    expect(page).to_have_url(re.compile(r"/licences\?.*id="))
+    expect(page).to_have_url(re.compile(r"/licences\?.*id=.*for=Commercial"))
+    expect(page.get_by_text("For this use: ")).to_be_visible()
     settle(page)
-    bud.open(page, f"{QUESTION}&q=qwen3-8b")
+    page.go_back()
+    expect(page).to_have_url(view)
+    expect(page.get_by_role("heading", name=f"1. {best}", exact=True)).to_be_visible()
+    settle(page)
+    expect(page).to_have_url(view)
+    bud.open(page, f"{QUESTION}&find=qwen3-8b")
     page.get_by_role("button", name="What if", exact=True).click()
     expect(page).to_have_url(re.compile(r"/what-if\?.*model=qwen3-8b"))
 
@@ -76,18 +83,20 @@ def test_from_a_row_to_compare_and_to_deploy(bud: Bud, member_page: Page) -> Non
     for number in range(2):
         expect(cards.nth(number)).to_contain_text(ALLOWED)
     expect(page.get_by_text("Board by board")).to_be_visible()
-    bud.open(page, f"{QUESTION}&q=qwen3-8b")
+    bud.open(page, f"{QUESTION}&find=qwen3-8b")
     page.get_by_role("button", name="Deploy", exact=True).click()
     expect(page).to_have_url(re.compile(r"/models"))
     expect(page.get_by_label("Hugging Face id")).to_have_value("Qwen/Qwen3-8B")
+    page.go_back()
+    expect(card.get_by_role("heading", name="1. Qwen3-8B", exact=True)).to_be_visible()
 
 
 def test_deploy_of_a_model_without_a_repository_asks_for_one(bud: Bud, member_page: Page) -> None:
     page = member_page
-    bud.open(page, "leaderboards?task=tools&q=gemini-2.5-pro")
+    bud.open(page, "leaderboards?task=tools&find=gemini-2.5-pro")
     expect(page.get_by_role("button", name="Deploy", exact=True)).to_be_disabled()
     model_id, name = _without_repository()
-    bud.open(page, f"leaderboards?task=tools&q={model_id.rpartition('/')[2]}")
+    bud.open(page, f"leaderboards?task=tools&find={model_id.rpartition('/')[2]}")
     card = page.locator(".st-key-leaderboard-model")
     expect(card.get_by_role("heading", name=f"1. {name}", exact=True)).to_be_visible()
     page.get_by_role("button", name="Deploy", exact=True).click()
