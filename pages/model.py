@@ -72,8 +72,8 @@ def _work(subject: Subject) -> None:
 
 def _use() -> str:
     """The use that verdicts are for: that of the address, else the first."""
-    asked = [st.query_params.get(name, "") for name in ("use", USE)]
-    return next((use for use in asked if use in licences.USES), next(iter(licences.USES)))
+    asked = st.query_params.get(USE, "")
+    return asked if asked in licences.USES else next(iter(licences.USES))
 
 
 def main() -> None:

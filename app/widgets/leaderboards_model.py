@@ -130,7 +130,8 @@ def licence_verdict(licence: object, use: str) -> None:
         where = f" (section {escape(reason.section)})" if reason.section else ""
         st.markdown(f"- {escape(reason.text)}{where}")
     if key is not None:
-        link_to("licences", f"All answers for {key}", icon="gavel", query={"id": key})
+        query = {"id": key, USE: use}
+        link_to("licences", f"All answers for {key}", icon="gavel", query=query)
 
 
 def evidence_table(rows: Sequence[Evidence], *, name: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from app.widgets.layout import escape
+from app.widgets.model_subject import USE
 from core.registry import licences
 from core.registry.licences.schemas import Answer, Reason, Verdict
 
@@ -56,7 +57,7 @@ def stated_use() -> licences.Use:
         name = st.selectbox(
             "What do you want to do?",
             [*licences.USES, _OWN_USE],
-            key="use",
+            key=USE,
             bind="query-params",
             help="The verdict on every licence is for this use.",
         )

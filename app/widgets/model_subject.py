@@ -14,7 +14,8 @@ from core.registry import catalogue, licences, relatives, versions
 from core.registry import services as registry
 from core.registry.schemas import ModelView, VersionView
 
-# The address's name of the use that verdicts are for; `use` is bound to inputs of several pages.
+# The address's name of the use that verdicts are for, by which one page gives it to the next. Pages
+# with a filter by use bind that to `use`: what an input of a page is bound to cannot be given on.
 USE = "for"
 
 

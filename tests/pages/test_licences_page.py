@@ -17,7 +17,7 @@ CHAT = quote("Commercial chat product, 10 M users")
 
 def test_from_the_list_to_the_words_of_an_answer(member_page: Page, bud: Bud) -> None:
     page = member_page
-    bud.open(page, f"licences?use={CHAT}&q=llama+3.1")
+    bud.open(page, f"licences?for={CHAT}&q=llama+3.1")
     expect(page.get_by_text("This is no legal advice")).to_be_visible()
     expect(page.get_by_text("1 row", exact=True)).to_be_visible()
     select_row(page, 0, page.locator(".st-key-licence-verdict"))
@@ -34,10 +34,10 @@ def test_from_the_list_to_the_words_of_an_answer(member_page: Page, bud: Bud) ->
 
 def test_a_use_of_ones_own_is_judged(member_page: Page, bud: Bud) -> None:
     page = member_page
-    bud.open(page, "licences?id=qwen-2024&use=Another+use&users=200000000")
+    bud.open(page, "licences?id=qwen-2024&for=Another+use&users=200000000")
     verdict = page.locator(".st-key-licence-verdict")
     expect(verdict.get_by_text("Not allowed")).to_be_visible()
-    bud.open(page, "licences?id=qwen-2024&use=Another+use&users=2000000")
+    bud.open(page, "licences?id=qwen-2024&for=Another+use&users=2000000")
     expect(verdict.get_by_text("Not allowed")).to_be_hidden()
     bud.open(page, "licences?id=hai-def")
     expect(verdict.get_by_text("needs review", exact=False).first).to_be_visible()
@@ -71,6 +71,6 @@ def test_a_pasted_text_is_identified(member_page: Page, bud: Bud) -> None:
 def test_it_fits_a_phone(tab: Callable[..., Page], bud: Bud, project_id: str) -> None:
     page = tab(390, dark=True)
     bud.log_in_as_new(page, "licences-phone@example.org", project_id)
-    bud.open(page, f"licences?id=llama-4-cla-2025&use={CHAT}")
+    bud.open(page, f"licences?id=llama-4-cla-2025&for={CHAT}")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     shot(page, "licences-390-dark")
