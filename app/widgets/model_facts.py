@@ -61,6 +61,7 @@ _OF_CATALOGUE: dict[str, tuple[str, Words]] = {
     "licence_note": ("Licence as stated", _text),
     "release_date": ("Released", _text),
     "family": ("Family", _text),
+    "base_model_id": ("Made from", _text),
     "embedding_length": ("Embedding length", _count),
     "hub_id": ("Hugging Face id", _text),
     "downloads": ("Downloads in a month", _count),

@@ -389,13 +389,16 @@ def _link_bases(rows: list[dict[str, Any]], among: list[dict[str, Any]]) -> None
             _inherit(row, base, _SHARED)
         elif named:
             _inherit(row, base, ())
-            if by_hand:
-                _say(row, {"base_model_id": by_hand["source"]})
         elif tuning == "" and _is_language_model(row):
             base = by_key.get((*rest, "base", "", snapshot))
         elif tuning in ("instruct", "chat"):
             bare = by_key.get((*rest, "", "", snapshot))
             base = by_key.get((*rest, "base", "", snapshot)) or bare
+        is_stated = named is not None and (base is None or base is by_id.get(named.lower()))
+        if not is_stated and base is not None:
+            _say(row, {"base_model_id": "the name"})
+        elif is_stated and by_hand:
+            _say(row, {"base_model_id": by_hand["source"]})
         row["base_model_id"] = base["id"] if base else named
 
 
