@@ -236,12 +236,15 @@ def evidence(
     rows = [
         (
             *(each.board, each.variant, each.metric, f"{each.score:g} {each.unit}"),
-            *(f"{each.rank} of {each.of}", each.standing, each.date),
+            *(f"{each.rank} of {each.of}", each.standing, each.published_name, each.date),
             each.source,
         )
         for each in found
     ]
-    columns = ("board", "table", "figure", "value", "rank", "counts", "date", "read from")
+    columns = (
+        *("board", "table", "figure", "value", "rank", "counts", "published as", "date"),
+        "read from",
+    )
     output.show(found, output.table(columns, rows, empty="No figures."), as_json=as_json)
 
 

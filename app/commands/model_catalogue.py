@@ -161,7 +161,10 @@ def show_entry(model_id: str, *, as_json: bool) -> None:
         ),
     ]
     others = json.loads(entry["disagreements"] or "{}")
-    parts += [f"Others say of {name}: {_said(values)}" for name, values in others.items()]
+    parts += [
+        f"Others say of {name.replace('_', ' ')}: {_said(values)}"
+        for name, values in others.items()
+    ]
     whole = entry | {
         "fact_sources": sources,
         "disagreements": others,

@@ -159,13 +159,18 @@ def show_model(model: ModelName, project: Project = DEFAULT_PROJECT, as_json: Js
     known = versions.list_versions(actor, found.id)
     tags = annotations.tags(actor, context.project_id(project)).get(subject, [])
     facts = found.model_dump(exclude={"extracted"}) | {"tags": tags}
-    pairs = [
-        (field.replace("_", " "), formats.NONE if value is None else value)
-        for field, value in facts.items()
-    ]
-    text = f"{output.details(pairs)}\n\n{versions_table(known, deployed_as(known, project))}"
+    pairs = [(field.replace("_", " "), _said(value)) for field, value in facts.items()]
+    notes = [f"Note: {note}" for note in found.extracted.get("notes") or ()]
+    parts = [output.details(pairs), *notes, versions_table(known, deployed_as(known, project))]
+    text = "\n\n".join(parts)
     whole = found.model_dump(mode="json") | {"tags": tags, "versions": output.plain(known)}
     output.show(whole, text, as_json=as_json)
+
+
+def _said(value: object) -> object:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or formats.NONE
+    return formats.NONE if value is None else value
 
 
 @group.command()
