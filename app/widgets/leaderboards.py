@@ -280,8 +280,8 @@ def _rank(best: int, worst: int) -> str:
 
 def _below(context: SessionContext, found: Ranking) -> None:
     """What was left out, and the report."""
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.caption(f"Choose a row to see why. {_left_out(found)}", width="stretch")
+    st.caption(f"Choose a row to see why. {_left_out(found)}")
+    with st.container(horizontal=True, gap="small"):
         name = f"leaderboard-{found.query.task}"
         st.download_button(
             "Report",
