@@ -33,11 +33,14 @@ class Form:
         pattern: In RE2's syntax. A group named `value` is the part that counts, else all of it.
         accept: Looks closer: given the text and where the value begins and ends, it gives the end
             of what counts, or 0 when nothing does. It may look one character around that.
+        tail: A pattern of which every beginning of a match is one; "": it is made of `pattern`,
+            which takes more memory than is worth it where there are many alike.
     """
 
     entity: str
     pattern: str
     accept: Callable[[str, int, int], int] | None = None
+    tail: str = ""
 
 
 class Finder(Protocol):
@@ -68,12 +71,12 @@ class FormFinder:
 
     def find(self, text: str, start: int = 0) -> list[Found]:
         """See `Finder`."""
-        if self._any.search(text, start) is None:
+        places = _Places(text)
+        if self._any.search(places.encoded, places.in_bytes(start)) is None:
             return []
-        found = [
-            each for form, compiled in self._forms for each in _each(form, compiled, text, start)
-        ]
-        return united(found)
+        return united(
+            each for form, compiled in self._forms for each in _each(form, compiled, places, start)
+        )
 
     def tail(self, text: str, start: int = 0) -> int:
         """See `Finder`."""
@@ -142,18 +145,39 @@ def pieces_kept(text: str, found: Sequence[Found]) -> Iterator[str]:
     return (text[end:start] for end, start in zip(ends, starts, strict=True))
 
 
-def _each(form: Form, compiled: Any, text: str, start: int) -> Iterator[Found]:
+class _Places:
+    """A text as RE2 reads it, in UTF-8, and its places there and here.
+
+    It is given bytes since it would encode a text anew for each search.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.encoded = text.encode()
+        self._is_ascii = len(self.encoded) == len(text)
+
+    def in_bytes(self, place: int) -> int:
+        """A place in the text as one in its bytes."""
+        return place if self._is_ascii else len(self.text[:place].encode())
+
+    def in_text(self, place: int) -> int:
+        """A place in the bytes as one in the text."""
+        return place if self._is_ascii else len(self.encoded[:place].decode())
+
+
+def _each(form: Form, compiled: Any, places: _Places, start: int) -> Iterator[Found]:
     group = compiled.groupindex.get("value", 0)
-    while (match := compiled.search(text, start)) is not None:
-        first, end = match.span(group)
+    at = places.in_bytes(start)
+    while (match := compiled.search(places.encoded, at)) is not None:
+        first, end = map(places.in_text, match.span(group))
         if form.accept is not None:
-            end = form.accept(text, first, end)
+            end = form.accept(places.text, first, end)
         if end > first:
             yield Found(first, end, form.entity)
-            start = max(end, start + 1)
+            at = max(places.in_bytes(end), at + 1)
         else:
-            # A longer one may have hidden it.
-            start = match.start() + 1
+            # It may have hidden another one.
+            at = match.start() + 1
 
 
 def _compiled(pattern: str, *, ignore_case: bool) -> Any:
@@ -173,7 +197,8 @@ def _compiled(pattern: str, *, ignore_case: bool) -> Any:
 
 def _tail(forms: Sequence[Form], *, ignore_case: bool) -> Any:
     try:
-        every = "|".join(f"(?:{beginning_of(form.pattern)})" for form in forms)
+        tails = dict.fromkeys(form.tail or beginning_of(form.pattern) for form in forms)
+        every = "|".join(f"(?:{tail})" for tail in tails)
         return _compiled(rf"(?:{every})\z", ignore_case=ignore_case)
     except (Unreadable, ValueError):
         return None

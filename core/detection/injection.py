@@ -29,22 +29,24 @@ _HIDDEN = ("hidden_text", 0.5)
 _LOOKALIKE = ("lookalike", 0.4)
 _ENCODED = ("encoded", 0.4)
 
-# Format characters inside of words; U+E0000… are tags that show nothing at all.
-_INVISIBLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e"
-    "\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+# Letters that do not show; those from U+E0000 on are tags, which show nothing at all.
+_INVISIBLE = (
+    r"[\x{ad}\x{34f}\x{61c}\x{115f}\x{1160}\x{17b4}\x{17b5}\x{180e}\x{200b}-\x{200f}"
+    r"\x{202a}-\x{202e}\x{2060}-\x{206f}\x{feff}\x{fff9}-\x{fffb}\x{e0000}-\x{e007f}]"
 )
-# Joiners belong into emoji and into scripts that need them.
-_IN_WORD = re.compile("(?<=[A-Za-z])[\u00ad\u200b-\u200d\u2060\ufeff]+(?=[A-Za-z])")
-_TAGS = re.compile("[\U000e0020-\U000e007e]{4,}")
-_TURNED = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_TAGS = r"[\x{e0020}-\x{e007e}]{4,}"
+# Joiners belong into emoji and into scripts that need them, and turns where scripts turn.
+_HIDING = (
+    r"[A-Za-z][\x{ad}\x{200b}-\x{200d}\x{2060}\x{feff}]+[A-Za-z]|[\x{202a}-\x{202e}\x{2066}-\x{2069}]"
+    rf"|{_TAGS}"
+)
+# Words of Latin with Greek or Cyrillic letters.
+_GREEK = r"\x{370}-\x{52f}"
+_MIXED = rf"[A-Za-z]+[{_GREEK}][A-Za-z{_GREEK}]*|[{_GREEK}]+[A-Za-z][A-Za-z{_GREEK}]*"
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{24,4096}={0,2}(?![A-Za-z0-9+/_=-])")
 _SPACES = re.compile(r"[ \t]{2,}|[\t\u00a0\u2000-\u200a\u3000]+")
 # A mark between all letters, as in `i-g-n-o-r-e` or `i g n o r e`.
 _SPELT = re.compile(r"\b(?:[A-Za-z][ .*_-]){5,40}[A-Za-z]\b")
-_MIXED = re.compile(
-    r"[A-Za-z]+[\u0370-\u052f]+[A-Za-z\u0370-\u052f]*|[\u0370-\u052f]+[A-Za-z]+[A-Za-z\u0370-\u052f]*"
-)
 _LATIN = str.maketrans(
     "аеорсухіјѕԁһӏвкмнтАВЕЅІЈКМНОРСТХУԛԝɡαοερινυκητχΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
     "aeopcyxijsdhlbkmhtABESIJKMHOPCTXYqwgaoepivuknrxABEZHIKMNOPTYX",
@@ -113,18 +115,19 @@ def _plain(text: str) -> tuple[str, list[tuple[str, float]]]:
     if text.isascii():
         return _SPACES.sub(" ", text), []
     disguises = []
-    if _IN_WORD.search(text) or _TAGS.search(text) or _TURNED.search(text):
-        disguises.append(_HIDDEN)
-    shown = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
-    if _MIXED.search(shown):
+    if _re2(_INVISIBLE).search(text):
+        if _re2(_HIDING).search(text):
+            disguises.append(_HIDDEN)
+        text = str(_re2(_INVISIBLE).sub("", text))
+    if _re2(_MIXED).search(text):
         disguises.append(_LOOKALIKE)
-        shown = _MIXED.sub(lambda found: found.group().translate(_LATIN), shown)
-    return _SPACES.sub(" ", shown), disguises
+        text = str(_re2(_MIXED).sub(lambda found: found.group().translate(_LATIN), text))
+    return _SPACES.sub(" ", unicodedata.normalize("NFKC", text)), disguises
 
 
 def _hidden(text: str) -> Iterator[tuple[str, tuple[str, float]]]:
     """What a text says only to who decodes it."""
-    for found in () if text.isascii() else _TAGS.finditer(text):
+    for found in () if text.isascii() else _re2(_TAGS).finditer(text):
         yield "".join(chr(ord(each) - 0xE0000) for each in found.group()), _HIDDEN
     for number, found in enumerate(_BASE64.finditer(text)):
         if number >= _MOST_ENCODED:
@@ -174,6 +177,7 @@ def _signs() -> list[tuple[str, float, str]]:
     return found
 
 
+@cache
 def _re2(pattern: str) -> Any:
     import re2
 

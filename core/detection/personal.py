@@ -29,10 +29,6 @@ def finder(entities: Iterable[PersonalEntity] = ()) -> FormFinder:
     return FormFinder([form for form in _FORMS if form.entity in wanted])
 
 
-def _digits(text: str) -> str:
-    return "".join(filter(str.isdigit, text))
-
-
 def _stands_alone(text: str, start: int) -> bool:
     """Whether a number is no part of a longer one, such as a decimal or a version."""
     before = text[start - 1] if start else ""
@@ -63,7 +59,8 @@ def _phone(text: str, start: int, end: int) -> int:
     before = text[start - 1] if start else ""
     if before.isalnum() or before in tuple("._-+/#*$"):
         return 0
-    return end if len(_digits(text[start:end])) in _DIGITS_OF_PHONES else 0
+    groups = numbers.ends_of_groups(text, start, end)
+    return next((stop for digits, stop in groups if len(digits) in _DIGITS_OF_PHONES), 0)
 
 
 def _us_phone(text: str, start: int, end: int) -> int:
@@ -81,10 +78,10 @@ def _card(text: str, start: int, end: int) -> int:
 
 
 def _iban(text: str, start: int, end: int) -> int:
-    length = numbers.iban_length(text[start:end])
+    length = numbers.iban_length(text[start:end].upper())
     for letters, stop in numbers.ends_of_groups(text, start, end):
         if len(letters) == length:
-            return stop if numbers.is_iban(letters) else 0
+            return stop if numbers.is_iban(letters.upper()) else 0
     return 0
 
 
@@ -151,7 +148,7 @@ _FORMS: tuple[Form, ...] = (
     Form("phone", r"\b0[1-9](?: [0-9]{2}){4}\b|\b0[1-9](?:\.[0-9]{2}){4}\b", _phone),
     Form("phone", rf"{_SAYS_PHONE}(?P<value>[0-9(][0-9 ()/.-]{{5,18}}[0-9])\b", _phone),
     Form("card", r"\b[0-9](?:[ -]?[0-9]){12,18}\b", _card),
-    Form("iban", r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", _iban),
+    Form("iban", r"(?i:\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?)\b", _iban),
     Form("ip_address", r"\b(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?:\.[0-9]{1,3})*\b", _ipv4),
     Form("ip_address", r"\b[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){2,7}", _ipv6),
     Form("us_ssn", r"\b[0-9]{3}[ -][0-9]{2}[ -][0-9]{4}\b", _ssn),

@@ -109,7 +109,7 @@ def _is_sign(letter: str) -> bool:
 # Keys that begin with their issuer's own letters.
 _KEYS = (
     r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b",  # AWS
-    r"gh[pousr]_[A-Za-z0-9]{36,251}",  # GitHub
+    r"gh[pousr]_[A-Za-z0-9]{36,}",  # GitHub
     r"github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{50,}",
     r"gl(?:pat|dt|rt|cbt|ptt|ft|soat)-[A-Za-z0-9_-]{20,}",  # GitLab
     r"xox[abeprs]-[A-Za-z0-9-]{20,}",  # Slack
@@ -149,6 +149,8 @@ _KEYS = (
     r"AGE-SECRET-KEY-1[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58}",
     r"bud-[A-Za-z0-9]{32,}",
 )
+# What all of them are made of.
+_WORD = r"[A-Za-z0-9_~.][A-Za-z0-9_~.+/=:-]*"
 _NAMES = (
     r"(?i:(?:password|passwort|passwd|passphrase|pwd|mot de passe|contraseña|kennwort|secret|"
     r"api[_ -]?key|access[_ -]?key|secret[_ -]?key|private[_ -]?key|client[_ -]?secret|"
@@ -162,11 +164,11 @@ _FORMS: tuple[Form, ...] = (
         r"(?:\\[rn]|[A-Za-z0-9+/=\s:.,()-]){0,}?(?:-----END [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
         r"|\z)",
     ),
-    *(Form("api_key", key, _key) for key in _KEYS),
+    *(Form("api_key", key, _key, _WORD) for key in _KEYS),
     Form("jwt", r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{10,}", _jwt),
     Form(
         "url_password",
-        r"\b[a-zA-Z][a-zA-Z0-9+.-]{1,24}://[^\s:/@\"'<>?#]{0,64}:(?P<value>[^\s/@\"'<>]{3,100})@"
+        r"\b[a-zA-Z][a-zA-Z0-9+.-]{1,24}://[^\s:/@\"'<>?#]*:(?P<value>[^\s/@\"'<>]{3,})@"
         r"[A-Za-z0-9_.\[-]",
         _in_url,
     ),
@@ -180,7 +182,7 @@ _FORMS: tuple[Form, ...] = (
         "password",
         _NAMES
         + r"\\?[\"'`]?\s{0,4}(?::=|=>|[:=]|(?i: is| ist| est| es| lautet)\b:?)\s{0,4}\\?[\"'`]?"
-        r"(?P<value>[^\s\"'`,;\\]{1,200})",
+        r"(?P<value>[^\s\"'`,;\\]+)",
         _assigned,
     ),
 )
