@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from core.detection.beginnings import Unreadable, beginning_of
@@ -17,11 +17,15 @@ _MAX_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found: from `start` to `end` (exclusive), in characters, and what it is."""
+    """What was found: from `start` to `end` (exclusive), in characters, and what it is.
+
+    `begin` is where what it was known by begins, such as the name of a password.
+    """
 
     start: int
     end: int
     entity: str
+    begin: int = field(default=-1, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,8 @@ def united(found: Iterable[Found]) -> list[Found]:
     for each in sorted(found, key=lambda one: (one.start, -one.end)):
         if merged and each.start < merged[-1].end:
             last = merged[-1]
-            merged[-1] = Found(last.start, max(last.end, each.end), last.entity)
+            begin = min(last.begin, each.begin)
+            merged[-1] = Found(last.start, max(last.end, each.end), last.entity, begin)
         else:
             merged.append(each)
     return merged
@@ -126,8 +131,8 @@ class Scan:
             cut = self._finder.tail(text, behind)
         found = self._finder.find(text, behind) if cut > behind else []
         for each in reversed(found):
-            if each.start < cut < each.end:
-                cut = each.start
+            if each.begin < cut < each.end:
+                cut = each.begin
         offset = self.final - behind
         self.final = offset + cut
         self._text, self._behind = text[max(cut - 1, 0) :], min(cut, 1)
@@ -173,7 +178,7 @@ def _each(form: Form, compiled: Any, places: _Places, start: int) -> Iterator[Fo
         if form.accept is not None:
             end = form.accept(places.text, first, end)
         if end > first:
-            yield Found(first, end, form.entity)
+            yield Found(first, end, form.entity, places.in_text(match.start()))
             at = max(places.in_bytes(end), at + 1)
         else:
             # It may have hidden another one.

@@ -47,6 +47,7 @@ def in_pieces(finder: Finder, text: str, cuts: list[int]) -> list[Found]:
 @given(text=texts, cuts=st.lists(st.integers(0, 200), max_size=30))
 @example(text="5 4111 1111 1111 1111 7", cuts=[2, 3, 21])
 @example(text="xada@example.org.uk", cuts=list(range(19)))
+@example(text="Tel. 030 12 34 564111 1111 1111 1111", cuts=[26])
 def test_cuts_change_nothing(kind: str, text: str, cuts: list[int]) -> None:
     whole = FINDERS[kind].find(text)
     assert in_pieces(FINDERS[kind], text, cuts) == whole
