@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from core.contracts.guardrails import Classifier
 from core.detection import verdicts
+from core.kernel import outside
 from core.kernel.errors import InvalidInput, Unavailable, UpstreamFailed
-from core.registry.adapters import guarded_http
 
 
 def check_url(url: str) -> str:
@@ -19,9 +19,9 @@ def check_url(url: str) -> str:
         Unavailable: Its name cannot be resolved.
     """
     url = url.strip()
-    guarded_http.check(url)
+    outside.check(url)
     if urlsplit(url).fragment or any(letter.isspace() for letter in url) or not url.isascii():
-        raise InvalidInput("This is no address for a classifier.", value=guarded_http.shown(url))
+        raise InvalidInput("This is no address for a classifier.", value=outside.shown(url))
     return url
 
 
@@ -44,7 +44,7 @@ def ask(
     import httpx
 
     target = httpx.URL(check.url)
-    pinned = target.copy_with(host=guarded_http.check(check.url))
+    pinned = target.copy_with(host=outside.check(check.url))
     headers = {"Content-Type": "application/json", "Host": target.netloc.decode()}
     if credential:
         headers["Authorization"] = f"Bearer {credential}"
