@@ -57,8 +57,12 @@ def compare_view(context: SessionContext) -> None:
     )
     _facts(chosen, str(use), names)
     _prices(chosen, names)
-    _scores(context, chosen, names)
-    _by_board(context, chosen, names)
+    by_task = leaderboards.by_task(context.actor, context.project_id, chosen)
+    if by_task.empty:
+        st.info("No board of a task lists any of them.")
+        return
+    _scores(by_task, chosen, names)
+    _by_board(context, by_task, chosen, names)
 
 
 def _forget_when_cleared() -> None:
@@ -124,11 +128,7 @@ def _prices(chosen: Sequence[str], names: dict[str, str]) -> None:
         )
 
 
-def _scores(context: SessionContext, chosen: Sequence[str], names: dict[str, str]) -> None:
-    by_task = leaderboards.by_task(context.actor, context.project_id, chosen)
-    if by_task.empty:
-        st.info("No board of a task lists any of them.")
-        return
+def _scores(by_task: pd.DataFrame, chosen: Sequence[str], names: dict[str, str]) -> None:
     st.markdown("**Scores by task**")
     titles = list(dict.fromkeys(by_task["title"]))
     rows = [
@@ -145,11 +145,13 @@ def _scores(context: SessionContext, chosen: Sequence[str], names: dict[str, str
         charts.show(own_charts.radar(by_task, named), "Scores by task", key="compare-radar")
 
 
-def _by_board(context: SessionContext, chosen: Sequence[str], names: dict[str, str]) -> None:
-    by_task = leaderboards.by_task(context.actor, context.project_id, chosen)
+def _by_board(
+    context: SessionContext,
+    by_task: pd.DataFrame,
+    chosen: Sequence[str],
+    names: dict[str, str],
+) -> None:
     keys = list(dict.fromkeys(by_task["task"]))
-    if not keys:
-        return
     titles = [find(key).title for key in keys]
     title = st.pills(
         "Boards of",

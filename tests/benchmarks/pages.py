@@ -12,10 +12,13 @@ from typing import Any
 import psutil
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browsing import EMAIL, PASSWORD, Bud, launch
+from tests.browsing import EMAIL, PASSWORD, Bud, launch, settle
 
 _MUST_BE_UNDER_MS = 2_000
 _ASKED = 5
+# An e-mail address and a password, typed by somebody who types fast, or filled in by a manager of
+# passwords that was unlocked first.
+_TYPING_S = 3.0
 _TABLE = '[data-testid="stDataFrame"] canvas'
 # A page with the first thing on it that answers what people come for, not its frame.
 _PAGES = {
@@ -30,9 +33,10 @@ _PAGES = {
 def run(json: bool = False) -> dict[str, Any]:
     """Measure on a throw-away data folder; prints the figures and gives them back.
 
-    The first figure of a page is that of the first page that anybody opens of a dashboard that was
-    just started, right after the log-in; the others are those of a person who comes back to it,
-    in a window that has the dashboard cached.
+    Of each page three: the first page that anybody opens of a dashboard that was just started, by
+    somebody who logs in as fast as a person can (`first`); the same by somebody who is logged in
+    already, so that nothing was loaded ahead (`unannounced`); and the page for somebody who comes
+    back to it, in a window that has the dashboard cached.
     """
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="bud-bench-") as folder, sync_playwright() as started:
@@ -41,11 +45,7 @@ def run(json: bool = False) -> dict[str, Any]:
         bud.set_up()
         browser = launch(started)
         for name, (path, shown) in _PAGES.items():
-            bud.start_app()
-            try:
-                figures |= _measure(bud, browser, name, path, shown)
-            finally:
-                bud.stop("app")
+            figures |= _measure(bud, browser, name, path, shown)
         browser.close()
     figures["must_be_under_ms"] = _MUST_BE_UNDER_MS
     if json:
@@ -57,21 +57,40 @@ def run(json: bool = False) -> dict[str, Any]:
 
 
 def _measure(bud: Bud, browser: Browser, name: str, path: str, shown: str) -> dict[str, Any]:
-    page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
-    bud.log_in(page, EMAIL, PASSWORD)
-    server = psutil.Process(bud.pid("app"))
-    before_cpu_s = _cpu_s(server)
-    first_ms = _first_content_ms(page, bud, path, shown)
-    first_cpu_s = _cpu_s(server) - before_cpu_s
-    later_ms = [_first_content_ms(page, bud, path, shown) for _ in range(_ASKED - 1)]
-    page.context.close()
-    return {
-        f"{name}_first_ms": first_ms,
-        # With what the dashboard loads meanwhile for pages that are not yet asked for.
-        f"{name}_first_server_cpu_ms": round(first_cpu_s * 1000),
+    found: dict[str, Any] = {}
+    cookies: list[Any] = []
+    for visit in ("first", "unannounced"):
+        bud.start_app()
+        page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+        try:
+            if visit == "first":
+                _log_in_as_a_person(bud, page)
+            else:
+                page.context.add_cookies(cookies)
+            server = psutil.Process(bud.pid("app"))
+            before_cpu_s = _cpu_s(server)
+            found[f"{name}_{visit}_ms"] = _first_content_ms(page, bud, path, shown)
+            cpu_ms = round((_cpu_s(server) - before_cpu_s) * 1000)
+            found[f"{name}_{visit}_server_cpu_ms"] = cpu_ms
+            later_ms = [_first_content_ms(page, bud, path, shown) for _ in range(_ASKED)]
+            cookies = page.context.cookies()
+            page.context.close()
+        finally:
+            bud.stop("app")
+    return found | {
         f"{name}_p50_ms": round(statistics.median(later_ms)),
         f"{name}_worst_ms": max(later_ms),
     }
+
+
+def _log_in_as_a_person(bud: Bud, page: Page) -> None:
+    """Until the page behind it is there; a person types for a while."""
+    page.goto(f"{bud.url}/auth/login")
+    page.get_by_label("E-mail").fill(EMAIL)
+    page.get_by_label("Password").fill(PASSWORD)
+    time.sleep(_TYPING_S)
+    page.get_by_role("button", name="Log in").click()
+    settle(page)
 
 
 def _cpu_s(process: psutil.Process) -> float:
