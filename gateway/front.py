@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from email.utils import formatdate
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from core.kernel import clock
 from gateway.cold import ColdServer
@@ -25,6 +25,9 @@ from gateway.http_request import BadRequest, Request, Response
 from gateway.outbox import Outbox
 
 log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from gateway.short_way import ShortCall
 
 Answerer = Callable[[Request], Coroutine[Any, Any, Response | None]]
 
@@ -56,6 +59,9 @@ class Front:
         max_body_bytes: What of a body is over this is not kept.
         timeouts: Of callers: `head_s`, `caller_s`, `idle_s`.
         cors: What browsers are told; None when they are told nothing.
+
+    Attributes:
+        short: Answers a request without a task, where it can; None where it never can.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Front:
         self.max_body_bytes = max_body_bytes
         self.timeouts = timeouts
         self.cors = cors
+        self.short: Callable[[Request, HotConnection], ShortCall | None] | None = None
         self.connections: set[Connection] = set()
         self.is_stopping = False
         self.refused: dict[int, int] = {}

@@ -15,7 +15,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -32,6 +31,7 @@ from gateway.http_request import (
     Request,
     Response,
     Source,
+    answer_head,
     check_head,
     head_too_large,
     joined,
@@ -42,12 +42,10 @@ from gateway.outbox import Outbox
 
 if TYPE_CHECKING:
     from gateway.front import Front
+    from gateway.short_way import ShortCall
 
 log = logging.getLogger(__name__)
 
-_STATUS_LINES = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus
-}
 # What ends a head, and a body in chunks.
 _END = b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -62,8 +60,8 @@ class HotConnection(asyncio.Protocol):
     __slots__ = (
         "_began_s", "_chunked", "_closes", "_ended", "_front", "_full", "_head", "_head_begun",
         "_head_seen", "_headers", "_incoming", "_known", "_lingers", "_loop", "_outbox", "_parser",
-        "_problem", "_request", "_since_s", "_tail", "_target", "_unframed_bytes", "_unread",
-        "_waiter", "remote", "source", "task", "transport",
+        "_problem", "_request", "_short", "_since_s", "_starts", "_tail", "_target",
+        "_unframed_bytes", "_unread", "_waiter", "remote", "source", "task", "transport",
     )  # fmt: skip
 
     def __init__(self, front: Front, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
@@ -94,7 +92,8 @@ class HotConnection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._head = b""
         self._head_seen = self._chunked = self._ended = self._closes = False
-        self._full = self._lingers = False
+        self._full = self._lingers = self._starts = False
+        self._short: ShortCall | None = None
         # Since when it waits for its caller, whatever for; and since when for this body.
         self._since_s = self._began_s = clock.monotonic_s()
 
@@ -125,6 +124,8 @@ class HotConnection(asyncio.Protocol):
             self.refuse(cause if isinstance(cause, BadRequest) else _no_http(error))
         except httptools.HttpParserError as error:
             self.refuse(_no_http(error))
+        if self._starts:
+            self._start()
 
     def _begin_known(self, data: bytes) -> bool:
         """Begin a request whose head came before; False when this is none."""
@@ -191,14 +192,8 @@ class HotConnection(asyncio.Protocol):
 
     def _see_progress(self) -> None:
         """A head has begun, or more of a body has come."""
-        if self._incoming is None:
-            self._see_first_byte()
-        else:
-            self._since_s = clock.monotonic_s()
-
-    def _see_first_byte(self) -> None:
-        if not self._head_begun:
-            self._head_begun = True
+        if self._incoming is not None or not self._head_begun:
+            self._head_begun = self._incoming is None
             self._since_s = clock.monotonic_s()
 
     def _first_of(self, data: bytes) -> bytes:
@@ -214,7 +209,7 @@ class HotConnection(asyncio.Protocol):
             return data
         if any(each.startswith(data) for each in self._front.hot):
             self._unread = data
-            self._see_first_byte()
+            self._see_progress()
         else:
             self._hand_over(data)
         return b""
@@ -256,6 +251,9 @@ class HotConnection(asyncio.Protocol):
         """End the request that is being answered."""
         self.transport = None
         self._front.connections.discard(self)
+        short, self._short = self._short, None
+        if short is not None:
+            short.left()
         if self.task is not None:
             self.task.cancel()
 
@@ -349,15 +347,39 @@ class HotConnection(asyncio.Protocol):
         self._head = b""
         self._head_seen = self._chunked = self._ended = False
         self._since_s = self._began_s = clock.monotonic_s()
+        self._starts = True
+
+    def _start(self) -> None:
+        """Let the request be answered, as much of it as has come."""
+        self._starts = False
+        request, short = self._request, self._front.short
+        if request is not None and request.is_complete and short is not None:
+            self._short = short(request, self)
+            if self._short is not None:
+                return
+        self.go_long_way()
+
+    def go_long_way(self) -> None:
+        """Let a task answer the request."""
+        self._short = None
         if self.task is None:
             self.task = self._loop.create_task(self._work())
         else:
             self._wake()
 
+    def finish(self, response: Response) -> None:
+        """Send the answer to a request that needed no task."""
+        self._short = None
+        self.send(response)
+        if self._closes:
+            self.close()
+        else:
+            self._go_on()
+
     async def _work(self) -> None:
         try:
             while True:
-                while self._request is None:
+                while self._request is None or self._short is not None:
                     await self._woken()
                 if not await self._answer(self._request):
                     break
@@ -428,11 +450,6 @@ class HotConnection(asyncio.Protocol):
                 raise self._problem
             await self._woken()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether `drain` is to be awaited before more is written."""
-        return self._full
-
     async def drain(self) -> None:
         """Wait until the caller has read most of what was written."""
         while self._full:
@@ -473,7 +490,7 @@ class HotConnection(asyncio.Protocol):
 
     @property
     def chunk_writer(self) -> Callable[[bytes], None] | None:
-        """Sends a piece of the body in its frame; None when the answer does not go out in chunks."""
+        """Sends a piece of the body in its frame; None when it does not go out in chunks."""
         return self._write_chunk if self._chunked else None
 
     def _write_chunk(self, chunk: bytes) -> None:
@@ -490,26 +507,18 @@ class HotConnection(asyncio.Protocol):
         self._ended = True
 
     def _head_of(self, status: int, headers: dict[str, str], content_bytes: int | None) -> bytes:
-        request = self._request
-        lines = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n"
-        for name, value in headers.items():
-            lines += f"{name}: {value}\r\n"
-        if lines.count("\n") != len(headers) + 1:
-            raise ValueError("a header has a line break in it")
-        if content_bytes is not None:
-            lines += f"Content-Length: {content_bytes}\r\n"
-        elif self._chunked:
-            lines += "Transfer-Encoding: chunked\r\n"
-        lines += self._front.date()
-        if self._front.cors is not None and request is not None:
-            for name, value in self._front.cors.headers(request).items():
-                lines += f"{name}: {value}\r\n"
+        request, cors = self._request, self._front.cors
+        keep = ""
         if self._is_to_close():
             self._closes = True
-            lines += "Connection: close\r\n"
+            keep = "Connection: close\r\n"
         elif request is not None and request.is_http_10:
-            lines += "Connection: keep-alive\r\n"
-        return (lines + "\r\n").encode()
+            keep = "Connection: keep-alive\r\n"
+        if cors is not None and request is not None:
+            headers = headers | cors.headers(request)
+        return answer_head(
+            status, headers, content_bytes, f"{self._front.date()}{keep}", in_chunks=self._chunked
+        )
 
     def _is_to_close(self) -> bool:
         request = self._request

@@ -6,8 +6,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from gateway.short_way import ShortCall
 
 MAX_TARGET_BYTES = 8 * 1024
 MAX_HEAD_BYTES = 64 * 1024
@@ -20,6 +24,10 @@ SLOWEST_BODY_BYTES_PER_S = 4096
 
 
 Read = TypeVar("Read")
+
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus
+}
 
 
 @lru_cache(maxsize=256)
@@ -125,6 +133,35 @@ def check_head(version: str, headers: Mapping[bytes, bytes]) -> None:
         raise BadRequest(501, "A body comes with Content-Length, or in plain chunks.")
 
 
+def answer_head(
+    status: int,
+    headers: Mapping[str, str],
+    content_bytes: int | None,
+    more: str,
+    *,
+    in_chunks: bool,
+) -> bytes:
+    """The head of an answer.
+
+    Args:
+        status: Its status.
+        headers: All but those of its length.
+        content_bytes: The length of its body; None when it is not known.
+        more: Whole lines to add.
+        in_chunks: Whether a body of unknown length comes in chunks.
+    """
+    lines = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n"
+    for name, value in headers.items():
+        lines += f"{name}: {value}\r\n"
+    if lines.count("\n") != len(headers) + 1:
+        raise ValueError("a header has a line break in it")
+    if content_bytes is not None:
+        return f"{lines}Content-Length: {content_bytes}\r\n{more}\r\n".encode()
+    if in_chunks:
+        lines += "Transfer-Encoding: chunked\r\n"
+    return f"{lines}{more}\r\n".encode()
+
+
 def head_too_large() -> BadRequest:
     """What a head over the limit is refused with."""
     return BadRequest(431, f"The request's head has over {MAX_HEAD_BYTES} bytes. Send less.")
@@ -205,6 +242,7 @@ class Request:
     Attributes:
         path: Without the query, percent-decoded.
         remote: The IP address of whoever holds the other end of the connection.
+        begun: What was sent to a replica already; None when nothing was.
         caller: The connection, through which it is answered.
         content_bytes: The body's length by its head; 0 when it comes in chunks.
         is_complete: Whether all of the body is there.
@@ -212,7 +250,7 @@ class Request:
     """
 
     __slots__ = (
-        "caller", "content_bytes", "gone", "head", "headers", "is_complete", "is_http_10",
+        "begun", "caller", "content_bytes", "gone", "head", "headers", "is_complete", "is_http_10",
         "keep_alive", "method", "path", "pieces", "received_bytes", "remote",
     )  # fmt: skip
 
@@ -226,6 +264,7 @@ class Request:
         self.is_http_10 = head.is_http_10
         self.keep_alive = head.keep_alive
         self.content_bytes = content_bytes
+        self.begun: ShortCall | None = None
         self.pieces: list[bytes] = []
         self.received_bytes = 0
         self.is_complete = False

@@ -9,14 +9,21 @@ from gateway.config import Timeouts
 
 
 class Patience:
-    """How long each phase of one request may take: its route's timeouts, within the total."""
+    """How long each phase of one request may take: its route's timeouts, within the total.
+
+    Args:
+        timeouts: Of its route.
+        began_s: When it began, on the monotonic clock; None is now.
+    """
 
     __slots__ = ("_ends_s", "_timeouts")
 
-    def __init__(self, timeouts: Timeouts) -> None:
+    def __init__(self, timeouts: Timeouts, began_s: float | None = None) -> None:
         self._timeouts = timeouts
         total_s = timeouts.total_s
-        self._ends_s = total_s if total_s == math.inf else clock.monotonic_s() + total_s
+        if total_s != math.inf:
+            total_s += clock.monotonic_s() if began_s is None else began_s
+        self._ends_s = total_s
 
     @property
     def connect_s(self) -> float:

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
-
-import msgspec
+from functools import partial
+from typing import TYPE_CHECKING
 
 from core.contracts.request_fact import RequestFact
-from core.contracts.route_table import Price, Route
 from core.kernel import clock
-from gateway import policies, split, usage
+from gateway import policies, split
+from gateway.answer import Answer
 from gateway.balancer import Backend, choose
 from gateway.body import Parsed
 from gateway.errors import GatewayError, from_upstream
 from gateway.limits.beyond import Beyond
 from gateway.patience import Patience
 from gateway.providers import PERMANENT, Provider, TranslatedStream
-from gateway.sse import EventStream, EventTooLarge, named
+from gateway.sse import EventStream, as_json
 from gateway.stats import Stats
 from gateway.table import Target
 from gateway.tracing import traceparent
-from gateway.upstream import Broken, ConnectFailed, Connection, Stopped, TimedOut
+from gateway.upstream import Broken, ConnectFailed, Connection, TimedOut
+
+if TYPE_CHECKING:
+    from gateway.short_way import ShortCall
 
 MAX_ATTEMPTS = 3
 _RETRY_STATUSES = frozenset({429, 502, 503, 504})
@@ -38,13 +40,6 @@ _NEXT = _ELSEWHERE | {"rate_limited", "budget_exceeded"}
 # No replica began to work on the request: waiting for one costs nothing but time.
 _UNREACHED = frozenset({"no_replica", "connect"})
 _MAX_ERROR_BYTES = 64 * 1024
-# An answer up to this size is kept whole, so that another replica can help until its end.
-_WHOLE_BYTES = 1024 * 1024
-_EDGE_BYTES = 8 * 1024
-# An answer that must be translated is read whole.
-_TRANSLATED_BYTES = 32 * 1024 * 1024
-# Keep-alive comments before the first token are held back for this long, then forwarded.
-_HOLD_S = 10.0
 
 
 @dataclass(slots=True)
@@ -57,206 +52,6 @@ class _Call:
     patience: Patience
     affinity: int
     beyond: Beyond | None
-
-
-class Answer:
-    """A replica's answer that has begun; nothing of it has been sent to the caller.
-
-    `first` is what to forward first: of a stream its first events, else all of the body up to
-    1 MB. `route` is the one that answers: the request's own, or a fallback.
-    """
-
-    __slots__ = (
-        "_backend", "_connection", "_edges", "_patience", "_provider", "events", "first",
-        "is_whole", "route",
-    )  # fmt: skip
-
-    is_pushed = True  # its reads are handed on without being awaited one by one
-
-    def __init__(
-        self,
-        backend: Backend,
-        route: Route,
-        connection: Connection,
-        events: EventStream | None,
-        patience: Patience,
-    ) -> None:
-        self.route = route
-        self._provider = backend.provider
-        self.first = b""
-        self.is_whole = False
-        self.events = events
-        self._backend = backend
-        self._connection = connection
-        self._patience = patience
-        self._edges = b""
-
-    @property
-    def provider_kind(self) -> str:
-        """The kind of the provider that answers; "" for a replica of our own."""
-        return hosted.kind if (hosted := self._backend.replica.hosted) else ""
-
-    @property
-    def price(self) -> Price | None:
-        """What the answer's tokens cost."""
-        return self.route.price
-
-    @property
-    def content_type(self) -> str:
-        """As the replica said; what was translated is JSON."""
-        if self._provider is not None:
-            return "application/json"
-        found = self._connection.headers.get(b"content-type", b"application/json")
-        return found.decode("latin-1")
-
-    @property
-    def content_bytes(self) -> int | None:
-        """The length of the whole body; None when it comes in chunks."""
-        if self.is_whole:
-            return len(self.first)
-        length = self._connection.headers.get(b"content-length", b"")
-        return int(length) if length.isdigit() else None
-
-    @property
-    def usage(self) -> usage.Usage | None:
-        """Token counts as the replica gave them, once the answer has ended."""
-        if self.events is not None:
-            return self.events.usage
-        return usage.of_answer(self.first) if self.is_whole else usage.in_part(self._edges)
-
-    def begin(self, model: str, name: bytes) -> Awaitable[None]:
-        """Read up to where it can be forwarded; `name` is `model` as JSON.
-
-        Raises Broken, TimedOut or GatewayError.
-        """
-        if self.events is None:
-            return self._begin_body(name)
-        return self._begin_stream(self.events, model)
-
-    async def _begin_body(self, name: bytes) -> None:
-        reads: list[bytes] = []
-        size_bytes = 0
-        timeout_s = self._patience.first_byte_s
-        most_bytes = _WHOLE_BYTES if self._provider is None else _TRANSLATED_BYTES
-        while size_bytes < most_bytes:
-            read = await self._connection.read(timeout_s)
-            if not read:
-                self.is_whole = True
-                break
-            reads.append(read)
-            size_bytes += len(read)
-            timeout_s = self._patience.between_tokens_s
-        self.first = b"".join(reads)
-        if self._provider is not None:
-            if not self.is_whole:
-                raise Broken("the answer is too large to be translated")
-            self.first = self._provider.answer(self.first)
-        if self.is_whole:
-            self.first = named(self.first, name)
-        else:
-            self._edges = self.first[:_EDGE_BYTES] + self.first[-_EDGE_BYTES:]
-
-    async def _begin_stream(self, events: EventStream, model: str) -> None:
-        began_s = clock.monotonic_s()
-        held = b""
-        while True:
-            read = await self._connection.read(self._patience.first_byte_s)
-            if not read:
-                raise Broken("the stream ended before its first event")
-            held += self._fed(events, read)
-            if events.error is not None and not events.done:
-                raise events.failure or from_upstream(500, events.error, model)
-            if held and (events.has_data or clock.monotonic_s() - began_s > _HOLD_S):
-                self.first = held
-                return
-
-    async def next(self) -> bytes:
-        """What to forward next; b"" at the end. Raises Broken, TimedOut or Stopped."""
-        if self.is_whole:
-            return b""
-        events = self.events
-        while True:
-            read = await self._connection.read(self._patience.between_tokens_s)
-            if events is None:
-                self._edges = (
-                    self._edges[:_EDGE_BYTES] + ((self._edges[_EDGE_BYTES:] + read)[-_EDGE_BYTES:])
-                )
-                return read
-            if not read:
-                if events.is_whole:
-                    return b""
-                rest = events.end()
-                if not rest:
-                    raise Broken("the stream ended before its last event")
-                return rest
-            forward = self._fed(events, read)
-            if forward:
-                return forward
-
-    async def hand_on(
-        self, write: Callable[[bytes], None], write_chunk: Callable[[bytes], None] | None
-    ) -> None:
-        """Give what follows of a stream to `write`, as it comes, until its end.
-
-        Args:
-            write: Takes events.
-            write_chunk: Takes events as one chunk of the chunked transfer encoding, as the replica
-                sent it; None when the caller cannot.
-
-        Raises Broken, TimedOut or Stopped.
-        """
-        events = self.events
-        assert events is not None
-
-        feed, is_plain = events.feed, events.is_plain
-
-        def pass_on(chunk: bytes) -> bool:
-            if write_chunk is None or not is_plain(chunk):
-                return False
-            write_chunk(chunk)
-            return True
-
-        def forward(read: bytes) -> None:
-            try:
-                out = feed(read)
-            except EventTooLarge:
-                raise Broken("an event of the stream is too large") from None
-            if out:
-                write(out)
-
-        await self._connection.hand_on(
-            forward, pass_on, self._patience.between_tokens_s, self._patience.left_s
-        )
-        if not events.is_whole:
-            rest = events.end()
-            if not rest:
-                raise Broken("the stream ended before its last event")
-            write(rest)
-
-    @property
-    def source(self) -> Connection:
-        """Where it comes from: to be paused while its caller does not read."""
-        return self._connection
-
-    @staticmethod
-    def _fed(events: EventStream, read: bytes) -> bytes:
-        try:
-            return events.feed(read)
-        except EventTooLarge:
-            raise Broken("an event of the stream is too large") from None
-
-    def stop(self) -> None:
-        """Make the reader stop: the gateway is stopping."""
-        self._connection.fail(Stopped())
-
-    def broke(self) -> None:
-        """The replica broke off in the middle."""
-        self._backend.failed(clock.monotonic_s(), away=False)
-
-    def release(self) -> None:
-        """Free the replica; what is still running there is cancelled by closing."""
-        self._backend.ended()
-        self._backend.pool.release(self._connection)
 
 
 class _Retryable(Exception):
@@ -293,6 +88,7 @@ class Proxy:
         fact: RequestFact,
         session: str = "",
         beyond: Beyond | None = None,
+        begun: ShortCall | None = None,
     ) -> Answer:
         """Send the request until a replica begins to answer: of its model, else of a fallback.
 
@@ -303,18 +99,20 @@ class Proxy:
             fact: The request's fact; what answered, attempts and connect time are filled in.
             session: What the caller says belongs together; "" means nothing.
             beyond: The limits of targets and fallbacks; None when they have none.
+            begun: What was sent already; None when nothing was.
 
         Raises:
             GatewayError: No replica answers, or the request itself is refused.
         """
-        target = find(body.model)
-        patience = Patience(target.timeouts)
+        target = find(body.model) if begun is None else begun.target
+        patience = Patience(target.timeouts, begun.sent_s if begun else None)
         prefixed = target.route.policy == "prefix"
         affinity = policies.affinity(session, body.raw) if prefixed else 0
         call = _Call(path, body, fact, patience, affinity, beyond)
-        begin = self._shared if target.shares else self._begin
         try:
-            return await begin(find, target, call)
+            if target.shares:
+                return await self._shared(find, target, call)
+            return await self._begin(find, target, call, begun=begun)
         except GatewayError as error:
             if error.error_class not in _NEXT or not target.route.fallbacks:
                 raise
@@ -374,7 +172,12 @@ class Proxy:
             target = find(model)
 
     async def _begin(
-        self, find: Callable[[str], Target], target: Target, call: _Call, part: str = ""
+        self,
+        find: Callable[[str], Target],
+        target: Target,
+        call: _Call,
+        part: str = "",
+        begun: ShortCall | None = None,
     ) -> Answer:
         """Send the request until a replica of one model, or of one target, begins to answer.
 
@@ -387,20 +190,23 @@ class Proxy:
             target: The route, or that target of it.
             call: What to send.
             part: The deployment of one of the route's targets; "" for a route with replicas.
+            begun: The first attempt, when it is made already.
         """
         model = target.route.model
-        target.budget.request()
+        if begun is None:
+            target.budget.request()
         tried: list[Backend] = []
         paid = 0
         last: GatewayError | None = None
         give_up_s: float | None = None
         while True:
-            backend = choose(target.own, tried, target.pick, call.affinity)
+            backend = begun and begun.backend
+            backend = backend or choose(target.own, tried, target.pick, call.affinity)
             if backend is not None:
                 try:
-                    return await self._attempt(backend, target, call)
+                    return await self._attempt(backend, target, call, begun)
                 except _Retryable as failed:
-                    failure, last = failed, failed.error
+                    failure, last, begun = failed, failed.error, None
                 tried.append(backend)
                 target = _found(find, model, part)
                 if not failure.unsent:
@@ -430,16 +236,21 @@ class Proxy:
             self._stats.waiting.add(value=-1)
             fact.queue_ms += (clock.monotonic_s() - began_s) * 1000
 
-    async def _attempt(self, backend: Backend, target: Target, call: _Call) -> Answer:
+    async def _attempt(
+        self, backend: Backend, target: Target, call: _Call, begun: ShortCall | None
+    ) -> Answer:
         """One attempt. Raises _Retryable or GatewayError."""
-        call.fact.attempts += 1
-        call.fact.replica_id = backend.replica.id
-        began_s = clock.monotonic_s()
+        began_s = clock.monotonic_s() if begun is None else begun.sent_s
         answer: Answer | None = None
-        backend.began()
-        target.traffic.requests += 1
+        if begun is None:
+            call.fact.attempts += 1
+            call.fact.replica_id = backend.replica.id
+            backend.began()
+            target.traffic.requests += 1
         try:
-            connection = await self._sent(backend, target, call)
+            connection = await self._sent(
+                backend, target, call, begun.connection if begun else None
+            )
             try:
                 answer = await self._begun(backend, connection, target, call)
             finally:
@@ -457,8 +268,17 @@ class Proxy:
         backend.succeeded((clock.monotonic_s() - began_s) * 1000)
         return answer
 
-    async def _sent(self, backend: Backend, target: Target, call: _Call) -> Connection:
-        """A connection on which the replica's status has come."""
+    async def _sent(
+        self, backend: Backend, target: Target, call: _Call, sent: Connection | None
+    ) -> Connection:
+        """A connection on which the replica's status has come.
+
+        Args:
+            backend: The replica.
+            target: Its route.
+            call: What to send.
+            sent: The connection on which that was sent already; None when it was not.
+        """
         body, fact, patience = call.body, call.fact, call.patience
         if backend.provider is None:
             outgoing = body.for_replica(target.route.upstream_model)
@@ -471,9 +291,12 @@ class Proxy:
             request = backend.provider.request(call.path, body)
             outgoing = request.body
             head = backend.pool.own_head(request.path, request.headers, len(outgoing))
-        kept = backend.pool.idle()
-        if kept is not None and await self._on_kept(kept, head, outgoing, patience):
-            return kept
+        kept = sent or backend.pool.idle()
+        if kept is not None:
+            if sent is None:
+                kept.send(head, outgoing)
+            if await self._on_kept(kept, patience):
+                return kept
         began_s = clock.monotonic_s()
         connection = await backend.pool.connect(patience.connect_s)
         fact.connect_ms = (clock.monotonic_s() - began_s) * 1000
@@ -492,7 +315,7 @@ class Proxy:
         body, model = call.body, target.route.model
         if connection.status != 200:
             raise await self._refusal(connection, model, backend.provider, call.patience)
-        name = _as_json(body.model)
+        name = as_json(body.model)
         events = EventStream(keep_usage=body.wants_usage, model=name) if body.stream else None
         if events is not None and backend.provider is not None:
             translator = backend.provider.stream()
@@ -506,12 +329,9 @@ class Proxy:
             raise
         return answer
 
-    async def _on_kept(
-        self, connection: Connection, head: bytes, body: bytes, patience: Patience
-    ) -> bool:
-        """Send on a kept connection; False when it turns out to be closed: use a new one."""
+    async def _on_kept(self, connection: Connection, patience: Patience) -> bool:
+        """Wait on a kept connection; False when it turns out to be closed: use a new one."""
         try:
-            connection.send(head, body)
             await connection.head(patience.first_byte_s)
         except Broken:
             if connection.answer_begun:
@@ -553,11 +373,6 @@ def _of_provider(error: GatewayError) -> Exception:
     # Its own limits and Bud's credentials are the same a moment later.
     again = error.status != 429 and error.code not in PERMANENT
     return _Retryable(error, str(error.status), again=again)
-
-
-@lru_cache(maxsize=1024)
-def _as_json(model: str) -> bytes:
-    return msgspec.json.encode(model)
 
 
 def _found(find: Callable[[str], Target], model: str, part: str) -> Target:

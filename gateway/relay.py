@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from core.contracts.request_fact import RequestFact
-from core.contracts.route_table import Capture
+from core.contracts.route_table import Capture, Price
 from core.kernel import clock
+from gateway.answer import Answer
 from gateway.capture import RecordedCaller, Recorder
 from gateway.dialects import Translation
 from gateway.errors import GatewayError
@@ -17,11 +18,13 @@ from gateway.guardrails.guard import Guard
 from gateway.http_request import BodyTooLarge, Caller, Request, Response
 from gateway.limits.beyond import Beyond
 from gateway.limits.limiter import Reservation
-from gateway.proxy import Answer
 from gateway.stats import Stats
 from gateway.tracing import Trace
 from gateway.upstream import Broken, Stopped, TimedOut
-from gateway.usage import cost_usd
+from gateway.usage import Usage, cost_usd
+
+if TYPE_CHECKING:
+    from gateway.short_way import ShortCall
 
 _JSON_HEADERS = {"Content-Type": "application/json"}
 _STREAM_HEADERS = {
@@ -29,6 +32,7 @@ _STREAM_HEADERS = {
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",
 }
+CLIENT_CLOSED = 499
 _RUN_OUT_S = 0.05
 # What is translated is held in memory whole.
 _MAX_TRANSLATED_BYTES = 32 * 1024 * 1024
@@ -51,6 +55,7 @@ class Exchange:
         "keep",
         "recorder",
         "request",
+        "short",
         "started_s",
         "stopping",
         "task",
@@ -71,6 +76,7 @@ class Exchange:
         self.recorder: Recorder | None = None
         self.guard: Guard | None = None
         self.trace: Trace | None = None
+        self.short: ShortCall | None = None
         self.stopping = False
         self.task = request.caller.task
 
@@ -82,7 +88,9 @@ class Exchange:
     def stop(self) -> None:
         """End it now, with an error that says that the gateway stops."""
         self.stopping = True
-        if self.answer is not None:
+        if self.short is not None:
+            self.short.stop()
+        elif self.answer is not None:
             self.answer.stop()
         elif self.task is not None:
             self.task.cancel()
@@ -257,21 +265,39 @@ class Exchange:
             kind, f"The answer of {model!r} broke off: {error}. Send the request again."
         )
 
+    def caller_left(self) -> None:
+        """The caller went away; the replica stops working on its request."""
+        fact = self.fact
+        fact.error_class, fact.status = "client_closed", CLIENT_CLOSED
+        fact.error_message = self.request.gone or "The caller closed the connection."
+
     def account(self, answer: Answer, stats: Stats) -> None:
         """Fill in tokens and cost, also of an answer that broke off."""
-        fact, found, route = self.fact, answer.usage, answer.route
+        fact, route = self.fact, answer.route
         if answer.events is not None and answer.events.error is not None and not fact.error_class:
             fact.error_class = "upstream_error"
             fact.error_message = "The replica ended the stream with an error event."
         if fact.ttft_ms is not None:
             stats.ttft.observe(fact.ttft_ms / 1000, route.model)
+        self.count(answer.usage, answer.price, route.model, stats)
+
+    def count(self, found: Usage | None, price: Price | None, model: str, stats: Stats) -> None:
+        """Fill in tokens and cost.
+
+        Args:
+            found: What the replica says that it used; None when it says nothing.
+            price: Of its tokens.
+            model: The name of its route.
+            stats: Count them, too.
+        """
         if found is None:
             return
-        fact.cost_usd = cost_usd(answer.price, found)
+        fact = self.fact
+        fact.cost_usd = cost_usd(price, found)
         fact.input_tokens, fact.output_tokens = found.prompt_tokens, found.completion_tokens
         fact.cached_tokens = found.cached_tokens
-        stats.tokens.add(route.model, "input", value=fact.input_tokens or 0)
-        stats.tokens.add(route.model, "output", value=fact.output_tokens or 0)
+        stats.tokens.add(model, "input", value=fact.input_tokens or 0)
+        stats.tokens.add(model, "output", value=fact.output_tokens or 0)
 
     def elapsed_ms(self) -> float:
         """Since the request's head was read."""

@@ -17,7 +17,7 @@ from core.contracts import route_table
 from core.contracts.request_fact import RequestFact
 from core.contracts.route_table import ApiKey, Route
 from core.kernel import clock, ids
-from gateway import responses, status, tokens
+from gateway import models, responses, status, tokens
 from gateway.access import AccessGate
 from gateway.body import Parsed, parse
 from gateway.capture import CaptureWriter
@@ -31,7 +31,8 @@ from gateway.facts import FactWriter
 from gateway.front import Front
 from gateway.guardrails.guard import Guard
 from gateway.health import HealthChecks
-from gateway.http_request import BadRequest, Request, Response
+from gateway.hot import HotConnection
+from gateway.http_request import BadRequest, Headers, Request, Response
 from gateway.limits.beyond import Beyond
 from gateway.limits.gate import LimitGate
 from gateway.live_state import LiveState
@@ -39,9 +40,11 @@ from gateway.proxy import Proxy
 from gateway.relay import Exchange
 from gateway.response_store import ResponseStore
 from gateway.responses import KeptResponses
+from gateway.short_way import ShortCall, ShortWay
 from gateway.stats import Stats
 from gateway.table import TableHolder, Target
 from gateway.tracing import Tracer
+from gateway.upstream import Stopped
 from gateway.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -49,7 +52,6 @@ log = logging.getLogger(__name__)
 _TICK_S = 0.25
 _SWEEP_TICKS = 4
 _BACKLOG = 1024
-_CLIENT_CLOSED = 499
 _MAX_MESSAGE = 500
 _OVER_A_LIMIT = frozenset({"rate_limited", "budget_exceeded"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{7,127}").fullmatch
@@ -103,6 +105,11 @@ class Gateway:
         self._front = Front(
             self._answer, ENDPOINTS, config.max_body_bytes, config.timeouts, self._cors
         )
+        self._short_way = ShortWay(
+            self.table, self.access, self.limits, self.stats, self._new_fact, self._begun,
+            self._ended,
+        )  # fmt: skip
+        self._front.short = self._short
         self._captures = CaptureWriter(config.data_dir, self.facts.worker_id)
         self._tracer = (
             Tracer(config.tracing, self.facts.worker_id) if config.tracing.endpoint else None
@@ -229,13 +236,10 @@ class Gateway:
             return await self._metrics()
         if self._cors is not None and (told := self._cors.preflight(request)) is not None:
             return told
+        if request.begun is not None:
+            return await self._worked_on(request.begun.exchange, self._go_on)
         endpoint, handler = self._route(request.method, path)
-        fact = RequestFact(
-            request_id=_request_id(request),
-            started_unix_s=clock.unix_s(),
-            endpoint=endpoint,
-            worker_id=self.facts.worker_id,
-        )
+        fact = self._new_fact(request, endpoint)
         exchange = Exchange(request, fact, clock.monotonic_s())
         if self._tracer is not None:
             exchange.trace = self._tracer.begin(request, fact)
@@ -281,27 +285,70 @@ class Gateway:
                     exchange,
                     GatewayError("gateway_stopped", "The gateway is stopping. Send it again."),
                 )
-            _caller_left(exchange)
+            exchange.caller_left()
             raise
         except BadRequest as error:
             return self._refused(
                 exchange, GatewayError("invalid_request", str(error), status=error.status)
             )
         except ConnectionError:
-            _caller_left(exchange)
+            exchange.caller_left()
             raise ConnectionResetError("the caller is gone") from None
         except Exception:  # the caller gets an answer, and the log the traceback
             log.exception("request %s failed", fact.request_id)
             message = f"A fault in the gateway; its log names request {fact.request_id}."
             return self._refused(exchange, GatewayError("internal", message))
         finally:
-            self._exchanges.discard(exchange)
-            fact.duration_ms = exchange.elapsed_ms()
             if exchange.guard is not None:
                 await exchange.guard.finish(fact, self.stats)
-            if self.limits.on:
-                self._settle(exchange)
-            self._finish(exchange)
+            self._ended(exchange)
+
+    def _ended(self, exchange: Exchange) -> None:
+        self._exchanges.discard(exchange)
+        exchange.fact.duration_ms = exchange.elapsed_ms()
+        if self.limits.on:
+            self._settle(exchange)
+        self._finish(exchange)
+
+    def _new_fact(self, request: Request, endpoint: str) -> RequestFact:
+        return RequestFact(
+            request_id=request.headers.once(_given_id) or ids.new_id("req"),
+            started_unix_s=clock.unix_s(),
+            endpoint=endpoint,
+            worker_id=self.facts.worker_id,
+        )
+
+    def _short(self, request: Request, caller: HotConnection) -> ShortCall | None:
+        found = ENDPOINTS[request.path]
+        if self._stopping or request.path in _TRANSLATED:
+            return None
+        return self._short_way.take(request, caller, found[0], found[1])
+
+    def _begun(self, exchange: Exchange) -> None:
+        self._exchanges.add(exchange)
+        if self._tracer is not None:
+            exchange.trace = self._tracer.begin(exchange.request, exchange.fact)
+
+    async def _go_on(self, exchange: Exchange) -> Response | None:
+        """With a request that was sent to a replica, and is not answered by that alone."""
+        begun, path = exchange.request.begun, exchange.request.path
+        assert begun is not None
+        exchange.task = asyncio.current_task()
+        key, asked, capability = begun.key, exchange.fact.model, ENDPOINTS[path][1]
+
+        def find(model: str) -> Target:
+            return self._target(key, model, capability, asked=asked)
+
+        self._limit_beyond(exchange, key, begun.target.route)
+        try:
+            return await self._carry(exchange, find, path, begun.body, "")
+        except Stopped:
+            message = "The gateway is stopping. Send it again."
+            raise GatewayError("gateway_stopped", message) from None
+
+    def _limit_beyond(self, exchange: Exchange, key: ApiKey, route: Route) -> None:
+        if (route.targets or route.fallbacks) and self.limits.limits_models_of(key.project_id):
+            exchange.beyond = Beyond(self.limits)
 
     def _settle(self, exchange: Exchange) -> None:
         if exchange.held is not None:
@@ -344,8 +391,7 @@ class Gateway:
         fact.deployment_id = route.deployment_id
         if self.limits.on:
             exchange.held = await self.limits.admit(key, route, body)
-            if (route.targets or route.fallbacks) and self.limits.limits_models_of(key.project_id):
-                exchange.beyond = Beyond(self.limits)
+            self._limit_beyond(exchange, key, route)
         if (rails := self.table.current.guardrails.get(key.project_id)) is not None:
             exchange.guard = Guard(rails, path)
             body = await exchange.guard.admit(body)
@@ -367,7 +413,9 @@ class Gateway:
     ) -> Response | None:
         """To a replica and back."""
         fact = exchange.fact
-        answer = await self._proxy.begin(find, path, body, fact, session, exchange.beyond)
+        answer = await self._proxy.begin(
+            find, path, body, fact, session, exchange.beyond, exchange.request.begun
+        )
         exchange.answer = answer
         del body
         try:
@@ -517,18 +565,12 @@ class Gateway:
 
     async def _list_models(self, exchange: Exchange) -> Response | None:
         key = await self.access.admit(exchange.request, exchange.fact)
-        data = [_model_object(route) for route in self.table.current.models(key)]
-        return self._json({"object": "list", "data": data}, exchange.fact)
+        return self._json(models.listed(self.table.current, key), exchange.fact)
 
     async def _show_model(self, exchange: Exchange) -> Response | None:
         key = await self.access.admit(exchange.request, exchange.fact)
         model = exchange.request.path.removeprefix(_MODELS + "/")
-        for route in self.table.current.models(key):
-            if route.model == model:
-                return self._json(_model_object(route), exchange.fact)
-        raise GatewayError(
-            "not_found", f"There is no model {model!r} in this project.", param="model"
-        )
+        return self._json(models.shown(self.table.current, key, model), exchange.fact)
 
     async def _unknown(self, exchange: Exchange) -> Response | None:
         request = exchange.request
@@ -550,26 +592,7 @@ class Gateway:
         return Response(body, headers=headers)
 
 
-def _request_id(request: Request) -> str:
-    """The caller's own, when it is one that can stand in logs and headers; else a new one."""
-    given = request.headers.get("X-Request-Id")
-    return given if given and _REQUEST_ID(given) else ids.new_id("req")
-
-
-def _caller_left(exchange: Exchange) -> None:
-    """The caller went away; the replica stops working on its request."""
-    fact = exchange.fact
-    fact.error_class, fact.status = "client_closed", _CLIENT_CLOSED
-    fact.error_message = exchange.request.gone or "The caller closed the connection."
-
-
-def _model_object(route: Route) -> dict[str, object]:
-    """A model as OpenAI's API lists it, with two fields more."""
-    return {
-        "id": route.model,
-        "object": "model",
-        "created": route.created_unix_s,
-        "owned_by": "bud",
-        "context_length": route.context_tokens,
-        "state": route.state,
-    }
+def _given_id(headers: Headers) -> str:
+    """The caller's own id, when it is one that can stand in logs and headers; else ""."""
+    given = headers.get("X-Request-Id")
+    return given if given and _REQUEST_ID(given) else ""

@@ -10,6 +10,7 @@ The byte patterns below cannot match inside a JSON text: a quote there is preced
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import msgspec
 
@@ -81,9 +82,9 @@ class EventStream:
         return self._inspect(data[:end]) if end else b""
 
     def is_plain(self, chunk: bytes) -> bool:
-        """Whether a chunk, in its frame, holds whole events that `feed` would give back as they are.
+        """Whether a chunk, in its frame, holds whole events that `feed` would not change.
 
-        A stream is mostly made of these: then a chunk can be forwarded without being looked into.
+        A stream is mostly made of these: such a chunk is forwarded as it is.
         """
         return (
             chunk.endswith(_END_OF_CHUNK)
@@ -149,6 +150,12 @@ def _without_usage(payload: bytes) -> bytes:
     document = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
     del document["usage"]
     return _DATA + b" " + msgspec.json.encode(document)
+
+
+@lru_cache(maxsize=1024)
+def as_json(model: str) -> bytes:
+    """A model's name as it stands in an answer."""
+    return msgspec.json.encode(model)
 
 
 def named(content: bytes, model: bytes) -> bytes:

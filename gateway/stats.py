@@ -68,27 +68,27 @@ class Histogram:
     ) -> None:
         self.name, self.help, self.labels = name, help_text, labels
         self._buckets = buckets
-        self._counts: dict[Labels, list[int]] = {}
-        self._sums: dict[Labels, float] = {}
+        # For each the counts by bucket, and behind them the sum.
+        self._series: dict[Labels, list[float]] = {}
 
     def observe(self, seconds: float, *labels: str) -> None:
         """Count one duration."""
-        counts = self._counts.get(labels)
-        if counts is None:
-            counts = self._counts[labels] = [0] * (len(self._buckets) + 1)
-        counts[bisect_left(self._buckets, seconds)] += 1
-        self._sums[labels] = self._sums.get(labels, 0.0) + seconds
+        series = self._series.get(labels)
+        if series is None:
+            series = self._series[labels] = [0] * (len(self._buckets) + 1) + [0.0]
+        series[bisect_left(self._buckets, seconds)] += 1
+        series[-1] += seconds
 
     def lines(self) -> Iterator[str]:
         """Cumulative buckets, sum and count."""
         names = (*self.labels, "le")
-        for labels, counts in self._counts.items():
-            total = 0
+        for labels, (*counts, seconds) in self._series.items():
+            total = 0.0
             for bound, count in zip((*self._buckets, "+Inf"), counts, strict=True):
                 total += count
-                yield f"{self.name}_bucket{_labels(names, (*labels, str(bound)))} {total}"
-            yield f"{self.name}_sum{_labels(self.labels, labels)} {self._sums[labels]:.6f}"
-            yield f"{self.name}_count{_labels(self.labels, labels)} {total}"
+                yield f"{self.name}_bucket{_labels(names, (*labels, str(bound)))} {total:.0f}"
+            yield f"{self.name}_sum{_labels(self.labels, labels)} {seconds:.6f}"
+            yield f"{self.name}_count{_labels(self.labels, labels)} {total:.0f}"
 
 
 class Stats:

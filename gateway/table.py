@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import math
 import zlib
@@ -78,6 +77,14 @@ class Target:
     problem: str = ""
     shares: tuple[Share, ...] = ()
 
+    def is_plain(self, capability: str) -> bool:
+        """Whether it can do this, with any of its own replicas."""
+        return (
+            not self.shares
+            and self.route.policy != "prefix"
+            and capability in self.route.capabilities
+        )
+
     @property
     def may_come_back(self) -> bool:
         """Whether waiting a moment for a replica makes sense."""
@@ -125,11 +132,13 @@ class Table:
     captures: dict[str, Capture] = field(default_factory=dict)
     guardrails: dict[str, Rails] = field(default_factory=dict)
 
-    def key(self, secret: str) -> ApiKey | None:
-        """The key with this text; None when there is none, or it has expired."""
-        # A header may hold bytes that are no text; aiohttp gives those as surrogates.
-        text = secret.encode("utf-8", "surrogateescape")
-        found = self.keys.get(hashlib.sha256(text).hexdigest())
+    def looks_into(self, project_id: str) -> bool:
+        """Whether what a project asks and is answered is kept, or looked at."""
+        return project_id in self.captures or project_id in self.guardrails
+
+    def key(self, sha256: str) -> ApiKey | None:
+        """The key with this hash; None when there is none, or it has expired."""
+        found = self.keys.get(sha256)
         if found is None:
             return None
         expired = found.expires_unix_s is not None and found.expires_unix_s <= clock.unix_s()

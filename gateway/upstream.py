@@ -67,6 +67,14 @@ _FRAMES = [_frame(size_bytes) for size_bytes in range(1024)]
 class Connection(asyncio.Protocol):
     """One connection, one request at a time."""
 
+    __slots__ = (
+        "_anything_seen", "_between_chunks", "_buffered_bytes", "_chunk_ended", "_complete",
+        "_deadline_s", "_ends_s", "_error", "_head_seen", "_in_use", "_keep_alive", "_lane",
+        "_loop", "_outbox", "_parser", "_paused", "_pieces", "_pool", "_reads", "_silence_s",
+        "_sink", "_timer", "_timer_at_s", "_waiter", "_watcher", "headers", "idle_until_s",
+        "reused", "status", "transport",
+    )  # fmt: skip
+
     def __init__(self, loop: asyncio.AbstractEventLoop, pool: Pool, outbox: Outbox) -> None:
         self.transport: asyncio.Transport | None = None
         self.reused = False
@@ -88,6 +96,7 @@ class Connection(asyncio.Protocol):
         self._keep_alive = False
         self._paused = False
         self._error: Exception | None = None
+        self._watcher: Callable[[], None] | None = None
         self._sink: Callable[[bytes], None] | None = None
         self._lane: Callable[[bytes], bool] | None = None
         self._chunk_ended = self._between_chunks = False
@@ -108,11 +117,15 @@ class Connection(asyncio.Protocol):
             # A replica that speaks unasked is out of step with us.
             self.abort()
             return
-        if self._between_chunks and self._lane is not None and data.startswith(frame_of(len(data))):
-            # One whole chunk, of which the parser need not know.
-            if self._lane(data):
-                self._deadline_s = min(self._loop.time() + self._silence_s, self._ends_s)
-                return
+        if (
+            self._between_chunks
+            and self._lane is not None
+            and data.startswith(frame_of(len(data)))
+            and self._lane(data)
+        ):
+            # It was one whole chunk, of which the parser need not know.
+            self._deadline_s = min(self._loop.time() + self._silence_s, self._ends_s)
+            return
         self._anything_seen = True
         self._chunk_ended = False
         try:
@@ -229,6 +242,27 @@ class Connection(asyncio.Protocol):
             self._outbox.put(self.transport, head)
             self._outbox.put(self.transport, body)
 
+    def watch(self, watcher: Callable[[], None], timeout_s: float) -> None:
+        """Call `watcher` when something came, and when nothing more will."""
+        self._watcher = watcher
+        self._expect(timeout_s)
+
+    def unwatch(self) -> None:
+        """Tell nobody; what has come can be read."""
+        self._watcher = None
+
+    def whole(self) -> bytes | None:
+        """The body of an answer that has ended well; None when it has not."""
+        if not self._complete or self._error is not None:
+            return None
+        return self._reads[0] if len(self._reads) == 1 else b"".join(self._reads)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether more will come, without being read."""
+        ended = self._complete or self._error is not None or self.transport is None
+        return not ended and not self._paused
+
     async def head(self, timeout_s: float) -> None:
         """Wait for status and headers. Raises Broken or TimedOut.
 
@@ -335,17 +369,23 @@ class Connection(asyncio.Protocol):
         return b"content-length" not in self.headers and b"transfer-encoding" not in self.headers
 
     def _wake(self) -> None:
+        if self._watcher is not None:
+            self._watcher()
+            return
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    async def _wait(self, timeout_s: float) -> None:
+    def _expect(self, timeout_s: float) -> None:
         # One timer serves many waits: it looks at the deadline when it fires, and goes on.
         self._deadline_s = deadline_s = self._loop.time() + timeout_s
         if self._timer is None or self._timer_at_s > deadline_s:
             if self._timer is not None:
                 self._timer.cancel()
             self._look_at(deadline_s)
+
+    async def _wait(self, timeout_s: float) -> None:
+        self._expect(timeout_s)
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
@@ -357,7 +397,7 @@ class Connection(asyncio.Protocol):
 
     def _expire(self) -> None:
         self._timer = None
-        if self._waiter is None:
+        if self._waiter is None and self._watcher is None:
             return
         now_s = self._loop.time()
         if now_s < self._deadline_s - 0.001:
@@ -459,6 +499,10 @@ class Pool:
         except (OSError, TimeoutError) as error:
             raise ConnectFailed(str(error) or "no answer in time") from error
         return connection
+
+    def put_back(self, connection: Connection) -> None:
+        """Give back a connection that was not used."""
+        self._idle.append(connection)
 
     def release(self, connection: Connection) -> None:
         """Give a connection back; it is kept when its answer was whole."""

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from core.detection.examination import Passage
+from gateway.answer import Answer
 from gateway.guardrails import texts
-from gateway.proxy import Answer
 
 END = b"\n\n"
 DATA = b"data:"

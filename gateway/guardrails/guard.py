@@ -13,6 +13,7 @@ import msgspec
 from core.contracts.guardrails import Side
 from core.contracts.request_fact import RequestFact
 from core.detection.examination import Passage
+from gateway.answer import Answer
 from gateway.body import Parsed, not_json
 from gateway.errors import GatewayError
 from gateway.guardrails import checking, texts
@@ -21,7 +22,6 @@ from gateway.guardrails.checking import Results
 from gateway.guardrails.rules import Rail, Rails
 from gateway.guardrails.streams import GuardedStream, StreamGuard
 from gateway.guardrails.texts import Placed
-from gateway.proxy import Answer
 from gateway.stats import Stats
 
 _EMBEDDINGS = "/v1/embeddings"

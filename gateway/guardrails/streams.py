@@ -18,6 +18,7 @@ import msgspec
 from core.contracts.guardrails import MaxLength
 from core.detection.examination import SLICE, length_of, length_seen
 from core.kernel import clock
+from gateway.answer import Answer
 from gateway.errors import GatewayError
 from gateway.guardrails import checking, texts
 from gateway.guardrails.answers import DATA, END, Wrapped, choices, document_of, is_answer
@@ -25,7 +26,6 @@ from gateway.guardrails.checking import Results
 from gateway.guardrails.rules import Rail
 from gateway.guardrails.texts import Placed
 from gateway.guardrails.windows import Part, Window
-from gateway.proxy import Answer
 
 _SIGN_OF_LIFE = b": \n\n"
 _SIGN_OF_LIFE_S = 5.0

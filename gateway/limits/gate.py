@@ -112,6 +112,25 @@ class LimitGate:
         plan = self._limiter.plan_for(key, route.model)
         return None if plan is None else await self._held(self._limiter, plan, body, route)
 
+    def admit_now(self, key: ApiKey, route: Route, body: Parsed) -> Reservation | None:
+        """As `admit`, where nothing must be waited for.
+
+        Raises:
+            GatewayError: As `admit` does.
+            BlockingIOError: Other hosts must be asked.
+        """
+        limiter = self._limiter
+        if limiter is None:
+            raise BlockingIOError
+        plan = limiter.plan_for(key, route.model)
+        if plan is None:
+            return None
+        tokens, cost_usd = estimate(body, route) if plan.shape.estimates else (0, 0.0)
+        result = self._reserved(limiter, plan, tokens, cost_usd)
+        if not isinstance(result, Reservation):
+            raise BlockingIOError
+        return result
+
     def limits_models_of(self, project_id: str) -> bool:
         """Whether models of a project have limits of their own."""
         return self._limiter is not None and project_id in self._limiter.limits_models

@@ -156,8 +156,11 @@ class Limiter:
             ):
                 self._turn(shape, now_s)
             marks = shape.marks
-            if held.marks(words) != marks:
-                self._begin(held, now_s)
+            if held.checked is not marks:
+                # Until the shape turns no worker takes these records any further.
+                if held.marks(words) != marks:
+                    self._begin(held, now_s)
+                held.checked = marks
             counts = list(map(add, held.counts(words), shape.amounts((1, tokens, cost))))
             if any(map(gt, counts, held.most)):
                 return self._refusal(held, (1, tokens, cost), now_s)

@@ -90,6 +90,7 @@ class Plan:
         shape: Their kinds.
         generation: In which the places hold.
         places: For each limit the word of the table that counts, word 3 of its record.
+        checked: The marks of its shape that its records were last seen to have.
         marks: Reads from the table's words the bucket or period of each limit's record.
         counts: Reads what counts now. Both read the table's first word behind that: an
             itemgetter of a single item would give no tuple.
@@ -104,6 +105,7 @@ class Plan:
     lock: int
     generation: int = -1
     places: tuple[int, ...] = ()
+    checked: tuple[int, ...] = ()
     marks: _Read = tuple
     counts: _Read = tuple
     most: tuple[int, ...] = ()
@@ -176,6 +178,7 @@ def place(plan: Plan, table: SharedTable, known: Known, *, shared: bool) -> None
     places = [*windows_at, *cells_at]
     words = [_words(known, *each) for each in zip(plan.limits, places, strict=True)]
     marks, plan.places = zip(*words, strict=True)
+    plan.checked = ()
     plan.marks, plan.counts = itemgetter(*marks, 0), itemgetter(*plan.places, 0)
     most = tuple(most_of(limit) for limit in plan.limits)
     plan.most = known.most.setdefault(most, most)

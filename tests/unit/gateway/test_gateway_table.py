@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from gateway.table import TableHolder
 from tests.doubles.gateway_harness import CHAT, KEY, api_key, publish, route
 
 URL = "http://127.0.0.1:9"
+HASH = hashlib.sha256(KEY.encode()).hexdigest()
 
 
 def holder(data_dir: Path) -> TableHolder:
@@ -24,7 +26,7 @@ async def test_no_file_is_an_empty_table(tmp_path: Path) -> None:
     held = holder(tmp_path)
     await held.refresh()
     assert held.current.version == 0
-    assert held.current.key(KEY) is None
+    assert held.current.key(HASH) is None
 
 
 async def test_keys_expire_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,10 +34,10 @@ async def test_keys_expire_by_the_clock(tmp_path: Path, monkeypatch: pytest.Monk
     publish(tmp_path, [], [api_key(expires_unix_s=expires)])
     held = holder(tmp_path)
     await held.refresh()
-    assert held.current.key(KEY) is not None
-    assert held.current.key(KEY + "x") is None
+    assert held.current.key(HASH) is not None
+    assert held.current.key(HASH[1:]) is None
     monkeypatch.setattr(clock, "unix_s", lambda: expires + 0.1)
-    assert held.current.key(KEY) is None
+    assert held.current.key(HASH) is None
 
 
 async def test_replicas_keep_their_state_over_a_swap(tmp_path: Path) -> None:

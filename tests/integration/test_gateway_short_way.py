@@ -1,0 +1,146 @@
+"""Requests that need no task: what becomes of them when the replica's answer is not a good one.
+
+Each test asks once before, so that there is a connection on which the next request takes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from core.contracts.route_table import Limit
+from gateway.short_way import ShortCall
+from tests.doubles.gateway_harness import CHAT, QUICK, GatewayHere, route, until
+from tests.doubles.openai_server import Knobs, OpenAiDouble
+
+CALL: dict[str, Any] = {"model": CHAT, "messages": [{"role": "user", "content": "Hello"}]}
+PATH = "/v1/chat/completions"
+AT_ONCE = Limit(
+    project_id="prj_a", level="project", subject="prj_a", metric="concurrent", window="", amount=1
+)
+
+
+@pytest.fixture
+async def double() -> AsyncIterator[OpenAiDouble]:
+    async with OpenAiDouble() as server:
+        yield server
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[ShortCall]:
+    """The requests that were sent without a task."""
+    found: list[ShortCall] = []
+    send = ShortCall.send
+
+    def counted(self: ShortCall, *args: Any) -> None:
+        found.append(self)
+        send(self, *args)
+
+    monkeypatch.setattr(ShortCall, "send", counted)
+    return found
+
+
+@pytest.fixture
+async def gateway(
+    tmp_path: Path, double: OpenAiDouble, taken: list[ShortCall]
+) -> AsyncIterator[GatewayHere]:
+    timeouts = replace(QUICK, first_byte_s=0.4, drain_s=0.1)
+    async with GatewayHere(
+        tmp_path, [route(double.base_url)], limits=[AT_ONCE], timeouts=timeouts
+    ) as running:
+        assert (await running.http.post(PATH, json=CALL)).status_code == 200
+        taken.clear()
+        yield running
+
+
+async def test_a_good_answer_comes_as_on_the_long_way(
+    gateway: GatewayHere, taken: list[ShortCall]
+) -> None:
+    long = await gateway.http.post(PATH, json=CALL | {"double": {"statuses": []}}, headers={
+        "Content-Encoding": "identity"})  # fmt: skip
+    short = await gateway.http.post(PATH, json=CALL)
+    assert len(taken) == 1
+    assert (short.status_code, short.json()["model"]) == (200, CHAT)
+    assert short.headers.keys() == long.headers.keys()
+    _, of_long, of_short = sorted(await gateway.facts(3), key=lambda fact: fact.started_unix_s)
+    for name in ("status", "endpoint", "model", "key_id", "input_tokens", "output_tokens",
+                 "attempts", "deployment_id", "response_bytes", "error_class"):  # fmt: skip
+        assert getattr(of_short, name) == getattr(of_long, name), name
+
+
+@pytest.mark.parametrize(
+    ("knobs", "status", "attempts"),
+    [
+        ({"statuses": [503]}, 200, 2),
+        ({"fail": "before_first_byte", "fails": 1}, 200, 1),  # a kept connection may be closed
+        ({"fail": "garbage", "fails": 1}, 200, 2),
+        ({"statuses": [400]}, 400, 1),
+        ({"pad_bytes": 200_000}, 200, 1),  # too large to be waited for without reading
+    ],
+)
+async def test_what_is_no_good_answer_goes_the_long_way(
+    gateway: GatewayHere, double: OpenAiDouble, taken: list[ShortCall],
+    knobs: dict[str, Any], status: int, attempts: int,
+) -> None:  # fmt: skip
+    double.knobs = Knobs(**knobs)
+    answer = await gateway.http.post(PATH, json=CALL)
+    assert (answer.status_code, len(taken)) == (status, 1)
+    assert (await gateway.facts(2))[1].attempts == attempts
+    double.knobs = Knobs()
+    # Its place among the requests at once is free again.
+    assert (await gateway.http.post(PATH, json=CALL)).status_code == 200
+    assert all(backend.in_flight == 0 for backend in gateway.gateway.table.backends)
+
+
+async def test_silence_is_a_timeout(
+    gateway: GatewayHere, double: OpenAiDouble, taken: list[ShortCall]
+) -> None:
+    double.knobs = Knobs(first_delay_s=30)
+    answer = await gateway.http.post(PATH, json=CALL)
+    assert (answer.status_code, len(taken)) == (504, 1)
+    assert (await gateway.facts(2))[1].error_class == "timeout"
+    await until(lambda: double.state.cancelled == 1)
+
+
+async def test_a_caller_that_leaves_ends_the_replicas_work(
+    gateway: GatewayHere, double: OpenAiDouble, taken: list[ShortCall]
+) -> None:
+    double.knobs = Knobs(first_delay_s=30)
+    with suppress(httpx.ReadTimeout):
+        await gateway.http.post(PATH, json=CALL, timeout=0.1)
+    await until(lambda: double.state.cancelled == 1)
+    fact = (await gateway.facts(2))[1]
+    assert (fact.status, fact.error_class, len(taken)) == (499, "client_closed", 1)
+    double.knobs = Knobs()
+    assert (await gateway.http.post(PATH, json=CALL)).status_code == 200
+
+
+async def test_a_refusal_is_told_by_the_long_way(
+    gateway: GatewayHere, double: OpenAiDouble, taken: list[ShortCall]
+) -> None:
+    double.knobs = Knobs(first_delay_s=0.3)
+    first = asyncio.create_task(gateway.http.post(PATH, json=CALL))
+    await until(lambda: double.state.in_flight == 1)
+    refused = await gateway.http.post(PATH, json=CALL)
+    assert (refused.status_code, len(taken)) == (429, 1)
+    assert "concurrent" in refused.json()["error"]["message"]
+    assert (await first).status_code == 200
+
+
+async def test_a_stop_ends_it_with_an_error(
+    gateway: GatewayHere, double: OpenAiDouble, taken: list[ShortCall]
+) -> None:
+    double.knobs = Knobs(first_delay_s=0.35)
+    asked = asyncio.create_task(gateway.http.post(PATH, json=CALL))
+    await until(lambda: double.state.in_flight == 1)
+    await gateway.stop()
+    answer = await asked
+    assert (answer.status_code, len(taken)) == (503, 1)
+    assert (await gateway.facts(2))[1].error_class == "gateway_stopped"
