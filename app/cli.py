@@ -20,6 +20,7 @@ from app.commands import (
     dev,
     doctor,
     gateway,
+    guardrails,
     hardware,
     jobs,
     keys,
@@ -62,6 +63,7 @@ app.add_typer(leaderboards.group, name="leaderboard")
 app.add_typer(keys.group, name="keys")
 app.add_typer(limits.group, name="limits")
 app.add_typer(blocks.group, name="blocks")
+app.add_typer(guardrails.group, name="guardrails")
 app.add_typer(captures.group, name="captures")
 app.add_typer(routes.group, name="routes")
 app.add_typer(gateway.group, name="gateway")

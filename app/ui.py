@@ -32,6 +32,7 @@ _SECTIONS: dict[str, list[tuple[str, str, str]]] = {
     "Plan": [("what_if", "What if", ":material/tune:")],
     "Operate": [
         ("gateway", "Gateway", ":material/alt_route:"),
+        ("guardrails", "Guardrails", ":material/shield:"),
         ("metrics", "Metrics", ":material/monitoring:"),
         ("jobs", "Jobs", ":material/task:"),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import charts, session
+from app import charts, guardrail_words, session
 from app.widgets import (
     Kpi,
     empty_state,
@@ -301,6 +301,7 @@ def _requests(window: Window, filters: Filters, limit: int) -> None:
                 "Cost (USD)": row.cost_usd,
                 "Cost from": row.cost_basis,
                 "Streamed": row.stream,
+                "Guardrails": guardrail_words.told(row.guardrails),
                 "Tries": row.attempts,
                 "Endpoint": row.endpoint,
                 "Request": row.request_id,
