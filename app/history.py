@@ -3,6 +3,9 @@
 On the way to another page Streamlit 1.67 adds entries to the history: the page before with the
 queries of the next one, then the next page. Back then leads to a view that never was. Here entries
 of one page in quick succession become one, and the next page takes the place of the last of them.
+
+What this cannot mend: a name in the address that inputs of both pages are bound to. Streamlit takes
+it for the left page's, and drops it. So leaderboards, licences and models share no such name.
 """
 
 from __future__ import annotations

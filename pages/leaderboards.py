@@ -25,7 +25,7 @@ def main() -> None:
         "View",
         list(_VIEWS),
         default="By task",
-        key="view",
+        key="see",
         bind="query-params",
         required=True,
         label_visibility="collapsed",

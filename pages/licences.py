@@ -33,7 +33,7 @@ def _open(key: str) -> None:
 def _browse(use: licences.Use) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", key="licence-filters"):
         words = st.text_input(
-            "Search", key="q", bind="query-params", type="search", live=True,
+            "Search", key="words", bind="query-params", type="search", live=True,
             placeholder="Name or owner",
         )  # fmt: skip
         verdict = st.selectbox(
@@ -297,7 +297,7 @@ def main() -> None:
         _detail(opened)
         return
     view = st.segmented_control(
-        "View", (_BROWSE, _COMPARE, _IDENTIFY), default=_BROWSE, key="view", bind="query-params",
+        "View", (_BROWSE, _COMPARE, _IDENTIFY), default=_BROWSE, key="do", bind="query-params",
         required=True, label_visibility="collapsed",
     )  # fmt: skip
     if view == _COMPARE:

@@ -12,7 +12,7 @@ import streamlit as st
 from app import charts
 from app.session import SessionContext
 from app.widgets import leaderboards_charts as own_charts
-from app.widgets.layout import empty_state, errors_shown, escape, link_to
+from app.widgets.layout import empty_state, errors_shown, escape
 from app.widgets.leaderboards_model import model_card
 from app.widgets.tables import table_with_downloads
 from core.leaderboards import report
@@ -70,8 +70,7 @@ def _query(context: SessionContext, task: Task) -> Query:
     with st.container(
         horizontal=True, vertical_alignment="bottom", gap="small", key="leaderboard-filters"
     ):
-        # Keys of its own: Streamlit takes a query that an input of the page before is bound to for
-        # one of that page, so Back would lose what this page is asked.
+        # Keys that no other page binds: see `app.history`.
         words = st.text_input(
             "Search",
             key="find",
@@ -122,7 +121,7 @@ def _more(context: SessionContext, task: Task) -> dict[str, Any]:
         "USD per M tokens, at most",
         0.0,
         value=None,
-        key="max_usd",
+        key="usd",
         bind="query-params",
         placeholder=_ANY,
         help="Three parts input, one part output, at the cheapest provider.",
@@ -385,12 +384,22 @@ def _boards(found: Ranking) -> None:
         for board in found.boards:
             names = {each.board for each in _published(found.query.task, board.key)}
             for name in sorted(names):
-                link_to(
-                    "leaderboards",
+                # No link: one to its own page leaves the address as it was.
+                if st.button(
                     board.title,
-                    icon="table_chart",
-                    query={"view": "Boards", "board": name},
-                )
+                    icon=":material/table_chart:",
+                    type="tertiary",
+                    key=f"leaderboard-to-{board.key}-{name}",
+                    on_click=_to_board,
+                    args=(name,),
+                ):
+                    st.rerun()
+
+
+def _to_board(name: str) -> None:
+    """Show a board as it was published; `pages/leaderboards.py` has the input of the views."""
+    st.session_state["see"] = "Boards"
+    st.query_params["board"] = name
 
 
 def _published(task: str, key: str) -> Any:

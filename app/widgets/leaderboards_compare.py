@@ -53,7 +53,7 @@ def compare_view(context: SessionContext) -> None:
         return
     st.session_state[_KEPT] = chosen
     use = st.selectbox(
-        "Licence allows", leaderboards.uses(), index=_asked_use(), key="use", bind="query-params"
+        "Licence allows", leaderboards.uses(), index=_asked_use(), key="judged", bind="query-params"
     )
     _facts(chosen, str(use), names)
     _prices(chosen, names)

@@ -130,7 +130,11 @@ def test_weights_and_reports(bud: Bud, member_page: Page) -> None:
 
 def test_boards_stand_as_published_and_wrong_links_say_so(bud: Bud, member_page: Page) -> None:
     page = member_page
-    bud.open(page, "leaderboards?view=Boards&board=llm-stats")
+    bud.open(page, "leaderboards?task=tools")
+    page.get_by_role("button", name="tau2-bench").click()
+    expect(page).to_have_url(re.compile(r"board=tau2-bench&see=Boards"))
+    expect(page.get_by_role("heading", name="τ²-bench")).to_be_visible()
+    bud.open(page, "leaderboards?see=Boards&board=llm-stats")
     expect(page.get_by_text("never combined").first).to_be_visible()
     page.get_by_role("radio", name="Refresh").click()
     expect(page.get_by_text("For admins")).to_be_visible()

@@ -17,7 +17,7 @@ CHAT = quote("Commercial chat product, 10 M users")
 
 def test_from_the_list_to_the_words_of_an_answer(member_page: Page, bud: Bud) -> None:
     page = member_page
-    bud.open(page, f"licences?for={CHAT}&q=llama+3.1")
+    bud.open(page, f"licences?for={CHAT}&words=llama+3.1")
     expect(page.get_by_text("This is no legal advice")).to_be_visible()
     expect(page.get_by_text("1 row", exact=True)).to_be_visible()
     select_row(page, 0, page.locator(".st-key-licence-verdict"))
@@ -45,7 +45,7 @@ def test_a_use_of_ones_own_is_judged(member_page: Page, bud: Bud) -> None:
 
 def test_licences_are_compared(member_page: Page, bud: Bud) -> None:
     page = member_page
-    bud.open(page, "licences?view=Compare")
+    bud.open(page, "licences?do=Compare")
     table = page.get_by_test_id("stTable")
     expect(table.get_by_text("User limit", exact=True)).to_be_visible()
     expect(table.get_by_text("Rate limits", exact=True)).to_be_hidden()
@@ -54,7 +54,7 @@ def test_licences_are_compared(member_page: Page, bud: Bud) -> None:
 
 def test_a_pasted_text_is_identified(member_page: Page, bud: Bud) -> None:
     page = member_page
-    bud.open(page, f"licences?view={quote('Identify a text')}")
+    bud.open(page, f"licences?do={quote('Identify a text')}")
     page.get_by_label("Licence text").fill(licences.text("mit") + "\nNot for military use.\n")
     page.get_by_role("button", name="Identify", exact=True).click()
     expect(page.get_by_text("This is built on the MIT License")).to_be_visible()
