@@ -277,7 +277,7 @@ def _endpoint(view: DeploymentView) -> None:
 
 def _chosen(view: DeploymentView) -> None:
     st.markdown("### How it runs")
-    link_to("models", view.model_name, icon="deployed_code", query={"id": view.model_id})
+    link_to("model", view.model_name, icon="deployed_code", query={"id": view.model_id})
     if view.model_version_id is not None:
         with suppress(NotFound):  # it was deleted from the registry; what runs goes on
             st.caption(f"{version_words(versions.get_version(actor, view.model_version_id))}.")
