@@ -27,6 +27,8 @@ REFUSED = frozenset(
         *("rate_limited", "budget_exceeded", "limits_unavailable"),
     }
 )
+# What the response cache did: gave a kept answer; looked and found none; was not asked.
+CACHE_RESULTS = ("hit", "miss", "bypass")
 # The caller hung up. Everything else failed: it was admitted, and no server answered to the end.
 CALLER_LEFT = "client_closed"
 
@@ -42,6 +44,13 @@ class RequestFact(msgspec.Struct, kw_only=True, omit_defaults=False):
     each guardrail did: a JSON array of `GuardrailResult`, "" without any. `answered_by` is the
     model that answered in the place of `model`: a fallback. `trace_id` and `span_id` (that of the
     call to the replica) are there when the request is traced.
+
+    `cache` is one of `CACHE_RESULTS`, "" where the project keeps no answers; a hit used no tokens,
+    and `saved_tokens` and `saved_usd` are what the kept answer had used and cost. `hedge` is "lost"
+    when a second replica was asked too and the first one answered, "won" when the second one did;
+    `hedge_cost_usd`, a part of `cost_usd`, is then about what the one that was cancelled costs. A
+    copy of a request that went to another model unseen has the request's id in `shadow_of`, and
+    counts in no total.
     """
 
     request_id: str
@@ -74,6 +83,12 @@ class RequestFact(msgspec.Struct, kw_only=True, omit_defaults=False):
     worker_id: str = ""
     trace_id: str = ""
     span_id: str = ""
+    cache: str = ""
+    saved_tokens: int | None = None
+    saved_usd: float | None = None
+    hedge: str = ""
+    hedge_cost_usd: float | None = None
+    shadow_of: str = ""
 
 
 class DroppedFacts(msgspec.Struct, kw_only=True):

@@ -109,6 +109,27 @@ class PhaseTimeouts(msgspec.Struct, frozen=True, kw_only=True):
     total_s: float | None = None
 
 
+class Hedge(msgspec.Struct, frozen=True, kw_only=True):
+    """That a request whose answer is late is sent to a second replica or target, too.
+
+    `after_ms` is when; None is the route's own 95th percentile of late. At most `percent` of the
+    route's requests are sent twice, by each worker.
+    """
+
+    after_ms: float | None = None
+    percent: float
+
+
+class Shadow(msgspec.Struct, frozen=True, kw_only=True):
+    """That copies of `percent` of the requests go to another model of the project.
+
+    Nobody gets their answers.
+    """
+
+    model: str
+    percent: float
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """A model name that callers of one project can use.
 
@@ -121,6 +142,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     A route with `targets` has no replicas of its own: theirs answer, under its name and by its
     policy, fallbacks and timeouts. `deployment_id` is then the route's own id (`rte_…`), and
     `price` the highest of the targets'.
+
+    `cached` False leaves its answers out of the project's response cache.
     """
 
     model: str
@@ -138,6 +161,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: PhaseTimeouts = PhaseTimeouts()
     targets: list[RouteTarget] = []
     split_by: SplitBy = "request"
+    hedge: Hedge | None = None
+    shadow: Shadow | None = None
+    cached: bool = True
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -212,12 +238,27 @@ class Capture(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int
 
 
+class Cache(msgspec.Struct, frozen=True, kw_only=True):
+    """That answers of a project are kept, and given again to the same request.
+
+    For `ttl_s` seconds, in `max_bytes` on each gateway host. Without `all_requests` only of
+    requests that ask for the same answer each time. With another `generation` nothing that was
+    kept before is given any more.
+    """
+
+    ttl_s: float
+    max_bytes: int
+    all_requests: bool = False
+    generation: int = 0
+
+
 class Project(msgspec.Struct, frozen=True, kw_only=True):
     """A project that access tokens can name."""
 
     id: str
     name: str
     capture: Capture | None = None
+    cache: Cache | None = None
 
 
 class RouteTable(msgspec.Struct, frozen=True, kw_only=True):
