@@ -88,6 +88,8 @@ class Exchange:
     def stop(self) -> None:
         """End it now, with an error that says that the gateway stops."""
         self.stopping = True
+        if self.guard is not None:
+            self.guard.stop()
         if self.short is not None:
             self.short.stop()
         elif self.answer is not None:

@@ -100,6 +100,7 @@ class Gateway:
         self._live = LiveState(config.data_dir, self.facts.worker_id, self.table, self._load)
         self._started_s = clock.monotonic_s()
         self._exchanges: set[Exchange] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._cors = Cors(config.access) if config.access.cors_origins else None
         self._front = Front(
@@ -299,13 +300,29 @@ class Gateway:
             message = f"A fault in the gateway; its log names request {fact.request_id}."
             return self._refused(exchange, GatewayError("internal", message))
         finally:
-            if exchange.guard is not None:
-                await exchange.guard.finish(fact, self.stats)
-            self._ended(exchange)
+            if exchange.guard is not None and exchange.guard.end():
+                self._end_later(exchange, exchange.guard)
+            else:
+                self._ended(exchange)
 
-    def _ended(self, exchange: Exchange) -> None:
+    def _end_later(self, exchange: Exchange, guard: Guard) -> None:
+        """When its guardrails have told all; its caller has the answer, and waits for nothing."""
+        duration_ms = exchange.elapsed_ms()
+
+        async def end() -> None:
+            await guard.told()
+            self._ended(exchange, duration_ms)
+
+        task = asyncio.create_task(end())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    def _ended(self, exchange: Exchange, duration_ms: float | None = None) -> None:
         self._exchanges.discard(exchange)
-        exchange.fact.duration_ms = exchange.elapsed_ms()
+        fact = exchange.fact
+        fact.duration_ms = exchange.elapsed_ms() if duration_ms is None else duration_ms
+        if exchange.guard is not None:
+            exchange.guard.write_down(fact, self.stats)
         if self.limits.on:
             self._settle(exchange)
         self._finish(exchange)

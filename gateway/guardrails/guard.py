@@ -93,18 +93,28 @@ class Guard:
         seen.first, seen.is_whole = whole, True
         return seen
 
-    async def finish(self, fact: RequestFact, stats: Stats) -> None:
-        """Wait for what is only told, and write down what the rules did."""
+    def end(self) -> bool:
+        """The request has ended; whether something is still looked at, only to tell."""
         if self._stream is not None:
             self._stream.tell()
         if self._recorded is not None:
             passages = read_back(self._recorded.recorded)
             self._report(self._rails.answered_report, "output", passages)
-        if self._reports:
-            # Whoever hangs up now changes nothing: the rest of the request's end must come.
-            with suppress(TimeoutError, asyncio.CancelledError):
-                async with asyncio.timeout(_REPORT_S):
-                    await asyncio.gather(*self._reports)
+        return not all(task.done() for task in self._reports)
+
+    async def told(self) -> None:
+        """Wait for what is only told."""
+        with suppress(TimeoutError, asyncio.CancelledError):
+            async with asyncio.timeout(_REPORT_S):
+                await asyncio.gather(*self._reports)
+
+    def stop(self) -> None:
+        """Wait for nothing more."""
+        for task in self._reports:
+            task.cancel()
+
+    def write_down(self, fact: RequestFact, stats: Stats) -> None:
+        """Put what the rules did into the fact and the metrics."""
         results = self._results.all
         for each in results:
             stats.guardrail_checks.add(each.rule, each.side, each.outcome)

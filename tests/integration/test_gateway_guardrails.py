@@ -418,3 +418,21 @@ def test_a_gateway_process_masks_for_the_official_client(tmp_path: Path) -> None
             assert refused.value.code == "guardrail_blocked"
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_report_does_not_hold_the_answer_up(
+    stream: bool, tmp_path: Path, double: OpenAiDouble, classifier: ClassifierDouble
+) -> None:
+    classifier.mode = "slow"
+    asks = rule(Classifier(url=f"{classifier.url}/text"), "cls", mode="report", budget_ms=60_000.0)
+    async with guarded(tmp_path, double, asks) as gateway:
+        body = chat("Hi", stream=stream)
+        answer = await gateway.http.post("/v1/chat/completions", json=body)
+        assert answer.status_code == 200
+        # It is still asked: the request's fact waits for it, and nobody else does.
+        assert facts_on_disk(tmp_path) == []
+        await until(lambda: len(classifier.asked) == 2)
+    (fact,) = facts_on_disk(tmp_path)
+    assert fact.duration_ms < 30_000
+    assert fact.error_class == ""
