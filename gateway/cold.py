@@ -12,7 +12,7 @@ import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http import HttpProcessingError
 from aiohttp.http_exceptions import LineTooLong
 
@@ -266,6 +266,11 @@ class ColdCaller:
             transport.write_eof()
 
     # -- for whoever answers
+
+    async def open_body(self, request: Request) -> StreamReader:
+        """The body, for who reads it piece by piece; what is left of it is thrown away."""
+        await self._expected(request)
+        return self._asked.content
 
     async def rest_of_body(self, request: Request, max_bytes: int) -> None:
         """Wait until the body is there, or is over the limit. Raises BadRequest."""

@@ -64,6 +64,7 @@ class GatewayConfig:
     keys_dir: Path
     max_body_bytes: int
     facts_max_bytes: int
+    max_upload_bytes: int = 200_000_000
     valkey_url: Secret | None = None
     responses_max_bytes: int = 256_000_000
     responses_ttl_s: float = 30 * 86_400.0

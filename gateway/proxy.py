@@ -43,7 +43,7 @@ _MAX_ERROR_BYTES = 64 * 1024
 
 
 @dataclass(slots=True)
-class _Call:
+class Call:
     """One request on its way: what to send, to which path, and how long it may take."""
 
     path: str
@@ -108,7 +108,7 @@ class Proxy:
         patience = Patience(target.timeouts, begun.sent_s if begun else None)
         prefixed = target.route.policy == "prefix"
         affinity = policies.affinity(session, body.raw) if prefixed else 0
-        call = _Call(path, body, fact, patience, affinity, beyond)
+        call = Call(path, body, fact, patience, affinity, beyond)
         try:
             if target.shares:
                 return await self._shared(find, target, call)
@@ -119,7 +119,7 @@ class Proxy:
             return await self._fallen_back(find, target.route.fallbacks, call, error)
 
     async def _fallen_back(
-        self, find: Callable[[str], Target], models: list[str], call: _Call, last: GatewayError
+        self, find: Callable[[str], Target], models: list[str], call: Call, last: GatewayError
     ) -> Answer:
         """The answer of the first fallback that gives one. Raises as the last one did."""
         for model in models:
@@ -139,7 +139,7 @@ class Proxy:
                 last = error
         raise last
 
-    async def _shared(self, find: Callable[[str], Target], target: Target, call: _Call) -> Answer:
+    async def _shared(self, find: Callable[[str], Target], target: Target, call: Call) -> Answer:
         """The answer of the first of a route's targets that gives one.
 
         Going on to another target is not paid from a retry budget, as a fallback is not: each
@@ -175,7 +175,7 @@ class Proxy:
         self,
         find: Callable[[str], Target],
         target: Target,
-        call: _Call,
+        call: Call,
         part: str = "",
         begun: ShortCall | None = None,
     ) -> Answer:
@@ -237,7 +237,7 @@ class Proxy:
             fact.queue_ms += (clock.monotonic_s() - began_s) * 1000
 
     async def _attempt(
-        self, backend: Backend, target: Target, call: _Call, begun: ShortCall | None
+        self, backend: Backend, target: Target, call: Call, begun: ShortCall | None
     ) -> Answer:
         """One attempt. Raises _Retryable or GatewayError."""
         began_s = clock.monotonic_s() if begun is None else begun.sent_s
@@ -269,7 +269,7 @@ class Proxy:
         return answer
 
     async def _sent(
-        self, backend: Backend, target: Target, call: _Call, sent: Connection | None
+        self, backend: Backend, target: Target, call: Call, sent: Connection | None
     ) -> Connection:
         """A connection on which the replica's status has come.
 
@@ -310,7 +310,7 @@ class Proxy:
         return connection
 
     async def _begun(
-        self, backend: Backend, connection: Connection, target: Target, call: _Call
+        self, backend: Backend, connection: Connection, target: Target, call: Call
     ) -> Answer:
         body, model = call.body, target.route.model
         if connection.status != 200:

@@ -42,6 +42,7 @@ from gateway.response_store import ResponseStore
 from gateway.responses import KeptResponses
 from gateway.short_way import ShortCall, ShortWay
 from gateway.stats import Stats
+from gateway.surface.serving import Surface, Worker
 from gateway.table import TableHolder, Target
 from gateway.tracing import Tracer
 from gateway.upstream import Stopped
@@ -111,6 +112,9 @@ class Gateway:
             self._ended,
         )  # fmt: skip
         self._front.short = self._short
+        self._surface = Surface(
+            Worker(config, self.table, self.access, self.limits, self.stats, self._target)
+        )
         self._captures = CaptureWriter(config.data_dir, self.facts.worker_id)
         self._tracer = (
             Tracer(config.tracing, self.facts.worker_id) if config.tracing.endpoint else None
@@ -388,6 +392,8 @@ class Gateway:
         return "unknown", self._unknown
 
     async def _infer(self, exchange: Exchange) -> Response | None:
+        if (found_there := self._surface.route(method, path)) is not None:
+            return found_there
         fact, path = exchange.fact, exchange.request.path
         key = await self.access.admit(exchange.request, exchange.fact)
         _, capability, can_stream = ENDPOINTS[path]

@@ -14,7 +14,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import cast
+from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -408,6 +408,9 @@ class Connection(asyncio.Protocol):
             self.fail(TimedOut("the replica was silent for too long"))
 
 
+_Kind = TypeVar("_Kind", bound=Connection)
+
+
 @cache
 def tls_context() -> ssl.SSLContext:
     """Trusts the system's authorities, or those that SSL_CERT_FILE names; reads many files."""
@@ -437,6 +440,7 @@ class Pool:
         self._closed = False
         self._outbox: Outbox | None = None
         authorization = f"Authorization: Bearer {credential}\r\n" if credential else ""
+        self.authorization = {"Authorization": f"Bearer {credential}"} if credential else {}
         self._headers = f"Host: {parts.netloc}\r\n{authorization}Content-Type: application/json\r\n"
         self._begun: dict[tuple[str, bool], bytes] = {}
 
@@ -489,12 +493,16 @@ class Pool:
 
     async def connect(self, timeout_s: float) -> Connection:
         """A new connection. Raises ConnectFailed."""
+        return await self.connect_as(Connection, timeout_s)
+
+    async def connect_as(self, kind: type[_Kind], timeout_s: float) -> _Kind:
+        """A new connection of a kind of its own. Raises ConnectFailed."""
         loop = asyncio.get_running_loop()
         outbox = self._outbox = self._outbox or Outbox(loop)
         try:
             async with asyncio.timeout(timeout_s):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop, self, outbox), self._host, self._port, ssl=self._tls
+                    lambda: kind(loop, self, outbox), self._host, self._port, ssl=self._tls
                 )
         except (OSError, TimeoutError) as error:
             raise ConnectFailed(str(error) or "no answer in time") from error

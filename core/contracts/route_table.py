@@ -18,7 +18,18 @@ from core.contracts.guardrails import Guardrail
 SCHEMA = 1
 FILE_NAME = "table.json"
 
-Capability = Literal["chat", "completion", "embedding"]
+# What a model can be asked for. Those of one server may be several.
+Capability = Literal[
+    "chat",
+    "completion",
+    "embedding",
+    "rerank",
+    "moderation",
+    "image",
+    "speech",
+    "transcription",
+    "realtime",
+]
 # How a route shares requests. Replicas of one deployment or hosted model are alike but for their
 # load; targets differ in weight and price:
 #   p2c           the less loaded of two replicas at random; at equal load the quicker one
@@ -37,8 +48,23 @@ LimitMetric = Literal["requests", "tokens", "concurrent", "usd"]
 LimitWindow = Literal["minute", "hour", "day", "month", ""]
 WhenAlone = Literal["refuse", "share"]
 # What an API key may be used for. `messages` and `responses` include what belongs to them: counting
-# tokens, and reading, cancelling or deleting kept responses.
-Scope = Literal["chat.completions", "completions", "embeddings", "messages", "responses", "models"]
+# tokens, and reading, cancelling or deleting kept responses. `audio` is speech, transcriptions and
+# translations. A batch also needs the scope of what its lines ask.
+Scope = Literal[
+    "chat.completions",
+    "completions",
+    "embeddings",
+    "messages",
+    "responses",
+    "models",
+    "moderations",
+    "rerank",
+    "images",
+    "audio",
+    "realtime",
+    "files",
+    "batches",
+]
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):

@@ -60,6 +60,13 @@ class Settings(BaseSettings):
     max_body_mb: int = Field(
         32, ge=1, le=1024, description="Largest request body that the gateway accepts, in MB."
     )
+    max_upload_mb: int = Field(
+        200,
+        ge=1,
+        le=4096,
+        description="Largest form with a file that the gateway accepts (audio, input of batches), "
+        "in MB.",
+    )
     facts_max_mb: int = Field(
         256,
         ge=1,

@@ -246,11 +246,11 @@ def estimate(body: Parsed, route: Route) -> tuple[int, float]:
     most_tokens = route.context_tokens or _MOST_TOKENS
     choices = body.choices if body.choices > 1 else 1
     given = min(len(body.raw) // _BYTES_PER_TOKEN, most_tokens)
-    if "embedding" in route.capabilities:
-        output = 0
-    else:
+    if "chat" in route.capabilities or "completion" in route.capabilities:
         asked = max(body.max_tokens or DEFAULT_OUTPUT_TOKENS, 0) * choices
         output = min(asked, most_tokens * choices - given, _MOST_TOKENS)
+    else:
+        output = 0  # it writes no text
     return given + output, _cost_usd(route.price, given, output)
 
 

@@ -21,6 +21,7 @@ def main() -> int:
         app_port=port + 1,
         gateway_port=port,
         max_body_mb=32,
+        max_upload_mb=200,
         facts_max_mb=32,
         health_check_s=0.0,
         gateway_workers=workers,

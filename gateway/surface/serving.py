@@ -1,0 +1,154 @@
+"""Serves the endpoints that are carried as they come: keys, limits and facts as for chat."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+from core.contracts.route_table import ApiKey, Route
+from gateway.access import AccessGate
+from gateway.body import Parsed, parse
+from gateway.cold import ColdCaller
+from gateway.config import GatewayConfig
+from gateway.errors import GatewayError
+from gateway.guardrails.guard import Guard
+from gateway.http_request import Response
+from gateway.limits.beyond import Beyond
+from gateway.limits.gate import LimitGate
+from gateway.relay import Exchange
+from gateway.stats import Stats
+from gateway.surface.carrying import (
+    FormBody,
+    PassedAnswer,
+    PassingProxy,
+    RequestsOnly,
+    without_tokens,
+)
+from gateway.surface.endpoints import ENDPOINTS, Endpoint
+from gateway.surface.forms import Form, FormReader
+from gateway.surface.spool import FOLDER_NAME
+from gateway.table import TableHolder, Target
+
+Handler = Callable[[Exchange], Awaitable[Response | None]]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What the surface uses of the worker that it belongs to.
+
+    Attributes:
+        find: The route of a model for a key that can do something; raises GatewayError.
+    """
+
+    config: GatewayConfig
+    tables: TableHolder
+    access: AccessGate
+    limits: LimitGate
+    stats: Stats
+    find: Callable[..., Target]
+
+
+class Surface:
+    """Its routes, as one worker serves them."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._proxy = PassingProxy(worker.stats)
+
+    def route(self, method: str, path: str) -> tuple[str, Handler] | None:
+        """The name of an endpoint and what serves it; None when the path is none of these."""
+        found = ENDPOINTS.get(path)
+        if found is None:
+            return None
+        if method != "POST":
+            return "unknown", partial(_not_allowed, allowed="POST")
+        return found.name, partial(self._infer, endpoint=found)
+
+    async def _infer(self, exchange: Exchange, endpoint: Endpoint) -> Response | None:
+        worker = self._worker
+        key = await worker.access.admit(exchange.request, exchange.fact)
+        if not endpoint.is_form:
+            raw = await exchange.read_body(worker.config.max_body_bytes)
+            capture = worker.tables.current.captures.get(key.project_id)
+            if capture is not None and endpoint.is_captured:
+                exchange.record(capture, raw)
+            return await self._carry(exchange, endpoint, key, parse(raw, can_stream=False))
+        form = Form(worker.config.data_dir / FOLDER_NAME)
+        try:
+            await form.take(await form_reader(exchange, worker))
+            body = FormBody(b"", form.model, False, None, form=form)
+            return await self._carry(exchange, endpoint, key, body)
+        finally:
+            form.close()
+
+    async def _carry(
+        self, exchange: Exchange, endpoint: Endpoint, key: ApiKey, body: Parsed
+    ) -> Response | None:
+        worker, fact = self._worker, exchange.fact
+        fact.model = body.model
+
+        def find(model: str) -> Target:
+            return worker.find(key, model, endpoint.capability, asked=fact.model)
+
+        route = find(body.model).route
+        fact.deployment_id = route.deployment_id
+        if worker.limits.on:
+            counted = body if endpoint.counts_tokens else without_tokens(body)
+            exchange.held = await worker.limits.admit(key, route, counted)
+            self._limit_beyond(exchange, endpoint, key, route)
+        rails = worker.tables.current.guardrails.get(key.project_id)
+        if rails is not None and not endpoint.is_form:
+            # What is asked is a text; what is answered is none, or no text of a model.
+            exchange.guard = Guard(rails, endpoint.path)
+            body = await exchange.guard.admit(body)
+        session = exchange.request.headers.get("X-Session-Id", "")
+        answer = await self._proxy.begin(find, endpoint.path, body, fact, session, exchange.beyond)
+        assert isinstance(answer, PassedAnswer)
+        exchange.answer = answer
+        try:
+            return await self._send(exchange, answer)
+        finally:
+            exchange.account(answer, worker.stats)
+            answer.release()
+
+    def _limit_beyond(
+        self, exchange: Exchange, endpoint: Endpoint, key: ApiKey, route: Route
+    ) -> None:
+        limits = self._worker.limits
+        if (route.targets or route.fallbacks) and limits.limits_models_of(key.project_id):
+            kind = Beyond if endpoint.counts_tokens else RequestsOnly
+            exchange.beyond = kind(limits)
+
+    async def _send(self, exchange: Exchange, answer: PassedAnswer) -> Response | None:
+        fact = exchange.fact
+        headers = {"X-Request-Id": fact.request_id}
+        if answer.route.model != fact.model:
+            headers["X-Bud-Fallback"] = fact.answered_by = answer.route.model
+        if not answer.is_json:
+            fact.stream, fact.ttft_ms = True, exchange.elapsed_ms()
+        return await exchange.send(answer, headers)
+
+
+async def form_reader(exchange: Exchange, worker: Worker) -> FormReader:
+    """Reads the form that a request brings. Raises GatewayError: it brings none."""
+    request = exchange.request
+    caller = request.caller
+    assert isinstance(caller, ColdCaller)
+    return FormReader(
+        request.headers.get("content-type"),
+        await caller.open_body(request),
+        worker.config.max_upload_bytes,
+        worker.config.timeouts.caller_s,
+        request.content_bytes,
+    )
+
+
+async def _not_allowed(exchange: Exchange, allowed: str) -> Response | None:
+    request = exchange.request
+    raise GatewayError(
+        "not_found",
+        f"{request.method} {request.path[:200]} is not a route of this gateway. Use {allowed}.",
+        code="unknown_url",
+        status=405,
+    )

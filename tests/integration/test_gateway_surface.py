@@ -1,0 +1,245 @@
+"""OpenAI's own client at the routes beside chat: a gateway process before a double of a server."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import openai
+import psutil
+import pytest
+
+from core.contracts.route_table import Hosted, Limit, Price, Replica
+from core.kernel.crypto import Keyring, Secret
+from tests.doubles import surface_server
+from tests.doubles.gateway_harness import (
+    CHAT,
+    KEY,
+    GatewayProcess,
+    api_key,
+    facts_on_disk,
+    publish,
+    route,
+)
+from tests.doubles.surface_server import AUDIO_CHUNKS, PNG, Seen
+
+CAPABILITIES = ["moderation", "rerank", "image", "speech", "transcription"]
+
+
+@dataclass
+class Running:
+    gateway: GatewayProcess
+    seen: Seen
+    openai: openai.OpenAI
+    http: httpx.Client
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    data_dir = tmp_path_factory.mktemp("surface") / "data"
+    keyring = Keyring.open_or_create(data_dir / "keys")
+    sealed = keyring.seal(Secret('{"api_key":"sk-hosted"}'), context="provider:prv_a")
+    price = Price(input_usd_per_million_tokens=1.0, output_usd_per_million_tokens=2.0)
+    with surface_server.serving() as seen:
+        hosted = [
+            Replica(
+                id=f"rep_{kind}",
+                base_url=f"{seen.url}{path}",
+                credential=sealed,
+                hosted=Hosted(kind=kind, model="theirs", account_id="prv_a"),
+            )
+            for kind, path in (("openai", "/v1"), ("anthropic", ""))
+        ]
+        routes = [
+            route(
+                seen.url, seen.url, model="any", upstream_model="theirs", deployment_id="dep_any",
+                capabilities=CAPABILITIES, price=price,
+            ),
+            route(seen.url, capabilities=["chat"]),
+            *(
+                route(
+                    model=f"at-{replica.hosted.kind}", capabilities=CAPABILITIES,
+                    deployment_id=replica.id, replicas=[replica],
+                )
+                for replica in hosted if replica.hosted
+            ),
+        ]  # fmt: skip
+        keys = [
+            api_key(),
+            api_key("bud-speaks", id="key_speaks", scopes=("audio",)),
+            api_key("bud-once", id="key_once", user_id="usr_once"),
+        ]
+        limits = [
+            Limit(project_id="prj_a", level="key", subject="key_once", metric="tokens",
+                  window="day", amount=12),
+        ]  # fmt: skip
+        process = GatewayProcess(data_dir, "--max-body-mb", "1", "--max-upload-mb", "100")
+        publish(data_dir, routes, keys, limits=limits)
+        with (
+            process,
+            openai.OpenAI(base_url=f"{process.url}/v1", api_key=KEY, max_retries=0) as client,
+            httpx.Client(
+                base_url=process.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60
+            ) as http,
+        ):
+            yield Running(process, seen, client, http)
+            assert process.kill(signal.SIGTERM) == 0
+        facts = facts_on_disk(data_dir)
+        assert {fact.endpoint for fact in facts if fact.status == 200} >= {
+            *("moderations", "rerank", "images.generations"),
+            *("audio.speech", "audio.transcriptions", "audio.translations"),
+        }
+        images = [fact for fact in facts if fact.endpoint == "images.generations"]
+        assert [(fact.input_tokens, fact.output_tokens) for fact in images] == [(9, 40)]
+        assert images[0].cost_usd == pytest.approx((9 + 80) / 1e6)
+
+
+@pytest.fixture(autouse=True)
+def _fresh(running: Running) -> None:
+    for each in (running.seen.paths, running.seen.bodies, running.seen.headers):
+        each.clear()
+    running.seen.statuses.clear()
+    running.seen.hold.set()
+
+
+def test_moderations_rerank_and_images(running: Running) -> None:
+    verdict = running.openai.moderations.create(model="any", input=["peace", "violence"])
+    assert [result.flagged for result in verdict.results] == [False, True]
+    assert verdict.model == "any"
+    assert running.seen.bodies[0]["model"] == "theirs"
+    for path in ("/v1/rerank", "/v2/rerank", "/rerank"):
+        asked = {"model": "any", "query": "q", "documents": ["a", "b", "c"], "top_n": 2}
+        ranked = running.http.post(path, json=asked).json()
+        assert [result["index"] for result in ranked["results"]] == [0, 1]
+        assert (ranked["model"], ranked["usage"]) == ("any", {"total_tokens": 15})
+    image = running.openai.images.generate(model="any", prompt="a cat")
+    assert image.data is not None
+    assert image.data[0].b64_json == PNG
+    assert running.seen.paths[1:4] == ["/v1/rerank"] * 3
+
+
+def test_speech_is_handed_on_while_it_is_made(running: Running) -> None:
+    running.seen.hold.clear()
+    with running.openai.audio.speech.with_streaming_response.create(
+        model="any", voice="alloy", input="Hello"
+    ) as speech:
+        pieces = speech.iter_bytes(4096)
+        assert next(pieces) == AUDIO_CHUNKS[0]
+        running.seen.hold.set()
+        assert b"".join(pieces) == b"".join(AUDIO_CHUNKS[1:])
+        assert speech.headers["content-type"] == "audio/mpeg"
+        assert speech.headers["x-request-id"].startswith("req_")
+
+
+def test_transcriptions_and_translations(running: Running) -> None:
+    audio = ("talk é.wav", b"RIFF" + bytes(1000), "audio/wav")
+    said = running.openai.audio.transcriptions.create(
+        model="any", file=audio, language="en", timestamp_granularities=["word"]
+    )
+    assert said.text == "what was said"
+    form = running.seen.bodies[0]
+    digest = hashlib.sha256(audio[1]).hexdigest()
+    assert (form["model"], form["language"]) == ("theirs", "en")
+    assert form["file"] == [audio[0], "audio/wav", len(audio[1]), digest]
+    events = running.openai.audio.transcriptions.create(model="any", file=audio, stream=True)
+    assert [event.type for event in events][-1] == "transcript.text.done"
+    text = running.openai.audio.translations.create(model="any", file=audio, response_format="text")
+    assert str(text) == "what was said\n"
+
+
+def test_a_large_upload_takes_no_memory_and_is_sent_again(running: Running) -> None:
+    worker = psutil.Process(running.gateway.pid)
+    content = bytes(60_000_000)
+    before_bytes, most_bytes, done = worker.memory_info().rss, 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most_bytes
+        while not done.wait(0.01):
+            most_bytes = max(most_bytes, worker.memory_info().rss)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    running.seen.statuses.append(503)
+    # The file first, as curl and browsers send it.
+    files = [("file", ("a.wav", io.BytesIO(content))), ("model", (None, b"any"))]
+    answer = running.http.post("/v1/audio/transcriptions", files=files)
+    done.set()
+    watching.join()
+    assert answer.json()["text"] == "what was said"
+    assert [form["file"][2] for form in running.seen.bodies] == [60_000_000] * 2
+    assert most_bytes - before_bytes < 20_000_000
+
+
+def test_forms_that_are_refused(running: Running) -> None:
+    def post(**given: object) -> tuple[int, str]:
+        answer = running.http.post("/v1/audio/transcriptions", **given)  # type: ignore[arg-type]
+        return answer.status_code, answer.json()["error"]["message"]
+
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
+    status, says = post(files={"file": b"x"})
+    assert (status, "no field 'model'" in says) == (400, True)
+    status, says = post(json={"model": "any"})
+    assert (status, "multipart/form-data" in says) == (415, True)
+    for body in (b"--b\r\n", b"nothing", b"--b\r\nContent-Disposition: x\r\n\r\n1\r\n--b--\r\n"):
+        status, says = post(content=body, headers=kind)
+        assert (status, "cannot be read" in says) == (400, True), body
+    status, says = post(content=iter([b"--b\r\n", *[bytes(1_000_000)] * 101]), headers=kind)
+    assert status in (400, 413)
+    assert running.seen.paths == []
+
+
+def test_what_a_model_and_a_key_may_not_do(running: Running) -> None:
+    with pytest.raises(openai.BadRequestError, match="'moderation'"):
+        running.openai.moderations.create(model=CHAT, input="a")
+    with pytest.raises(openai.BadRequestError, match="'transcription'"):
+        running.openai.audio.transcriptions.create(model=CHAT, file=b"x")
+    speaks = running.openai.with_options(api_key="bud-speaks")
+    assert speaks.audio.transcriptions.create(model="any", file=b"x").text
+    with pytest.raises(openai.PermissionDeniedError, match="audio"):
+        speaks.moderations.create(model="any", input="a")
+    assert running.http.get("/v1/moderations").status_code == 405
+    # What counts no tokens holds none: only the answers of rerank count, by their usage.
+    once = running.openai.with_options(api_key="bud-once")
+    for _ in range(3):
+        once.moderations.create(model="any", input="a" * 400)
+    headers = {"Authorization": "Bearer bud-once"}
+    asked = {"model": "any", "query": "q", "documents": ["a", "b"]}
+    assert running.http.post("/rerank", json=asked, headers=headers).status_code == 200
+    refused = running.http.post("/rerank", json=asked, headers=headers)
+    assert refused.json()["error"]["param"] == "key.tokens_per_day"
+
+
+def test_errors_and_retries_are_those_of_chat(running: Running) -> None:
+    running.seen.statuses += [503]
+    assert running.openai.moderations.create(model="any", input="a").results
+    running.seen.statuses += [400]
+    with pytest.raises(openai.BadRequestError, match="as told"):
+        running.openai.moderations.create(model="any", input="a")
+    assert len(running.seen.paths) == 3
+
+
+def test_hosted_providers(running: Running) -> None:
+    assert running.openai.moderations.create(model="at-openai", input="a").model == "at-openai"
+    said = running.openai.audio.transcriptions.create(model="at-openai", file=("a.wav", b"x"))
+    assert said.text == "what was said"
+    speech = running.openai.audio.speech.create(model="at-openai", voice="alloy", input="a")
+    assert speech.read() == b"".join(AUDIO_CHUNKS)
+    assert [headers["Authorization"] for headers in running.seen.headers] == [
+        "Bearer sk-hosted"
+    ] * 3
+    assert {body["model"] for body in running.seen.bodies} == {"theirs"}
+    with pytest.raises(openai.BadRequestError, match="Anthropic has chat/completions only"):
+        running.openai.moderations.create(model="at-anthropic", input="a")
+    with pytest.raises(openai.BadRequestError, match="Anthropic has chat/completions only"):
+        running.openai.audio.transcriptions.create(model="at-anthropic", file=b"x")
+
+
+def test_nothing_of_an_upload_stays(running: Running) -> None:
+    folder: Path = running.gateway.data_dir / "uploads"
+    assert list(folder.iterdir()) == []
