@@ -17,6 +17,8 @@ from gateway.guardrails.texts import Placed
 
 # So long the event loop waits for a check at most, but for one slice of a text.
 _TURN_S = 0.001
+# So many marks are put into a text while others wait.
+_MANY = 500
 _SIDES: dict[Side, str] = {"input": "request", "output": "answer"}
 
 
@@ -52,7 +54,7 @@ async def enforce(
     is_masked = False
     for rail in rails:
         if rail.classifier is not None and spans:
-            is_masked = _mask(passages, spans)
+            is_masked = await _mask(passages, spans)
             spans = {}
         seen, ms = await judged(rail, side, passages, results)
         if seen is None:
@@ -62,11 +64,12 @@ async def enforce(
         elif rail.masks:
             results.add(rail, side, "masked", ms, seen.found)
             for place, found in seen.spans.items():
-                spans[place] = united([*spans.get(place, ()), *found])
+                known = spans.get(place)
+                spans[place] = found if known is None else united([*known, *found])
         else:
             results.add(rail, side, "blocked", ms, seen.found)
             raise refusal(rail, side, seen.why)
-    return _mask(passages, spans) or is_masked
+    return await _mask(passages, spans) or is_masked
 
 
 async def judged(
@@ -179,7 +182,10 @@ def _to_its_end(steps: Steps) -> Examination:
             return seen
 
 
-def _mask(passages: Sequence[Placed], spans: dict[int, list[Found]]) -> bool:
+async def _mask(passages: Sequence[Placed], spans: dict[int, list[Found]]) -> bool:
     for place, found in spans.items():
-        passages[place].mask(found)
+        if len(found) > _MANY:
+            await asyncio.to_thread(passages[place].mask, found)
+        else:
+            passages[place].mask(found)
     return bool(spans)

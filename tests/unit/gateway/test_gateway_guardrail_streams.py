@@ -199,6 +199,17 @@ async def test_a_long_text_lets_others_have_their_turns() -> None:
     assert turns > 3
 
 
+async def test_many_marks_are_put_into_a_text() -> None:
+    body = {"messages": [{"role": "user", "content": "ada@example.org, " * 600}]}
+    passages = texts.of_request(body)
+    results = Results()
+    assert await checking.enforce([PII, rail(Secrets())], "input", passages, results)
+    assert body["messages"][0]["content"] == "[redacted: email], " * 600
+    assert [(each.outcome, each.found) for each in results.all] == [
+        ("masked", {"email": 600}), ("passed", {}),
+    ]  # fmt: skip
+
+
 def test_texts_of_a_request_are_all_but_names_and_numbers() -> None:
     document = {
         "model": "m",
