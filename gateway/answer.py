@@ -171,13 +171,8 @@ class Answer:
         events = self.events
         assert events is not None
 
-        feed, is_plain = events.feed, events.is_plain
-
-        def pass_on(chunk: bytes) -> bool:
-            if write_chunk is None or not is_plain(chunk):
-                return False
-            write_chunk(chunk)
-            return True
+        feed = events.feed
+        pass_on = None if write_chunk is None else events.passing(write_chunk)
 
         def forward(read: bytes) -> None:
             try:

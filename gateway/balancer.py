@@ -52,6 +52,7 @@ class Backend:
         "_failure_rate",
         "_failures",
         "_probing",
+        "_slots",
         "_warm_at_s",
         "answers",
         "failures",
@@ -74,6 +75,7 @@ class Backend:
     ) -> None:
         self.replica = replica
         self.provider = provider
+        self._slots = replica.slots
         self.pool = pool or Pool(replica.base_url, credential, replica.slots)
         self.seed = zlib.crc32(replica.id.encode()) << 32
         self.in_flight = 0
@@ -129,9 +131,7 @@ class Backend:
     @property
     def load(self) -> tuple[float, float]:
         """What is compared: requests for each slot with one more, then latency in ms."""
-        share: float = self.replica.slots
-        if self._warm_at_s:
-            share *= self.warmth
+        share = self._slots if not self._warm_at_s else self._slots * self.warmth
         return ((self.in_flight + 1) / share, self.latency_ms)
 
     def began(self) -> None:
@@ -220,11 +220,10 @@ def choose(
         pick: The route's policy.
         affinity: See `policies.affinity`.
     """
-    left = (
-        [each for each in backends if each.available and each not in tried]
-        or [each for each in backends if each.available]
-        or [each for each in backends if not each.away]
-    )
+    left = [each for each in backends if each.available and each not in tried]
+    if not left:
+        left = [each for each in backends if each.available]
+        left = left or [each for each in backends if not each.away]
     if len(left) <= 1:
         return left[0] if left else None
     return pick(left, affinity)

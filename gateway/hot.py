@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -491,12 +492,9 @@ class HotConnection(asyncio.Protocol):
     @property
     def chunk_writer(self) -> Callable[[bytes], None] | None:
         """Sends a piece of the body in its frame; None when it does not go out in chunks."""
-        return self._write_chunk if self._chunked else None
-
-    def _write_chunk(self, chunk: bytes) -> None:
-        if self.transport is None:
-            raise ConnectionResetError("the caller is gone")
-        self._outbox.put(self.transport, chunk)
+        if not self._chunked or self.transport is None:
+            return None
+        return partial(self._outbox.put, self.transport)
 
     def end(self) -> None:
         """The answer is whole."""

@@ -102,8 +102,7 @@ class Caller(Protocol):
     def chunk_writer(self) -> Callable[[bytes], None] | None:
         """Sends a piece of the body that has its frame of the chunked transfer encoding already.
 
-        None where the answer that has begun does not go out so. Raises ConnectionError: the
-        caller is gone.
+        None where the answer that has begun does not go out so.
         """
 
     def end(self) -> None:

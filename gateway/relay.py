@@ -166,26 +166,20 @@ class Exchange:
 
     async def _stream(self, answer: Answer) -> None:
         caller, sent_bytes = self.caller, 0
-        chunk_writer = caller.chunk_writer
 
         def write(piece: bytes) -> None:
             nonlocal sent_bytes
             sent_bytes += len(piece)
             caller.write(piece)
 
-        def write_chunk(chunk: bytes) -> None:
-            nonlocal sent_bytes
-            assert chunk_writer is not None
-            sent_bytes += len(chunk)
-            chunk_writer(chunk)
-
         try:
             write(answer.first)
             caller.source = answer.source
-            await answer.hand_on(write, write_chunk if chunk_writer else None)
+            await answer.hand_on(write, caller.chunk_writer)
         finally:
             caller.source = None
-            self.fact.response_bytes += sent_bytes
+            passed_bytes = answer.events.passed_bytes if answer.events is not None else 0
+            self.fact.response_bytes += sent_bytes + passed_bytes
 
     async def _send_translated(
         self, answer: Answer, translation: Translation, headers: dict[str, str]

@@ -10,6 +10,7 @@ The byte patterns below cannot match inside a JSON text: a quote there is preced
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 import msgspec
@@ -54,6 +55,7 @@ class EventStream:
     def __init__(self, *, keep_usage: bool, model: bytes) -> None:
         self.usage: Usage | None = None
         self.has_data = False
+        self.passed_bytes = 0
         self.done = False
         self.error: bytes | None = None
         self._keep_usage = keep_usage
@@ -81,21 +83,34 @@ class EventStream:
             raise EventTooLarge
         return self._inspect(data[:end]) if end else b""
 
-    def is_plain(self, chunk: bytes) -> bool:
-        """Whether a chunk, in its frame, holds whole events that `feed` would not change.
+    def passing(self, write: Callable[[bytes], None]) -> Callable[[bytes], bool] | None:
+        """What passes on a chunk, in its frame, without looking into its events, where it can.
 
-        A stream is mostly made of these: such a chunk is forwarded as it is.
+        It can where the chunk holds whole events that `feed` would not change: most are so. None
+        where it never can.
+
+        Args:
+            write: Takes the chunk, in its frame.
         """
-        return (
-            chunk.endswith(_END_OF_CHUNK)
-            and not self._pending
-            and self.has_data
-            and self._named in chunk
-            and chunk.count(b"\r") == _RETURNS_OF_FRAME
-            and b'"usage"' not in chunk
-            and b"[DONE]" not in chunk
-            and b'"error"' not in chunk
-        )
+        named_so = self._named
+
+        def pass_on(chunk: bytes) -> bool:
+            if (
+                self._pending
+                or not self.has_data
+                or not chunk.endswith(_END_OF_CHUNK)
+                or named_so not in chunk
+                or chunk.count(b"\r") != _RETURNS_OF_FRAME
+                or b'"usage"' in chunk
+                or b"[DONE]" in chunk
+                or b'"error"' in chunk
+            ):
+                return False
+            self.passed_bytes += len(chunk)
+            write(chunk)
+            return True
+
+        return pass_on
 
     def end(self) -> bytes:
         """What is still to be forwarded now that the replica has ended without saying so."""

@@ -292,7 +292,7 @@ class Connection(asyncio.Protocol):
     async def hand_on(
         self,
         sink: Callable[[bytes], None],
-        lane: Callable[[bytes], bool],
+        lane: Callable[[bytes], bool] | None,
         silence_s: float,
         total_s: float,
     ) -> None:

@@ -158,8 +158,7 @@ class Limiter:
             marks = shape.marks
             if held.checked is not marks:
                 # Until the shape turns no worker takes these records any further.
-                if held.marks(words) != marks:
-                    self._begin(held, now_s)
+                self._begin(held, now_s)
                 held.checked = marks
             counts = list(map(add, held.counts(words), shape.amounts((1, tokens, cost))))
             if any(map(gt, counts, held.most)):

@@ -91,8 +91,7 @@ class Plan:
         generation: In which the places hold.
         places: For each limit the word of the table that counts, word 3 of its record.
         checked: The marks of its shape that its records were last seen to have.
-        marks: Reads from the table's words the bucket or period of each limit's record.
-        counts: Reads what counts now. Both read the table's first word behind that: an
+        counts: Reads from the table's words what counts now, and behind that the first word: an
             itemgetter of a single item would give no tuple.
         most: The limits as whole numbers: requests, tokens, nano-USD.
         refs: The counters to give back when the worker dies, as bytes of a ledger's entry.
@@ -106,7 +105,6 @@ class Plan:
     generation: int = -1
     places: tuple[int, ...] = ()
     checked: tuple[int, ...] = ()
-    marks: _Read = tuple
     counts: _Read = tuple
     most: tuple[int, ...] = ()
     refs: bytes = b""
@@ -118,7 +116,7 @@ class Known:
     """What plans have in common, each kept once: there may be ten thousand plans."""
 
     shapes: dict[Kinds, Shape] = field(default_factory=dict)
-    words: dict[int, tuple[int, int]] = field(default_factory=dict)
+    words: dict[int, int] = field(default_factory=dict)
     most: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict)
 
 
@@ -176,10 +174,9 @@ def place(plan: Plan, table: SharedTable, known: Known, *, shared: bool) -> None
         [hash_of_limit(limit) for limit in others],
     )
     places = [*windows_at, *cells_at]
-    words = [_words(known, *each) for each in zip(plan.limits, places, strict=True)]
-    marks, plan.places = zip(*words, strict=True)
+    plan.places = tuple(_word(known, *each) for each in zip(plan.limits, places, strict=True))
     plan.checked = ()
-    plan.marks, plan.counts = itemgetter(*marks, 0), itemgetter(*plan.places, 0)
+    plan.counts = itemgetter(*plan.places, 0)
     most = tuple(most_of(limit) for limit in plan.limits)
     plan.most = known.most.setdefault(most, most)
     records = [table.index_of_window(at) for at in windows_at]
@@ -197,9 +194,9 @@ def is_rate(limit: Limit) -> bool:
     return limit.metric in ("requests", "tokens")
 
 
-def _words(known: Known, limit: Limit, at: int) -> tuple[int, int]:
-    words = (at + 1, at + 3)
-    return words if limit.level == "key" else known.words.setdefault(at, words)
+def _word(known: Known, limit: Limit, at: int) -> int:
+    word = at + 3
+    return word if limit.level == "key" else known.words.setdefault(word, word)
 
 
 def most_of(limit: Limit) -> int:

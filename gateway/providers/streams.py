@@ -121,9 +121,9 @@ class TranslatedStream(EventStream):
         """What the error inside the stream means."""
         return self._translator.failure
 
-    def is_plain(self, chunk: bytes) -> bool:
-        """Never: every event is translated."""
-        return False
+    def passing(self, write: Callable[[bytes], None]) -> None:
+        """Nothing: every event is translated."""
+        return None
 
     def feed(self, chunk: bytes) -> bytes:
         """The events that are complete now, in OpenAI's form."""
