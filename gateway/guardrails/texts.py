@@ -22,7 +22,7 @@ _DEVELOPERS = "developer"
 _USERS = "user"
 _MODELS = "assistant"
 # In which a request asks for more than a text: beside those, everything is the developer's.
-_PROMPTS = frozenset({"prompt", "input", "suffix"})
+_PROMPTS = frozenset({"prompt", "input", "suffix", "query", "documents"})
 _DEEPEST = 64
 
 
