@@ -6,6 +6,7 @@ gateway's own `EventStream` then reads usage and errors out of them as of any re
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -121,9 +122,8 @@ class TranslatedStream(EventStream):
         """What the error inside the stream means."""
         return self._translator.failure
 
-    def passing(self, write: Callable[[bytes], None]) -> None:
+    def passing(self, _write: Callable[[bytes], None]) -> None:
         """Nothing: every event is translated."""
-        return None
 
     def feed(self, chunk: bytes) -> bytes:
         """The events that are complete now, in OpenAI's form."""
