@@ -20,7 +20,7 @@ _HEADERS = (
 )
 # Sent by OpenAI's and Anthropic's clients with names of many kinds.
 _HEADER_PREFIXES = ("x-stainless-",)
-_EXPOSED = "X-Request-Id, Request-Id, Retry-After, X-Bud-Fallback"
+_EXPOSED = "X-Request-Id, Request-Id, Retry-After, X-Bud-Fallback, X-Bud-Cache, Age"
 _MAX_AGE_S = 600
 
 

@@ -19,8 +19,10 @@ from core.contracts.route_table import ApiKey, Route
 from core.kernel import clock, ids
 from gateway import models, responses, status, tokens
 from gateway.access import AccessGate
-from gateway.body import Parsed, parse
+from gateway.body import parse
+from gateway.cache.response_cache import ResponseCache
 from gateway.capture import CaptureWriter
+from gateway.carrier import Carrier
 from gateway.config import GatewayConfig
 from gateway.cors import Cors
 from gateway.dialects import Translation, anthropic_answers
@@ -97,6 +99,8 @@ class Gateway:
         )
         self.port = config.port
         self._proxy = Proxy(self.stats)
+        self._cache = ResponseCache(config.data_dir, config.valkey_url, self.stats)
+        self._carrier = Carrier(self.table, self._proxy, self._cache, self.stats)
         self._health = HealthChecks(self.table, config.health_interval_s)
         self._live = LiveState(config.data_dir, self.facts.worker_id, self.table, self._load)
         self._started_s = clock.monotonic_s()
@@ -191,6 +195,7 @@ class Gateway:
         if self._workers is not None:
             await self._workers.stop()
         await self._responses.close()
+        await self._cache.close()
         await self.limits.close()
         await asyncio.to_thread(self.facts.stop)
         await asyncio.to_thread(self._captures.stop)
@@ -222,6 +227,7 @@ class Gateway:
     async def _refresh(self) -> None:
         await self.table.refresh()
         self.limits.use(self.table.current.limits)
+        self._cache.use(self.table.current.caches)
 
     # -- one request
 
@@ -268,6 +274,7 @@ class Gateway:
             facts_dropped=self.facts.dropped,
             traces_dropped=0 if self._tracer is None else self._tracer.dropped,
             captures_dropped=self._captures.dropped,
+            cache_dropped=self._cache.dropped,
             limits_hosts=self.limits.hosts,
         )
 
@@ -362,7 +369,7 @@ class Gateway:
 
         self._limit_beyond(exchange, key, begun.target.route)
         try:
-            return await self._carry(exchange, find, path, begun.body, "")
+            return await self._carrier.carry(exchange, find, path, begun.body, "")
         except Stopped:
             message = "The gateway is stopping. Send it again."
             raise GatewayError("gateway_stopped", message) from None
@@ -420,38 +427,11 @@ class Gateway:
             body = await exchange.guard.admit(body)
         session = exchange.request.headers.get("X-Session-Id", "")
         if exchange.translation is not None and exchange.translation.background:
-            carry = partial(self._carry, find=find, path=path, body=body, session=session)
+            carry = partial(self._carrier.carry, find=find, path=path, body=body, session=session)
             return await self._in_background(exchange, key, carry)
-        carried = self._carry(exchange, find, path, body, session)
+        carried = self._carrier.carry(exchange, find, path, body, session)
         del raw, body  # up to 32 MB, not needed while the answer runs
         return await carried
-
-    async def _carry(
-        self,
-        exchange: Exchange,
-        find: Callable[[str], Target],
-        path: str,
-        body: Parsed,
-        session: str,
-    ) -> Response | None:
-        """To a replica and back."""
-        fact = exchange.fact
-        answer = await self._proxy.begin(
-            find, path, body, fact, session, exchange.beyond, exchange.request.begun
-        )
-        exchange.answer = answer
-        del body
-        try:
-            headers = self._headers(fact)
-            if answer.route.model != fact.model:
-                headers["X-Bud-Fallback"] = fact.answered_by = answer.route.model
-            if exchange.guard is not None:
-                checked = await exchange.guard.watch(answer, exchange.collected)
-                return await exchange.send(checked, headers)
-            return await exchange.send(answer, headers)
-        finally:
-            exchange.account(answer, self.stats)
-            answer.release()
 
     def _target(self, key: ApiKey, model: str, capability: str, *, asked: str) -> Target:
         """The route for a model, when it can do what is wanted.

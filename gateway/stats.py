@@ -122,6 +122,24 @@ class Stats:
             "bud_guardrail_seconds", "Work of a guardrail on one side of a request.", "rule",
             buckets=_CHECK_SECONDS,
         )  # fmt: skip
+        self.cache_requests = Counter(
+            "bud_cache_requests_total",
+            "Requests of projects that keep answers, by what the cache did: hit, miss or bypass.",
+            *("model", "result"),
+        )
+        self.cache_saved_tokens = Counter(
+            "bud_cache_saved_tokens_total", "Tokens that hits did not take.", "model"
+        )
+        self.cache_saved_usd = Counter(
+            "bud_cache_saved_usd_total", "What hits did not cost, by token prices.", "model"
+        )
+        self.cache_seconds = Histogram(
+            "bud_cache_lookup_seconds", "Looking for a kept answer.", buckets=_CHECK_SECONDS
+        )
+        self.cache_failures = Counter(
+            "bud_cache_failures_total", "Lookups that the cache's store did not answer."
+        )
+        self.cache_dropped = Counter("bud_cache_dropped_total", "Answers that could not be kept.")
         self.fallbacks = Counter(
             "bud_fallbacks_total", "Requests given to another model's route.", "model", "fallback"
         )

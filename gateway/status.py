@@ -67,6 +67,7 @@ def metrics(
     in_flight: int,
     facts_dropped: int,
     captures_dropped: int,
+    cache_dropped: int,
     traces_dropped: int,
     limits_hosts: int,
 ) -> str:
@@ -75,6 +76,7 @@ def metrics(
     stats.connections.set(len(front.connections))
     stats.not_http.values = {(str(status),): count for status, count in front.refused.items()}
     stats.captures_dropped.values[()] = captures_dropped
+    stats.cache_dropped.values[()] = cache_dropped
     stats.traces_dropped.values[()] = traces_dropped
     stats.in_flight.set(in_flight)
     stats.facts_dropped.set(facts_dropped)

@@ -13,7 +13,16 @@ from urllib.parse import urlsplit
 import msgspec
 
 from core.contracts import route_table
-from core.contracts.route_table import ApiKey, Capture, Limit, Project, Replica, Route, RouteTable
+from core.contracts.route_table import (
+    ApiKey,
+    Cache,
+    Capture,
+    Limit,
+    Project,
+    Replica,
+    Route,
+    RouteTable,
+)
 from core.kernel import clock
 from core.kernel.crypto import Keyring
 from core.kernel.errors import KeyProblem, NotFound
@@ -78,10 +87,12 @@ class Target:
     shares: tuple[Share, ...] = ()
 
     def is_plain(self, capability: str) -> bool:
-        """Whether it can do this, with any of its own replicas."""
+        """Whether it can do this, with any one of its own replicas."""
         return (
             not self.shares
             and self.route.policy != "prefix"
+            and self.route.hedge is None
+            and self.route.shadow is None
             and capability in self.route.capabilities
         )
 
@@ -119,7 +130,7 @@ class Target:
 class Table:
     """One snapshot: keys by SHA-256, routes by project and model, projects by id and by name.
 
-    `captures` and `guardrails` are by the id of their project.
+    `captures`, `caches` and `guardrails` are by the id of their project.
     """
 
     version: int = 0
@@ -130,11 +141,16 @@ class Table:
     blocks: Blocks = field(default_factory=Blocks)
     projects: dict[str, Project] = field(default_factory=dict)
     captures: dict[str, Capture] = field(default_factory=dict)
+    caches: dict[str, Cache] = field(default_factory=dict)
     guardrails: dict[str, Rails] = field(default_factory=dict)
 
     def looks_into(self, project_id: str) -> bool:
         """Whether what a project asks and is answered is kept, or looked at."""
-        return project_id in self.captures or project_id in self.guardrails
+        return (
+            project_id in self.captures
+            or project_id in self.guardrails
+            or project_id in self.caches
+        )
 
     def key(self, sha256: str) -> ApiKey | None:
         """The key with this hash; None when there is none, or it has expired."""
@@ -285,6 +301,7 @@ class TableHolder:
             limits=table.limits,
             blocks=blocks.compiled(table.blocks),
             captures={each.id: each.capture for each in table.projects if each.capture},
+            caches={each.id: each.cache for each in table.projects if each.cache},
             guardrails=loaded.guardrails,
             # By id last: a project that is called as another's id must not take its place.
             projects={each.name: each for each in table.projects}
@@ -348,6 +365,7 @@ class TableHolder:
             policy=route.policy,
             fallbacks=route.fallbacks,
             timeouts=route.timeouts,
+            hedge=route.hedge,
         )
         return replace(
             found,

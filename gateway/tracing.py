@@ -268,6 +268,9 @@ def _spans(ended: _Ended) -> list[dict[str, object]]:
             "bud.cost_usd": fact.cost_usd,
             "bud.blocked_by": fact.blocked_by or None,
             "bud.guardrails": fact.guardrails or None,
+            "bud.cache": fact.cache or None,
+            "bud.cache.saved_tokens": fact.saved_tokens,
+            "bud.shadow_of": fact.shadow_of or None,
         },
     )
     # The caller's own fault is no error of the server's.
@@ -305,6 +308,7 @@ def _call(ended: _Ended, began_ns: int, ended_ns: int) -> dict[str, object]:
             "bud.deployment.id": fact.deployment_id or None,
             "bud.replica.id": fact.replica_id or None,
             "bud.attempts": fact.attempts,
+            "bud.hedge": fact.hedge or None,
             "bud.queue_ms": fact.queue_ms,
             "bud.connect_ms": fact.connect_ms,
         },

@@ -30,7 +30,7 @@ _TOLD = frozenset({"blocked", "refused"})
 
 
 class Guard:
-    """One request's way through the rules of its project.
+    """One request's way through the rules of its project, `rails`.
 
     Args:
         rails: The rules.
@@ -38,7 +38,7 @@ class Guard:
     """
 
     def __init__(self, rails: Rails, path: str) -> None:
-        self._rails = rails
+        self.rails = self._rails = rails
         self._path = path
         self._results = Results()
         self._reports: list[asyncio.Task[None]] = []

@@ -1,0 +1,1 @@
+"""Answers that a project keeps, and gives again to the same request: docs/cache.md."""

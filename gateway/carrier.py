@@ -1,0 +1,89 @@
+"""Brings an admitted request its answer: the one that is kept, or from a replica."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.body import Parsed
+from gateway.cache.response_cache import Lookup, ResponseCache
+from gateway.http_request import Response
+from gateway.proxy import Proxy
+from gateway.relay import Exchange
+from gateway.stats import Stats
+from gateway.table import TableHolder, Target
+
+
+class Carrier:
+    """The way of every request that some limit or rule may still have refused.
+
+    Args:
+        tables: With the route table in use.
+        proxy: Finds a replica.
+        cache: Answers that projects keep.
+        stats: The worker's metrics.
+    """
+
+    def __init__(
+        self, tables: TableHolder, proxy: Proxy, cache: ResponseCache, stats: Stats
+    ) -> None:
+        self._tables, self._proxy, self._cache, self._stats = tables, proxy, cache, stats
+
+    async def carry(
+        self,
+        exchange: Exchange,
+        find: Callable[[str], Target],
+        path: str,
+        body: Parsed,
+        session: str,
+    ) -> Response | None:
+        """To a replica and back, unless the answer is kept; gives back what is still to be sent.
+
+        Args:
+            exchange: The request.
+            find: Looks a model's route up: more than once, since the table may change.
+            path: The endpoint at the replica.
+            body: What it gets.
+            session: What the caller says belongs together; "" means nothing.
+
+        Raises:
+            GatewayError: No replica answers, or the request itself is refused.
+        """
+        fact = exchange.fact
+        headers = {"X-Request-Id": fact.request_id}
+        lookup = await self._looked_up(exchange, find, path, body)
+        if lookup is not None:
+            headers |= lookup.headers
+            if lookup.answer is not None:
+                return await exchange.send(lookup.answer, headers)
+        answer = await self._proxy.begin(
+            find, path, body, fact, session, exchange.beyond, exchange.request.begun
+        )
+        exchange.answer = answer
+        del body
+        try:
+            if answer.route.model != fact.model:
+                headers["X-Bud-Fallback"] = fact.answered_by = answer.route.model
+            seen = answer
+            if exchange.guard is not None:
+                seen = await exchange.guard.watch(answer, exchange.collected)
+            if lookup is not None:
+                seen = lookup.watch(seen)
+            response = await exchange.send(seen, headers)
+        finally:
+            exchange.account(answer, self._stats)
+            answer.release()
+        if lookup is not None:
+            lookup.keep()
+        return response
+
+    async def _looked_up(
+        self, exchange: Exchange, find: Callable[[str], Target], path: str, body: Parsed
+    ) -> Lookup | None:
+        """What the project's cache says; None when it has none."""
+        fact, request, guard = exchange.fact, exchange.request, exchange.guard
+        cache = self._tables.current.caches.get(fact.project_id)
+        if cache is None or request.begun is not None:
+            return None
+        rails = None if guard is None else guard.rails
+        target = find(fact.model)
+        return await self._cache.look(cache, target, path, body, rails, request.headers, fact)
