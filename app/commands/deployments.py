@@ -51,7 +51,9 @@ def deploy(
     name: Annotated[
         str | None, typer.Option(help="The model name callers use; default: the model's.")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="chat or embedding; default: chosen.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="chat, embedding or rerank; default: chosen.")
+    ] = None,
     context_tokens: _Context = None,
     slots: _Slots = None,
     threads: _Threads = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -14,7 +14,7 @@ from app.commands.output import Json, Yes
 from core.kernel.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from core.deployments.schemas import Task
+    from core.deployments.schemas import HostedTask
 
 
 def serve(
@@ -22,17 +22,26 @@ def serve(
     name: Annotated[
         str | None, typer.Option(help="The model name that callers use; default: made of its own.")
     ] = None,
-    task: Annotated[str, typer.Option(help="chat or embedding.")] = "chat",
+    task: Annotated[
+        str,
+        typer.Option(
+            help="What it is for: chat, embedding, rerank, moderation, image, speech, "
+            "transcription or realtime."
+        ),
+    ] = "chat",
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
     """Let callers use a hosted model through the gateway, with its account at the provider."""
     from core.deployments import hosted
+    from core.deployments.schemas import HostedTask
 
-    if task not in ("chat", "embedding"):
-        raise InvalidInput("There is no such task.", value=task, remedy="Say chat or embedding.")
+    known = get_args(HostedTask)
+    if task not in known:
+        remedy = f"Say one of: {', '.join(known)}."
+        raise InvalidInput("There is no such task.", value=task, remedy=remedy)
     found = find(model, project)
-    made = hosted.serve(context.operator(), found.id, name, task=cast("Task", task))
+    made = hosted.serve(context.operator(), found.id, name, task=cast("HostedTask", task))
     said = f"Callers use {found.name} as {made.name}. It has no price until you set one."
     output.show(made, said, as_json=as_json)
 

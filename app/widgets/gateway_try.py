@@ -53,7 +53,11 @@ def try_view(actor: Actor, project_id: str, routes: Sequence[RouteView]) -> None
         key=f"try-endpoint-{'-'.join(route.capabilities)}",
     )  # fmt: skip
     if endpoint is None:
-        empty_state("This route answers at no endpoint", "Choose another one.", icon="search")
+        empty_state(
+            "Not to be tried here",
+            "Only routes for texts and vectors are. For others see docs/gateway-surface.md.",
+            icon="search",
+        )
         return
     stream = endpoint.can_stream and right.toggle("Stream", key="try-stream")
     text = st.text_area(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import get_args
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -19,6 +20,7 @@ from app.widgets.wizard import begin
 from core import jobs
 from core.deployments import hosted
 from core.deployments import services as deployments
+from core.deployments.schemas import HostedTask
 from core.registry import annotations as notes
 from core.registry import catalogue, versions
 from core.registry import services as registry
@@ -175,9 +177,13 @@ def _serve(context: SessionContext, model: ModelView) -> None:
     st.caption("Callers of the project use it by this name; its provider's account pays.")
     suggested = deployments.suggest_name(context.actor, context.project_id, model)
     name = st.text_input("Name", suggested, max_chars=63, key=f"serve-{model.id}")
+    task = st.selectbox(
+        "For", get_args(HostedTask), key=f"serve-task-{model.id}",
+        help="What callers ask of it: the provider does not say.",
+    )  # fmt: skip
     if st.button("Serve", type="primary", key="serve-go"):
         with errors_shown():
-            hosted.serve(context.actor, model.id, name or "")
+            hosted.serve(context.actor, model.id, name or "", task=task or "chat")
             st.rerun()
 
 

@@ -118,7 +118,7 @@ def repredicted(actor: Actor, view: DeploymentView, plan: Fit) -> None:
 
 def predicted_beside_measured(actor: Actor, view: DeploymentView) -> None:
     """What a deployment's newest requests took, beside what is predicted for the same ones."""
-    if view.task == "embedding":
+    if view.task != "chat":
         return  # it has no tokens to time
     st.markdown("### Predicted and measured")
     try:

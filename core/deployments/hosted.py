@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from sqlalchemy.orm import Session
 
 from core.deployments import crud, services
 from core.deployments.models import HostedEndpoint
-from core.deployments.schemas import HostedRoute, HostedView, Task
+from core.deployments.schemas import HostedRoute, HostedTask, HostedView
 from core.kernel import audit, clock, database, events, ids
 from core.kernel.actor import Actor
 from core.kernel.errors import InvalidInput, NotFound
@@ -19,7 +21,7 @@ _CHAT_ONLY = frozenset({"anthropic", "bedrock", "gemini", "vertex"})
 
 
 def serve(
-    actor: Actor, model_id: str, name: str | None = None, *, task: Task = "chat"
+    actor: Actor, model_id: str, name: str | None = None, *, task: HostedTask = "chat"
 ) -> HostedView:
     """Let callers of the project use a hosted model under `name`, through its account.
 
@@ -99,7 +101,7 @@ def withdraw(actor: Actor, endpoint_id: str) -> None:
     events.publish("deployments.changed")
 
 
-def names(actor: Actor, project_id: str, task: Task | None = None) -> list[str]:
+def names(actor: Actor, project_id: str, task: HostedTask | None = None) -> list[str]:
     """The names of the hosted endpoints of a project, of one task or of all."""
     return [view.name for view in list_hosted(actor, project_id) if task in (None, view.task)]
 
@@ -134,7 +136,7 @@ def _route(row: HostedEndpoint, model: ModelView, account: SealedAccount) -> Hos
         tenant_id=row.tenant_id,
         project_id=row.project_id,
         name=row.name,
-        capability="chat" if row.task == "chat" else "embedding",
+        capability=cast(HostedTask, row.task),
         context_tokens=model.context_tokens or 0,
         created_at=row.created_at,
         kind=account.kind,

@@ -29,7 +29,8 @@ _ADDRESS = "127.0.0.1"
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What a server needs; `credential` is sealed with context `replica:<replica id>`.
 
-    `pool_mean` makes embeddings of a decoder, whose file names no pooling of its own.
+    `pool_mean` makes embeddings of a decoder, whose file names no pooling of its own. `rerank`
+    scores documents for a query, with a model that has a head for it.
     """
 
     replica_id: str
@@ -44,6 +45,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     embedding: bool
     pool_mean: bool = False
+    rerank: bool = False
 
 
 def main() -> None:
@@ -91,11 +93,13 @@ def _start(config: ServerConfig, credential: str) -> Any:
     parameters.cache_ram_mib = 0
     parameters.fit_params = False
     parameters.ui = False
-    if config.embedding:
+    if config.embedding or config.rerank:
         parameters.embedding = True
-        # A text is embedded whole, in one micro-batch.
+        # A text is read whole, in one micro-batch.
         parameters.n_batch = parameters.n_ubatch = config.context_tokens
-        if config.pool_mean:
+        if config.rerank:
+            parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+        elif config.pool_mean:
             parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     return xllamacpp.Server(parameters)
 

@@ -126,7 +126,7 @@ def _plans(actor: Actor, project_id: str, content: DraftContent) -> Iterable[Fit
     )
     machine = clusters.this_machine()
     model = versions.pinned(actor, content.model_id, content.model_version_id)
-    embeds = planning.task_of(request, model) == "embedding"
+    embeds = planning.task_of(request, model) in planning.POOLED
     cores = max(machine.physical_cores, 1)
     enough = next((slots for slots in _SLOTS if slots >= content.load.concurrency), _SLOTS[-1])
     for replicas, slots in itertools.product(_REPLICAS, _SLOTS):

@@ -15,7 +15,15 @@ from core.registry.schemas import ModelView
 from core.simulation import memory
 from core.simulation.memory import MICRO_BATCH_TOKENS, PROCESS_BYTES
 
-_DEFAULT_CONTEXT_TOKENS = {"chat": 4096, "embedding": 2048}
+_DEFAULT_CONTEXT_TOKENS = {"chat": 4096, "embedding": 2048, "rerank": 2048}
+# What callers can ask of a deployment for each task.
+_CAPABILITIES: dict[Task, list[Capability]] = {
+    "chat": ["chat", "completion"],
+    "embedding": ["embedding"],
+    "rerank": ["rerank"],
+}
+# A text is read whole, in one micro-batch, and none is written.
+POOLED: frozenset[Task] = frozenset({"embedding", "rerank"})
 _MIN_CONTEXT_TOKENS = 256
 _MAX_SLOTS = 64
 _MAX_REPLICAS = 32
@@ -38,7 +46,8 @@ def task_of(request: DeploymentRequest, model: ModelView) -> Task:
     """The task asked for, else what the model is made for."""
     if request.task is not None:
         return request.task
-    return "embedding" if model.capabilities == ["embedding"] else "chat"
+    only = model.capabilities[0] if len(model.capabilities) == 1 else ""
+    return next((task for task in POOLED if task == only), "chat")
 
 
 def capabilities(task: Task, model: ModelView | None) -> list[Capability]:
@@ -46,7 +55,7 @@ def capabilities(task: Task, model: ModelView | None) -> list[Capability]:
 
     A model of which that is not known (None, or an entry without files) is taken at its task.
     """
-    asked: list[Capability] = ["embedding"] if task == "embedding" else ["chat", "completion"]
+    asked = _CAPABILITIES[task]
     able = [each for each in asked if model is not None and each in model.capabilities]
     return able if model is not None and model.capabilities else asked
 
@@ -117,7 +126,7 @@ def _require_metadata(model: ModelView) -> None:
 
 def _fit(model: ModelView, machine: MachineView, reserved: int, shape: _Shape) -> Fit:
     weights, cache_each = model.size_bytes or 0, kv_bytes_per_token(model) * shape.slots
-    embeds = shape.task == "embedding"
+    embeds = shape.task in POOLED
     buffers = memory.buffer_bytes_per_token(
         model.vocabulary or 0, model.embedding_length or 0, logits=2 if embeds else 1
     )

@@ -302,6 +302,7 @@ class Reconciler:
             slots=deployment.slots,
             threads=deployment.threads,
             embedding=deployment.task == "embedding",
+            rerank=deployment.task == "rerank",
             # A model made for embeddings says itself how they are pooled.
             pool_mean=model.capabilities != ["embedding"],
         )

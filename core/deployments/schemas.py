@@ -10,7 +10,19 @@ from pydantic import BaseModel, ConfigDict
 from core.contracts.route_table import Capability
 from core.deployments.states import DeploymentState, DesiredState, ReplicaState
 
-Task = Literal["chat", "embedding"]
+# What a deployment is for: llama.cpp's server does one of these.
+Task = Literal["chat", "embedding", "rerank"]
+# What a hosted model is for; `chat` is completions, too, where the provider has them.
+HostedTask = Literal[
+    "chat",
+    "embedding",
+    "rerank",
+    "moderation",
+    "image",
+    "speech",
+    "transcription",
+    "realtime",
+]
 DraftStep = Literal["model", "targets", "options", "configuration", "confirm"]
 STEPS: tuple[DraftStep, ...] = ("model", "targets", "options", "configuration", "confirm")
 
@@ -214,7 +226,7 @@ class HostedView(BaseModel):
     project_id: str
     name: str
     model_id: str
-    task: Task
+    task: HostedTask
     created_by_name: str
     created_at: datetime
 
@@ -228,7 +240,7 @@ class HostedRoute(BaseModel):
     tenant_id: str
     project_id: str
     name: str
-    capability: Literal["chat", "embedding"]
+    capability: HostedTask
     context_tokens: int
     created_at: datetime
     kind: str

@@ -166,8 +166,14 @@ def _head_dimension(header: GgufHeader) -> int | None:
     return width // heads if width and heads else None
 
 
+# llama.cpp's LLAMA_POOLING_TYPE_RANK: the model has a head that scores a document for a query.
+_RANK_POOLING = 4
+
+
 def _capabilities(header: GgufHeader) -> list[str]:
     pooled = header.of_architecture("pooling_type")
+    if pooled == _RANK_POOLING:
+        return ["rerank"]
     if header.architecture in _EMBEDDING_ARCHITECTURES or pooled not in (None, 0):
         return ["embedding"]
     # llama.cpp can pool the hidden states of any decoder, so it can embed too.

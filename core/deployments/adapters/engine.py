@@ -31,7 +31,7 @@ class EngineClient:
 
 
 def check_answer(port: int, credential: Secret, task: Task) -> str:
-    """Ask for one real token, or one embedding; what came back, in words.
+    """Ask for one real token, or one embedding, or one score; what came back, in words.
 
     Raises:
         UpstreamFailed: It does not answer, or not in the shape it should.
@@ -49,6 +49,8 @@ def check_answer(port: int, credential: Secret, task: Task) -> str:
         document = answer.json()
         if task == "embedding":
             return f"an embedding of {len(document['data'][0]['embedding'])} numbers"
+        if task == "rerank":
+            return f"a score of {document['results'][0]['relevance_score']:.3g}"
         return f"{document['usage']['completion_tokens']} token"
     except (httpx.HTTPError, KeyError, IndexError, ValueError) as error:
         raise UpstreamFailed(
@@ -60,6 +62,7 @@ def check_answer(port: int, credential: Secret, task: Task) -> str:
 _PROBES = {
     "chat": ("/v1/completions", {"prompt": "Hello", "max_tokens": 1}),
     "embedding": ("/v1/embeddings", {"input": "Hello"}),
+    "rerank": ("/v1/rerank", {"query": "Hello", "documents": ["Hello"]}),
 }
 
 

@@ -165,6 +165,7 @@ def test_numbers_that_differ_by_layer_give_the_largest(tmp_path: Path) -> None:
     ("architecture", "entry", "capabilities"),
     [
         ("bert", _entry("bert.pooling_type", 4, struct.pack("<I", 1)), ["embedding"]),
+        ("bert", _entry("bert.pooling_type", 4, struct.pack("<I", 4)), ["rerank"]),
         ("nomic-bert", _entry("general.name", 8, _text("n")), ["embedding"]),
         ("llama", _entry("general.name", 8, _text("n")), ["completion", "embedding"]),
         (

@@ -122,6 +122,7 @@ def test_strangers_do_not_serve_and_chat_only_kinds_have_no_embeddings(
         hosted.serve(admin, model.id, task="embedding")
     hosted.serve(admin, model.id, "nova")
     (source,) = hosted.routes()
+    assert source.capability == "chat"
     assert source.base_url == "https://bedrock-runtime.eu-west-1.amazonaws.com"
     assert source.options == {"region": "eu-west-1"}
 
