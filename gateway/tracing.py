@@ -21,7 +21,7 @@ import msgspec
 from core.contracts.request_fact import RequestFact
 from core.kernel import clock
 from gateway.access_config import TracingConfig
-from gateway.http_request import Request
+from gateway.http_request import Headers, Request
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +130,8 @@ class Tracer:
 
         A caller that says whether it is traced itself is followed; `add` asks whether it may.
         """
-        given = request.headers.get("traceparent")
-        found = _PARENT.fullmatch(given) if given else None
-        if found is None or found[1] == _NO_TRACE or found[2] == _NO_SPAN:
+        found = request.headers.once(_parent)
+        if found is None:
             if random.random() >= self._ratio:  # noqa: S311 (not cryptography)
                 return None
             return _placed(os.urandom(16).hex(), "", request.method, request.path[:200], fact)
@@ -226,6 +225,12 @@ class Tracer:
         if now_s - self._logged_s >= _LOG_EVERY_S:
             self._logged_s = now_s
             log.error("%d traces were dropped so far: %s", self.dropped, why)
+
+
+def _parent(headers: Headers) -> re.Match[str] | None:
+    """What the caller says of its own trace; None when it says nothing valid."""
+    found = _PARENT.fullmatch(headers.get("traceparent"))
+    return None if found is None or found[1] == _NO_TRACE or found[2] == _NO_SPAN else found
 
 
 def traceparent(fact: RequestFact) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import httpx
 import psutil
@@ -24,6 +25,7 @@ from core.kernel import clock
 from core.kernel.errors import BudError
 from tests.benchmarks.native_code import MOCK_BACKEND
 from tests.doubles.gateway_harness import GatewayProcess, api_key, free_port
+from tests.doubles.trace_collector import TraceCollector
 
 MODEL = "mock-model"
 KEYS = 10_000
@@ -143,20 +145,36 @@ def start_others(
 
 @contextmanager
 def gateway(folder: Path, behind: Replicas, cpus: Cpus) -> Iterator[Peer]:
-    """One worker with 10,000 keys, limits at every level, p2c, breaker, retries, facts, metrics."""
+    """One worker with 10,000 keys, limits at every level, p2c, breaker, retries, facts, metrics.
+
+    One request in a hundred is traced. Raises BudError at the end: no trace came.
+    """
     data_dir = folder / "data"
     path = data_dir / "routes" / route_table.FILE_NAME
     path.parent.mkdir(parents=True)
     path.write_bytes(route_table.encode(_table(behind)))
     process = GatewayProcess(data_dir)
-    with on_cpus(cpus.gateway):
-        process.start()
-    try:
-        peer = Peer("gateway", process.port, process.pid)
-        _answers(peer, process.log)
-        yield peer
-    finally:
-        process.kill()
+    with _TraceSink() as traces:
+        with on_cpus(cpus.gateway), mock.patch.dict(os.environ, BUD_OTLP_ENDPOINT=traces.url):
+            process.start()
+        try:
+            peer = Peer("gateway", process.port, process.pid)
+            _answers(peer, process.log)
+            yield peer
+        finally:
+            process.kill()
+    if not traces.received_bytes:
+        raise BudError("No trace came from the gateway, so the figures are without traces.")
+
+
+class _TraceSink(TraceCollector):
+    """Takes traces and does not read them, which would take a CPU from the callers."""
+
+    received_bytes = 0
+
+    def take(self, content: bytes) -> None:
+        """Count what came."""
+        self.received_bytes += len(content)
 
 
 def key_text(number: int) -> str:
