@@ -26,12 +26,13 @@ class Answer:
     """A replica's answer that has begun; nothing of it has been sent to the caller.
 
     `first` is what to forward first: of a stream its first events, else all of the body up to
-    1 MB. `route` is the one that answers: the request's own, or a fallback.
+    1 MB. `route` is the one that answers: the request's own, or a fallback. `cancelled_price` is
+    that of a second replica's tokens, which was asked too and cancelled.
     """
 
     __slots__ = (
-        "_backend", "_connection", "_edges", "_patience", "_provider", "events", "first",
-        "is_whole", "route",
+        "_backend", "_connection", "_edges", "_patience", "_provider", "cancelled_price", "events",
+        "first", "is_whole", "route",
     )  # fmt: skip
 
     is_pushed = True  # its reads are handed on without being awaited one by one
@@ -45,6 +46,7 @@ class Answer:
         patience: Patience,
     ) -> None:
         self.route = route
+        self.cancelled_price: Price | None = None
         self._provider = backend.provider
         self.first = b""
         self.is_whole = False

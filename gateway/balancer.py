@@ -178,6 +178,11 @@ class Backend:
         weight = _EWMA_WEIGHT if self.latency_ms else 1.0
         self.latency_ms += weight * (first_byte_ms - self.latency_ms)
 
+    def was_slower_than(self, first_byte_ms: float) -> None:
+        """It was given up after so long, while another one answered: that is no failure."""
+        if first_byte_ms > self.latency_ms > 0:
+            self.latency_ms += _EWMA_WEIGHT * (first_byte_ms - self.latency_ms)
+
     def failed(self, began_s: float, *, away: bool) -> None:
         """Put it aside for a while, longer after each failure in a row.
 

@@ -42,6 +42,12 @@ class Parsed(msgspec.Struct, frozen=True):
         """Whether the caller asked for usage in the stream."""
         return self.stream_options is not None and bool(self.stream_options.get("include_usage"))
 
+    def to_model(self, model: str) -> Parsed:
+        """The same request to another model."""
+        document: dict[str, Any] = dict(_decode_document(self.raw))
+        document["model"] = model
+        return msgspec.structs.replace(self, raw=msgspec.json.encode(document), model=model)
+
     def for_replica(self, upstream_model: str) -> bytes:
         """The body to send: the replica's model name, and usage asked for in a stream.
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gateway import hedge
 from gateway.body import Parsed
 from gateway.cache.response_cache import Lookup, ResponseCache
 from gateway.http_request import Response
 from gateway.proxy import Proxy
 from gateway.relay import Exchange
+from gateway.shadow import Shadows
 from gateway.stats import Stats
 from gateway.table import TableHolder, Target
 
@@ -20,13 +22,20 @@ class Carrier:
         tables: With the route table in use.
         proxy: Finds a replica.
         cache: Answers that projects keep.
+        shadows: Sends copies of requests.
         stats: The worker's metrics.
     """
 
     def __init__(
-        self, tables: TableHolder, proxy: Proxy, cache: ResponseCache, stats: Stats
+        self,
+        tables: TableHolder,
+        proxy: Proxy,
+        cache: ResponseCache,
+        shadows: Shadows,
+        stats: Stats,
     ) -> None:
-        self._tables, self._proxy, self._cache, self._stats = tables, proxy, cache, stats
+        self._tables, self._proxy, self._cache = tables, proxy, cache
+        self._shadows, self._stats = shadows, stats
 
     async def carry(
         self,
@@ -55,6 +64,9 @@ class Carrier:
             headers |= lookup.headers
             if lookup.answer is not None:
                 return await exchange.send(lookup.answer, headers)
+        shadow = find(fact.model).route.shadow
+        if shadow is not None:
+            self._shadows.offer(shadow, exchange, path, body, session)
         answer = await self._proxy.begin(
             find, path, body, fact, session, exchange.beyond, exchange.request.begun
         )
@@ -71,6 +83,8 @@ class Carrier:
             response = await exchange.send(seen, headers)
         finally:
             exchange.account(answer, self._stats)
+            if answer.cancelled_price is not None:
+                hedge.charge(fact, answer.cancelled_price)
             answer.release()
         if lookup is not None:
             lookup.keep()

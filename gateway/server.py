@@ -33,15 +33,16 @@ from gateway.facts import FactWriter
 from gateway.front import Front
 from gateway.guardrails.guard import Guard
 from gateway.health import HealthChecks
+from gateway.hedge import HedgingProxy
 from gateway.hot import HotConnection
 from gateway.http_request import BadRequest, Headers, Request, Response
 from gateway.limits.beyond import Beyond
 from gateway.limits.gate import LimitGate
 from gateway.live_state import LiveState
-from gateway.proxy import Proxy
 from gateway.relay import Exchange
 from gateway.response_store import ResponseStore
 from gateway.responses import KeptResponses
+from gateway.shadow import Shadows
 from gateway.short_way import ShortCall, ShortWay
 from gateway.stats import Stats
 from gateway.surface.serving import Surface, Worker
@@ -98,9 +99,8 @@ class Gateway:
             ResponseStore(config.data_dir, config.responses_max_bytes, config.responses_ttl_s)
         )
         self.port = config.port
-        self._proxy = Proxy(self.stats)
+        self._proxy = HedgingProxy(self.stats)
         self._cache = ResponseCache(config.data_dir, config.valkey_url, self.stats)
-        self._carrier = Carrier(self.table, self._proxy, self._cache, self.stats)
         self._health = HealthChecks(self.table, config.health_interval_s)
         self._live = LiveState(config.data_dir, self.facts.worker_id, self.table, self._load)
         self._started_s = clock.monotonic_s()
@@ -123,6 +123,8 @@ class Gateway:
         self._tracer = (
             Tracer(config.tracing, self.facts.worker_id) if config.tracing.endpoint else None
         )
+        self._shadows = Shadows(self.table, self.stats, self.facts, self._tracer)
+        self._carrier = Carrier(self.table, self._proxy, self._cache, self._shadows, self.stats)
         self._workers = (
             Workers(config.data_dir, self.facts.worker_id, self._counted, status.of_process)
             if config.is_one_of_many
@@ -184,6 +186,7 @@ class Gateway:
             log.warning("%d requests are ended by the stop", len(self._exchanges))
         for exchange in list(self._exchanges):
             exchange.stop()
+        await self._shadows.close()
         await self._emptied(1.0)
         self._front.abort()
         if self._ticker is not None:

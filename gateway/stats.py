@@ -140,6 +140,38 @@ class Stats:
             "bud_cache_failures_total", "Lookups that the cache's store did not answer."
         )
         self.cache_dropped = Counter("bud_cache_dropped_total", "Answers that could not be kept.")
+        self.hedges = Counter(
+            "bud_hedges_total",
+            "Requests sent to a second replica too, by whether its answer was the first: won, "
+            "lost, or failed when there was none.",
+            *("model", "result"),
+        )
+        self.shadow_requests = Counter(
+            "bud_shadow_requests_total",
+            "Copies of a model's requests that another one got unseen, by HTTP status.",
+            *("model", "shadow", "status"),
+        )
+        self.shadow_errors = Counter(
+            "bud_shadow_errors_total",
+            "Copies that failed, by kind of error.",
+            *("model", "shadow", "error"),
+        )
+        self.shadow_dropped = Counter(
+            "bud_shadow_dropped_total", "Copies that were not sent.", "model", "shadow", "reason"
+        )
+        self.shadow_tokens = Counter(
+            "bud_shadow_tokens_total", "Tokens of copies, by kind.", "model", "shadow", "kind"
+        )
+        self.shadow_ttft = Histogram(
+            "bud_shadow_time_to_first_token_seconds",
+            "Until the first event of a copy's stream.",
+            *("model", "shadow"),
+        )
+        self.shadow_duration = Histogram(
+            "bud_shadow_request_duration_seconds",
+            "Until the last byte of a copy's answer.",
+            *("model", "shadow"),
+        )
         self.fallbacks = Counter(
             "bud_fallbacks_total", "Requests given to another model's route.", "model", "fallback"
         )
@@ -243,6 +275,18 @@ class Stats:
         if fact.ttft_ms is not None and tokens is not None and tokens > 1:
             streamed_s = (fact.duration_ms - fact.ttft_ms) / 1000
             self.time_per_token.observe(streamed_s / (tokens - 1), model)
+
+    def shadow_ended(self, fact: RequestFact, model: str) -> None:
+        """Count a copy of a request to `model` that has ended; it is in no other metric."""
+        labels = (model, fact.model)
+        self.shadow_requests.add(*labels, str(fact.status))
+        if fact.error_class:
+            self.shadow_errors.add(*labels, fact.error_class)
+        self.shadow_duration.observe(fact.duration_ms / 1000, *labels)
+        if fact.ttft_ms is not None:
+            self.shadow_ttft.observe(fact.ttft_ms / 1000, *labels)
+        self.shadow_tokens.add(*labels, "input", value=fact.input_tokens or 0)
+        self.shadow_tokens.add(*labels, "output", value=fact.output_tokens or 0)
 
     def text(self) -> str:
         """Every metric in Prometheus' text form."""

@@ -31,6 +31,7 @@ from gateway.balancer import Backend, RetryBudget
 from gateway.blocks import Blocks
 from gateway.config import Timeouts
 from gateway.guardrails.rules import RailMaker, Rails
+from gateway.hedging import Hedging
 from gateway.policies import PICKS, Pick
 
 log = logging.getLogger(__name__)
@@ -85,13 +86,14 @@ class Target:
     traffic: Traffic
     problem: str = ""
     shares: tuple[Share, ...] = ()
+    hedging: Hedging | None = None
 
     def is_plain(self, capability: str) -> bool:
         """Whether it can do this, with any one of its own replicas."""
         return (
             not self.shares
             and self.route.policy != "prefix"
-            and self.route.hedge is None
+            and self.hedging is None
             and self.route.shadow is None
             and capability in self.route.capabilities
         )
@@ -200,6 +202,7 @@ class TableHolder:
         self._shared_pools: dict[str, upstream.Pool] = {}
         self._budgets: dict[str, RetryBudget] = {}
         self._traffic: dict[tuple[str, str, str], Traffic] = {}
+        self._hedgings: dict[tuple[str, str], Hedging] = {}
         self._draining: set[Backend] = set()
 
     @property
@@ -287,6 +290,7 @@ class TableHolder:
         self._close_unused_pools()
         self._rails.close_unused()
         before, self._traffic = self._traffic, {}
+        self._hedgings = self._hedged(table)
         targets = {
             (route.project_id, route.model): self._target(route, loaded.problems, before)
             for route in table.routes
@@ -308,6 +312,16 @@ class TableHolder:
             | {each.id: each for each in table.projects},
             routes=targets,
         )
+
+    def _hedged(self, table: RouteTable) -> dict[tuple[str, str], Hedging]:
+        """By project and model; what is known of late stays known."""
+        found = {}
+        for route in table.routes:
+            if route.hedge is not None:
+                place = (route.project_id, route.model)
+                found[place] = self._hedgings.get(place) or Hedging(route.hedge)
+                found[place].use(route.hedge)
+        return found
 
     def _counted(
         self, route: Route, deployment_id: str, before: dict[tuple[str, str, str], Traffic]
@@ -332,6 +346,7 @@ class TableHolder:
             self._timeouts.for_route(route.timeouts),
             self._counted(route, route.deployment_id, before),
             problem="" if backends or not unusable else unusable[0],
+            hedging=self._hedgings.get((route.project_id, route.model)),
         )
 
     def _shared(
@@ -365,7 +380,6 @@ class TableHolder:
             policy=route.policy,
             fallbacks=route.fallbacks,
             timeouts=route.timeouts,
-            hedge=route.hedge,
         )
         return replace(
             found,
@@ -373,6 +387,7 @@ class TableHolder:
             pick=PICKS[route.policy],
             timeouts=self._timeouts.for_route(route.timeouts),
             traffic=self._counted(route, own.deployment_id, before),
+            hedging=self._hedgings.get((route.project_id, route.model)),
         )
 
     def _backend(self, replica: Replica, credential: str) -> Backend:
