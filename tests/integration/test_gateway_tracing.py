@@ -13,6 +13,7 @@ from core.contracts.request_fact import RequestFact
 from core.kernel.crypto import Secret
 from gateway import tracing
 from gateway.access_config import TracingConfig
+from gateway.http_request import Headers
 from gateway.tracing import Tracer
 from tests.doubles.gateway_harness import CHAT, KEY, GatewayHere, route, until
 from tests.doubles.openai_server import OpenAiDouble
@@ -90,7 +91,7 @@ async def test_a_caller_that_is_not_traced_is_not_and_without_one_the_ratio_hold
     def begun(tracer: Tracer, traceparent: str) -> str:
         fact = RequestFact(request_id="req_1", started_unix_s=1.0, endpoint="models")
         request: Any = type("Asked", (), {"method": "GET", "path": "/v1/models"})
-        request.headers = {"traceparent": traceparent}
+        request.headers = Headers({b"traceparent": traceparent.encode()})
         trace = tracer.begin(request, fact)
         assert fact.trace_id == ("" if trace is None else trace.trace_id)
         return fact.trace_id
@@ -119,7 +120,7 @@ async def test_a_collector_that_fails_is_tried_again_and_what_is_dropped_is_coun
     with TraceCollector(503, 429, 400) as collector, caplog.at_level(logging.ERROR):
         tracer = Tracer(config(collector), "gww_1")
         tracer.start()
-        request: Any = type("Asked", (), {"method": "GET", "path": "/", "headers": {}})
+        request: Any = type("Asked", (), {"method": "GET", "path": "/", "headers": Headers({})})
 
         def trace() -> None:
             begun = tracer.begin(request, fact)
@@ -166,7 +167,7 @@ async def test_a_caller_without_a_valid_key_cannot_fill_the_collector(
 async def test_a_redirect_of_the_collector_is_not_followed_with_its_token() -> None:
     with TraceCollector(302) as collector:
         tracer = Tracer(config(collector), "gww_1")
-        request: Any = type("Asked", (), {"method": "GET", "path": "/", "headers": {}})
+        request: Any = type("Asked", (), {"method": "GET", "path": "/", "headers": Headers({})})
         fact = RequestFact(request_id="req_1", started_unix_s=1.0, endpoint="models", status=200)
         tracer.start()
         begun = tracer.begin(request, fact)
