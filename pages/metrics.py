@@ -20,7 +20,7 @@ from app.widgets import (
 )
 from app.widgets.reasons import SIDES, reason, side
 from core.metrics import services as metrics
-from core.metrics.schemas import PRESETS, Filters, GroupBy, Outcome, Series, Window
+from core.metrics.schemas import PRESETS, Filters, GroupBy, Outcome, Series, Traffic, Window
 
 context = session.current()
 actor, project_id = context.actor, context.project_id
@@ -38,6 +38,11 @@ _OUTCOMES: dict[str, Outcome] = {
     "Failed": "failed",
     "Refused": "refused",
     "Caller left": "cancelled",
+}
+_TRAFFIC: dict[str, Traffic] = {
+    "Callers' requests": "callers",
+    "Shadow copies": "shadow",
+    "Both": "all",
 }
 
 
@@ -74,11 +79,15 @@ def _choice(column: Any, label: str, every: str, window: Window, by: GroupBy) ->
 
 def _filters(window: Window) -> Filters:
     with st.expander("Filters", icon=":material/filter_list:", key="metrics-filters"):
-        columns = st.columns(5)
+        columns = st.columns(6)
         outcome = columns[3].selectbox(
             "Outcome", list(_OUTCOMES), key="outcome", bind="query-params"
         )
-        request_id = columns[4].text_input(
+        traffic = columns[4].selectbox(
+            "Traffic", list(_TRAFFIC), key="traffic", bind="query-params",
+            help="Copies of requests that a route sends to another model unseen count in no total.",
+        )  # fmt: skip
+        request_id = columns[5].text_input(
             "Request", key="request", bind="query-params", placeholder="X-Request-Id"
         )
         return Filters(
@@ -89,6 +98,7 @@ def _filters(window: Window) -> Filters:
             key_id=_choice(columns[2], "API key", "All keys", window, "key"),
             request_id=(request_id or "").strip(),
             outcome=_OUTCOMES[outcome or "All requests"],
+            traffic=_TRAFFIC[traffic or "Callers' requests"],
         )
 
 
@@ -302,6 +312,9 @@ def _requests(window: Window, filters: Filters, limit: int) -> None:
                 "Cost from": row.cost_basis,
                 "Streamed": row.stream,
                 "Guardrails": guardrail_words.told(row.guardrails),
+                "Cache": row.cache,
+                "Hedge": row.hedge,
+                "Copy of": row.shadow_of,
                 "Tries": row.attempts,
                 "Endpoint": row.endpoint,
                 "Request": row.request_id,

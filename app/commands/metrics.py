@@ -18,12 +18,16 @@ group = typer.Typer(help="Metrics: summary, top, requests, costs.", no_args_is_h
 
 _Window = Annotated[str, typer.Option("--window", help="15m, 1h, 6h, 24h, 7d or 30d.")]
 _Model = Annotated[str, typer.Option("--model", help="Only this model name.")]
+_Shadow = Annotated[
+    bool, typer.Option("--shadow", help="Copies that went to another model unseen, instead.")
+]
 
 
 @group.command()
 def summary(
     window: _Window = "24h",
     model: _Model = "",
+    shadow: _Shadow = False,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
@@ -32,8 +36,9 @@ def summary(
     from core.metrics.schemas import Window
 
     found = metrics.summary(
-        context.operator(), context.project_id(project), Window.preset(window), _filters(model)
-    )
+        context.operator(), context.project_id(project), Window.preset(window),
+        _filters(model, shadow=shadow),
+    )  # fmt: skip
     pairs = [
         (
             "requests",
@@ -94,6 +99,7 @@ def top(
 def requests(
     window: _Window = "1h",
     model: _Model = "",
+    shadow: _Shadow = False,
     limit: Annotated[int, typer.Option(help="How many.")] = 20,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
@@ -103,8 +109,8 @@ def requests(
     from core.metrics.schemas import Window
 
     found = metrics.requests(
-        context.operator(), context.project_id(project), Window.preset(window), _filters(model),
-        limit=limit,
+        context.operator(), context.project_id(project), Window.preset(window),
+        _filters(model, shadow=shadow), limit=limit,
     )  # fmt: skip
     rows = [
         (
@@ -142,10 +148,10 @@ def costs(
     )
 
 
-def _filters(model: str) -> Filters:
+def _filters(model: str, *, shadow: bool = False) -> Filters:
     from core.metrics.schemas import Filters
 
-    return Filters(model=model)
+    return Filters(model=model, traffic="shadow" if shadow else "callers")
 
 
 _EMPTY = "No requests in this window. Make one: bud chat MODEL"

@@ -81,6 +81,25 @@ def set_rules(
         str | None,
         typer.Option(help="Where a hosted model's server is asked for its health. '' for never."),
     ] = None,
+    hedge: Annotated[
+        str | None,
+        typer.Option(
+            help="When a second replica is asked too: off, p95, or milliseconds such as 250."
+        ),
+    ] = None,
+    hedge_percent: Annotated[
+        float | None, typer.Option(help="How many requests may be sent twice at most, in percent.")
+    ] = None,
+    shadow: Annotated[
+        str | None,
+        typer.Option(
+            help="Copies of requests go to this model unseen: NAME, or NAME=PERCENT. '' for none."
+        ),
+    ] = None,
+    cached: Annotated[
+        bool | None,
+        typer.Option("--cached/--not-cached", help="Whether its answers are kept: bud cache."),
+    ] = None,
     project: Project = DEFAULT_PROJECT,
     yes: Yes = False,
     as_json: Json = False,
@@ -103,6 +122,14 @@ def set_rules(
         given["policy"] = policy
     if fallback is not None:
         given["fallbacks"] = [each for each in fallback if each]
+    if hedge is not None:
+        given |= _hedge(hedge)
+    if hedge_percent is not None:
+        given["hedge_percent"] = hedge_percent
+    if shadow is not None:
+        given |= _shadow(shadow)
+    if cached is not None:
+        given["cached"] = cached
     seconds = {
         "connect_s": connect,
         "first_token_s": first_token,
@@ -164,6 +191,29 @@ def _target(text: str) -> dict[str, Any]:
             remedy="Such as: --target stable=90 --target gpt-4o-mini@1",
         )
     return {name: each for name, each in found.groupdict().items() if each is not None}
+
+
+def _hedge(text: str) -> dict[str, Any]:
+    """A hedge as it is given: off, p95, or a delay in ms."""
+    if text in ("off", "p95"):
+        return {"hedge": text, "hedge_after_ms": None}
+    try:
+        return {"hedge": "delay", "hedge_after_ms": float(text)}
+    except ValueError:
+        raise InvalidInput(
+            "A hedge is off, p95, or a delay in milliseconds.", value=text, remedy="Such as: 250"
+        ) from None
+
+
+def _shadow(text: str) -> dict[str, Any]:
+    """A shadow as it is given: `NAME` or `NAME=PERCENT`."""
+    name, _, percent = text.partition("=")
+    try:
+        return {"shadow": name} | ({"shadow_percent": float(percent)} if percent else {})
+    except ValueError:
+        raise InvalidInput(
+            "A shadow is NAME, or NAME=PERCENT.", value=text, remedy="Such as: large-next=10"
+        ) from None
 
 
 def _routes(found: list[RouteView]) -> str:

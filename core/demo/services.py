@@ -29,6 +29,7 @@ from core.prices import services as prices
 from core.projects import services as projects
 from core.projects.schemas import ProjectView
 from core.registry import services as registry
+from core.response_cache import services as response_cache
 from core.simulation import services as simulation
 
 PROJECT_NAME = "Demo"
@@ -94,6 +95,7 @@ def remove(actor: Actor) -> DemoData:
     access.forget_project(actor, project.id)
     guardrails.forget_project(actor, project.id)
     captures.forget_project(actor, project.id)
+    response_cache.forget_project(actor, project.id)
     simulation.forget_project(actor, project.id)
     removed = demo_deployments.forget_project(actor, project.id)
     registry.forget_project(actor, project.id)

@@ -26,6 +26,7 @@ _MEMBER_PERMISSIONS = frozenset(
         "key:create",
         "key:delete",
         "block:read",
+        "cache:read",
         "guardrail:read",
         "limit:read",
         "job:read",

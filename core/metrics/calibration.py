@@ -175,7 +175,7 @@ def _rows(actor: Actor, view: DeploymentView) -> list[RequestRow]:
         actor,
         view.project_id,
         Window.between(min(since, now - timedelta(seconds=1)), now),
-        Filters(deployment_id=view.id, outcome="ok"),
+        Filters(deployment_id=view.id, outcome="ok", traffic="all"),
         limit=MOST_REQUESTS,
     )
 
@@ -186,6 +186,8 @@ def _timed(rows: Sequence[RequestRow]) -> list[_Timed]:
     for row, concurrency in zip(rows, in_flight, strict=True):
         if not row.stream or row.ttft_ms is None or not row.input_tokens or not row.output_tokens:
             continue
+        if row.hedge:
+            continue  # it waited for one replica, and another one may have answered
         generated_ms = row.duration_ms - row.ttft_ms
         if row.output_tokens < _LEAST_OUTPUT_TOKENS or row.ttft_ms <= 0 or generated_ms <= 0:
             continue

@@ -16,6 +16,8 @@ from core.prices.schemas import THIS_MACHINE, PriceSpan
 GroupBy = Literal["none", "model", "deployment", "key"]
 # "unanswered" is every outcome but "ok".
 Outcome = Literal["all", "ok", "failed", "refused", "cancelled", "unanswered"]
+# Whose requests: callers', or copies of them that went to another model unseen.
+Traffic = Literal["callers", "shadow", "all"]
 CostBasis = Literal["token price", "machine time", "not set", "not known yet"]
 
 PRESETS: dict[str, timedelta] = {
@@ -94,6 +96,7 @@ class Filters(_View):
     request_id: str = ""
     error_class: str = ""
     outcome: Outcome = "all"
+    traffic: Traffic = "callers"
 
 
 class Scope(_View):
@@ -214,11 +217,28 @@ class GuardrailCount(_View):
     last_at: datetime
 
 
+class CacheNumbers(_View):
+    """What the response cache did with a project's requests, and what hits did not take."""
+
+    hits: int = 0
+    misses: int = 0
+    bypassed: int = 0
+    saved_tokens: int = 0
+    saved_usd: float | None = None
+
+    @property
+    def hit_rate(self) -> float | None:
+        """The share of hits of the requests that were looked up, 0 to 1."""
+        looked_up = self.hits + self.misses
+        return self.hits / looked_up if looked_up else None
+
+
 class RequestRow(_View):
     """One request; `started_at` is in UTC, `error_class` "" means it succeeded.
 
     `blocked_by` is the blocking rule or guardrail that refused it, `guardrails` what each guardrail
-    did (JSON, as in the fact), `answered_by` the fallback that answered.
+    did (JSON, as in the fact), `answered_by` the fallback that answered. `cache`, `hedge` and
+    `shadow_of` are the fact's.
     """
 
     request_id: str
@@ -237,6 +257,9 @@ class RequestRow(_View):
     blocked_by: str = ""
     answered_by: str = ""
     guardrails: str = ""
+    cache: str = ""
+    hedge: str = ""
+    shadow_of: str = ""
     input_tokens: int | None
     output_tokens: int | None
     cached_tokens: int | None

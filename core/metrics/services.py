@@ -17,6 +17,7 @@ from core.kernel.errors import InvalidInput
 from core.kernel.settings import settings
 from core.metrics import segments, store
 from core.metrics.schemas import (
+    CacheNumbers,
     Costs,
     ErrorCount,
     ErrorPoint,
@@ -166,6 +167,13 @@ def guardrail_counts(actor: Actor, project_id: str, window: Window) -> list[Guar
     scope = _scope(actor, project_id, window, None)
     with store.remote_or_local() as metrics:
         return metrics.guardrails(scope)
+
+
+def cache_numbers(actor: Actor, project_id: str, window: Window) -> CacheNumbers:
+    """What the response cache of a project did, and what its hits saved."""
+    scope = _scope(actor, project_id, window, None)
+    with store.remote_or_local() as metrics:
+        return metrics.cache(scope)
 
 
 def errors_over_time(

@@ -13,6 +13,7 @@ from core.kernel import clock
 from core.kernel.errors import Unavailable
 from core.kernel.settings import settings
 from core.metrics.schemas import (
+    CacheNumbers,
     ErrorCount,
     ErrorPoint,
     GroupBy,
@@ -51,6 +52,9 @@ class MetricsStore(Protocol):
 
     def guardrails(self, scope: Scope) -> list[GuardrailCount]:
         """What guardrails did, by name, side and outcome."""
+
+    def cache(self, scope: Scope) -> CacheNumbers:
+        """What the response cache did."""
 
     def requests(self, scope: Scope, limit: int) -> list[RequestRow]:
         """The newest requests."""

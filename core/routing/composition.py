@@ -12,12 +12,14 @@ from core.contracts.route_table import (
     ApiKey,
     BlockRule,
     Capability,
+    Hedge,
     Hosted,
     Limit,
     Price,
     Project,
     Replica,
     Route,
+    Shadow,
 )
 from core.deployments import hosted
 from core.deployments import services as deployments
@@ -28,6 +30,7 @@ from core.kernel.actor import Actor
 from core.limits import services as limits
 from core.prices import services as prices
 from core.projects import services as projects
+from core.response_cache import services as response_cache
 from core.routing import crud, targets
 from core.routing.schemas import Rules
 
@@ -125,7 +128,16 @@ def _with(route: Route, rules: Rules) -> Route:
         policy=rules.policy,
         fallbacks=list(rules.fallbacks),
         timeouts=targets.timeouts(rules),
+        hedge=_hedge(rules),
+        shadow=Shadow(model=rules.shadow, percent=rules.shadow_percent) if rules.shadow else None,
+        cached=rules.cached,
     )
+
+
+def _hedge(rules: Rules) -> Hedge | None:
+    if rules.hedge == "off":
+        return None
+    return Hedge(after_ms=rules.hedge_after_ms, percent=rules.hedge_percent)
 
 
 def _limits() -> list[Limit]:
@@ -151,9 +163,14 @@ def _blocks() -> list[BlockRule]:
 
 
 def _projects() -> list[Project]:
-    kept = captures.active_captures()
+    kept, caches = captures.active_captures(), response_cache.active_caches()
     return [
-        Project(id=project.id, name=project.name, capture=kept.get(project.id))
+        Project(
+            id=project.id,
+            name=project.name,
+            capture=kept.get(project.id),
+            cache=caches.get(project.id),
+        )
         for project in projects.list_projects(Actor.system())
     ]
 

@@ -18,6 +18,15 @@ from core.routing import composition, crud, targets
 from core.routing.models import RouteRules
 from core.routing.schemas import AMONG_TARGETS, Proposal, RuleChange, Rules, RulesView, TargetRule
 
+# What the names of rules end with, and how it is told.
+_UNITS = {"_ms": "ms", "_percent": "%", "_s": "s"}
+_NAMES = {
+    "hedge_percent": "hedged at most",
+    "shadow": "shadow to",
+    "shadow_percent": "shadowed",
+    "cached": "answers kept",
+}
+
 
 def list_rules(actor: Actor, project_id: str) -> list[RulesView]:
     """The rules of every model of a project that can be called."""
@@ -79,21 +88,25 @@ def current(actor: Actor, project_id: str, model: str, *, new: bool = False) -> 
 def changed(before: Rules, after: Rules) -> list[RuleChange]:
     """What differs between two versions, for a look before it is published."""
     return [
-        RuleChange(rule=name, before=_told(old), after=_told(new))
+        RuleChange(rule=name, before=_told(name, old), after=_told(name, new))
         for name in Rules.model_fields
         if (old := getattr(before, name)) != (new := getattr(after, name))
     ]
 
 
 def lines(rules: Rules) -> list[str]:
-    """The rules in words, one a line; each target and each fallback has a line of its own."""
+    """The rules in words, one a line; each target and each fallback has a line of its own.
+
+    What says nothing without another rule is left out.
+    """
     found = [f"target: {_item(target)}" for target in rules.targets]
     found += [f"fallback {number}: {name}" for number, name in enumerate(rules.fallbacks, 1)]
-    others = (name for name in Rules.model_fields if name not in ("targets", "fallbacks"))
-    return found + [
-        f"{name.removesuffix('_s').replace('_', ' ')}: {_told(getattr(rules, name))}"
-        for name in others
-    ]
+    unused = {"targets", "fallbacks"}
+    unused |= {"hedge_after_ms"} if rules.hedge != "delay" else set()
+    unused |= {"hedge_percent"} if rules.hedge == "off" else set()
+    unused |= {"shadow_percent"} if not rules.shadow else set()
+    others = (name for name in Rules.model_fields if name not in unused)
+    return found + [f"{_name(name)}: {_told(name, getattr(rules, name))}" for name in others]
 
 
 def read(given: dict[str, Any]) -> Rules:
@@ -253,6 +266,8 @@ def _check(tx: Session, project_id: str, model: str, rules: Rules) -> None:
     else:
         _known(project_id, model)
     _check_details(project_id, model, rules)
+    _check_hedge(rules)
+    _check_shadow(project_id, model, rules, others)
     targets.check_fallbacks(model, rules, others)
     _check_fallbacks(project_id, model, rules)
 
@@ -299,6 +314,41 @@ def _check_details(project_id: str, model: str, rules: Rules) -> None:
         )
 
 
+def _check_hedge(rules: Rules) -> None:
+    if (rules.hedge == "delay") != (rules.hedge_after_ms is not None):
+        raise InvalidInput(
+            "A hedge after a delay needs the delay, and no other hedge has one.",
+            value=f"{rules.hedge}, {_told('hedge_after_ms', rules.hedge_after_ms)}",
+            remedy="Such as: bud routes set NAME --hedge 250",
+        )
+
+
+def _check_shadow(project_id: str, model: str, rules: Rules, others: dict[str, Rules]) -> None:
+    shadow = rules.shadow
+    if not shadow:
+        return
+    if shadow == model:
+        raise InvalidInput(
+            f"Copies of the requests to {model} go to another model.",
+            value=shadow,
+            remedy="Choose another one.",
+        )
+    _known(project_id, shadow)
+    servers = composition.servers(project_id)
+
+    def can(name: str, its: Rules) -> set[Capability]:
+        return set(targets.capabilities(its, servers) if its.targets else servers.get(name, []))
+
+    mine, its = can(model, rules), can(shadow, others.get(shadow, Rules()))
+    if not mine & its:
+        told = f"{model}: {', '.join(sorted(mine))}; {shadow}: {', '.join(sorted(its))}"
+        raise InvalidInput(
+            f"{shadow} can do nothing that {model} can.",
+            value=told,
+            remedy="Choose a model that can do the same.",
+        )
+
+
 def _check_fallbacks(project_id: str, model: str, rules: Rules) -> None:
     if model in rules.fallbacks or len(set(rules.fallbacks)) != len(rules.fallbacks):
         raise InvalidInput(
@@ -335,12 +385,22 @@ def _view(model: str, row: RouteRules | None) -> RulesView:
     )
 
 
-def _told(value: object) -> str:
+def _name(rule: str) -> str:
+    for ending in _UNITS:
+        rule = rule.removesuffix(ending) if rule not in _NAMES else rule
+    return _NAMES.get(rule, rule).replace("_", " ")
+
+
+def _told(rule: str, value: object) -> str:
     if value is None:
-        return "the gateway's own"
+        return "not set" if rule == "hedge_after_ms" else "the gateway's own"
     if isinstance(value, tuple):
         return ", ".join(_item(each) for each in value) or "none"
-    return f"{value:g} s" if isinstance(value, float) else str(value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g} {next(unit for ending, unit in _UNITS.items() if rule.endswith(ending))}"
+    return str(value) or "none"
 
 
 def _item(value: str | TargetRule) -> str:

@@ -11,6 +11,7 @@ from core.contracts.gateway_state import Breaker, Health
 from core.contracts.route_table import Capability, Policy, SplitBy
 
 RouteKind = Literal["deployment", "hosted", "targets"]
+HedgeMode = Literal["off", "p95", "delay"]
 # Policies that choose among targets: without any they would do nothing that their name says.
 AMONG_TARGETS: frozenset[Policy] = frozenset({"weighted", "cheapest"})
 
@@ -48,6 +49,13 @@ class Rules(BaseModel):
         total_s: For the whole request, with all its attempts.
         health_path: Where a hosted model's server is asked whether it works, such as `/health`;
             "" is never. Model servers of Bud's own are always asked.
+        hedge: When a second replica or target is asked too: never, when the answer is later than
+            the 95th percentile of late, or after `hedge_after_ms`.
+        hedge_after_ms: For `delay` alone, in milliseconds.
+        hedge_percent: How many requests may be sent twice at most, in percent.
+        shadow: A model of the same project that gets copies of requests unseen; "" for none.
+        shadow_percent: Of how many requests, in percent.
+        cached: Whether its answers are kept where the project keeps answers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +69,12 @@ class Rules(BaseModel):
     between_tokens_s: float | None = Field(default=None, ge=0.1, le=3600)
     total_s: float | None = Field(default=None, ge=0.1, le=86_400)
     health_path: str = Field(default="", max_length=200, pattern=r"^(/[!-~]*)?$")
+    hedge: HedgeMode = "off"
+    hedge_after_ms: float | None = Field(default=None, ge=1, le=600_000)
+    hedge_percent: float = Field(default=5.0, gt=0, le=100)
+    shadow: str = Field(default="", max_length=200)
+    shadow_percent: float = Field(default=10.0, gt=0, le=100)
+    cached: bool = True
 
     def share(self, target: TargetRule) -> float | None:
         """A target's part of its priority's requests, 0 to 1; None when prices decide."""

@@ -73,7 +73,7 @@ def subscribe() -> None:
     """Publish whenever something that stands in the table changes."""
     for what in (
         *("keys", "deployments", "models", "limits", "prices", "routes"),
-        *("blocks", "guardrails", "captures", "projects"),
+        *("blocks", "guardrails", "captures", "caches", "projects"),
     ):
         events.subscribe(f"{what}.changed", _publish)
 

@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from core.kernel.errors import InvalidInput, Unavailable
 from core.kernel.settings import settings
 from core.metrics.schemas import (
+    CacheNumbers,
     ErrorCount,
     ErrorPoint,
     GroupBy,
@@ -179,6 +180,10 @@ class AppStore:
     def guardrails(self, scope: Scope) -> list[GuardrailCount]:
         """See `MetricsStore`."""
         return typing.cast(list[GuardrailCount], self._ask("guardrails", scope=scope))
+
+    def cache(self, scope: Scope) -> CacheNumbers:
+        """See `MetricsStore`."""
+        return typing.cast(CacheNumbers, self._ask("cache", scope=scope))
 
     def requests(self, scope: Scope, limit: int) -> list[RequestRow]:
         """See `MetricsStore`."""

@@ -24,6 +24,7 @@ from core.contracts.request_fact import CALLER_LEFT, REFUSED
 from core.kernel import clock
 from core.kernel.errors import Unavailable
 from core.metrics.schemas import (
+    CacheNumbers,
     ErrorCount,
     ErrorPoint,
     Filters,
@@ -117,6 +118,7 @@ WHERE project_id = $project_id AND started_unix_s >= $start AND started_unix_s <
     AND ($user_id = '' OR user_id = $user_id)
     AND ($request_id = '' OR request_id = $request_id)
     AND ($error_class = '' OR error_class = $error_class)
+    AND ($traffic = 'all' OR (coalesce(shadow_of, '') <> '') = ($traffic = 'shadow'))
     AND ($outcome IN ('all', outcome) OR ($outcome = 'unanswered' AND outcome <> 'ok'))
 """
 
@@ -176,6 +178,8 @@ _ROW = """
     request_id, started_unix_s, endpoint, model, deployment_id, replica_id, key_id, user_id,
     stream, status, error_class, error_message, coalesce(blocked_by, '') AS blocked_by,
     coalesce(answered_by, '') AS answered_by, coalesce(guardrails, '') AS guardrails,
+    coalesce(cache, '') AS cache, coalesce(hedge, '') AS hedge,
+    coalesce(shadow_of, '') AS shadow_of,
     input_tokens, output_tokens, cached_tokens, connect_ms, ttft_ms, duration_ms, attempts, cost_usd
 """
 
@@ -429,6 +433,18 @@ class DuckDbStore:
             for row in self._query(statement, parameters)
         ]
 
+    def cache(self, scope: Scope) -> CacheNumbers:
+        """What the response cache did."""
+        statement = f"""
+            WITH scoped AS ({_SCOPED})
+            SELECT count(*) FILTER (cache = 'hit') AS hits,
+                count(*) FILTER (cache = 'miss') AS misses,
+                count(*) FILTER (cache = 'bypass') AS bypassed,
+                coalesce(sum(saved_tokens), 0)::BIGINT AS saved_tokens, sum(saved_usd) AS saved_usd
+            FROM scoped
+        """
+        return CacheNumbers(**self._query(statement, _parameters(scope, with_prices=False))[0])
+
     def requests(self, scope: Scope, limit: int) -> list[RequestRow]:
         """The newest requests."""
         newest = f"SELECT * FROM ({_SCOPED}) ORDER BY started_unix_s DESC, request_id LIMIT $limit"
@@ -438,7 +454,7 @@ class DuckDbStore:
         self, project_id: str, request_id: str, prices: list[PriceSpan]
     ) -> RequestRow | None:
         """One request."""
-        filters = Filters(request_id=request_id)
+        filters = Filters(request_id=request_id, traffic="all")
         scope = Scope(project_id=project_id, window=_EVER, filters=filters, prices=prices)
         found = self._rows(f"SELECT * FROM ({_SCOPED}) LIMIT 1", _parameters(scope), prices)
         return found[0] if found else None
@@ -517,6 +533,7 @@ def _parameters(scope: Scope, *, with_prices: bool = True) -> dict[str, Any]:
         "request_id": scope.filters.request_id,
         "error_class": scope.filters.error_class,
         "outcome": scope.filters.outcome,
+        "traffic": scope.filters.traffic,
         **prices,
     }
 

@@ -76,6 +76,31 @@ def test_percentiles_are_over_the_rows_that_succeeded(hour: Path, admin: Actor) 
     assert (ttft.p50_ms, ttft.p95_ms, ttft.p99_ms) == (25.0, 47.5, 49.5)
 
 
+def test_copies_count_in_no_total_and_hits_tell_what_they_saved(hour: Path, admin: Actor) -> None:
+    copies = [fact(n, n, model="next", shadow_of="req_1", output_tokens=5) for n in (300, 301)]
+    cached = [
+        fact(400, 400, cache="miss"),
+        fact(401, 401, cache="hit", saved_tokens=12, saved_usd=0.5),
+        fact(402, 402, cache="hit", saved_tokens=8, saved_usd=None),
+        fact(403, 403, cache="bypass"),
+    ]
+    before = services.summary(admin, PROJECT, HOUR)
+    segments.write(hour, "seg-3", copies)
+    assert services.summary(admin, PROJECT, HOUR) == before
+    shadow = services.summary(admin, PROJECT, HOUR, Filters(traffic="shadow"))
+    assert (shadow.requests, shadow.output_tokens) == (2, 10)
+    everything = services.summary(admin, PROJECT, HOUR, Filters(traffic="all"))
+    assert everything.requests == before.requests + 2
+    rows = services.requests(admin, PROJECT, HOUR, Filters(traffic="shadow"))
+    assert {row.shadow_of for row in rows} == {"req_1"}
+    assert services.cache_numbers(admin, PROJECT, HOUR).hit_rate is None
+    segments.write(hour, "seg-4", cached)
+    found = services.cache_numbers(admin, PROJECT, HOUR)
+    assert (found.hits, found.misses, found.bypassed) == (2, 1, 1)
+    assert (found.saved_tokens, found.saved_usd) == (20, 0.5)
+    assert found.hit_rate == pytest.approx(2 / 3)
+
+
 def test_generation_speed_leaves_out_the_first_token(data_dir: Path, admin: Actor) -> None:
     # 20 tokens after the first within two seconds.
     segments.write(

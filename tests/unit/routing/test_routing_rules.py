@@ -46,6 +46,39 @@ def _route(model: str) -> route_table.Route:
     return next(route for route in table.routes if route.model == model)
 
 
+def test_hedges_shadows_and_the_cache_are_rules_too(models: list[str], admin: Actor) -> None:
+    told = CliRunner().invoke(
+        app, ["routes", "set", "large", "--hedge", "250", "--hedge-percent", "2.5",
+              "--shadow", "small=20", "--not-cached", "--yes"],
+    )  # fmt: skip
+    assert told.exit_code == 0, told.output
+    route = _route("large")
+    assert route.hedge == route_table.Hedge(after_ms=250.0, percent=2.5)
+    assert route.shadow == route_table.Shadow(model="small", percent=20.0)
+    assert not route.cached
+    small = _route("small")
+    assert (small.hedge, small.shadow, small.cached) == (None, None, True)
+    lines = rules.lines(rules.current(admin, PROJECT, "large"))
+    assert lines[-6:] == [
+        "hedge: delay", "hedge after: 250 ms", "hedged at most: 2.5 %", "shadow to: small",
+        "shadowed: 20 %", "answers kept: no",
+    ]  # fmt: skip
+    for given in (["--hedge", "p95"], ["--hedge", "off"], ["--shadow", ""], ["--cached"]):
+        assert CliRunner().invoke(app, ["routes", "set", "large", *given, "--yes"]).exit_code == 0
+    route = _route("large")
+    assert (route.hedge, route.shadow, route.cached) == (None, None, True)
+    wrong: list[tuple[dict[str, object], type[Exception]]] = [
+        ({"hedge": "delay"}, InvalidInput),
+        ({"hedge": "p95", "hedge_after_ms": 10.0}, InvalidInput),
+        ({"shadow": "large"}, InvalidInput),
+        ({"shadow": "nobody"}, NotFound),
+        ({"hedge_percent": 0.0}, InvalidInput),
+    ]
+    for values, error in wrong:
+        with pytest.raises(error):
+            rules.set_rules(admin, PROJECT, "large", rules.read(values))
+
+
 def test_rules_are_versions_that_can_be_taken_back(models: list[str], admin: Actor) -> None:
     first = Rules(policy="prefix", fallbacks=("small",), total_s=30)
     assert rules.set_rules(admin, PROJECT, "large", first).version == 1

@@ -424,6 +424,21 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_models_provider_id'), ['provider_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_models_sha256'), ['sha256'], unique=False)
 
+    op.create_table('response_caches',
+    sa.Column('project_id', sa.String(length=40), nullable=False),
+    sa.Column('tenant_id', sa.String(length=40), nullable=False),
+    sa.Column('enabled', sa.Boolean(), nullable=False),
+    sa.Column('ttl_s', sa.Integer(), nullable=False),
+    sa.Column('max_mb', sa.Integer(), nullable=False),
+    sa.Column('all_requests', sa.Boolean(), nullable=False),
+    sa.Column('generation', sa.Integer(), nullable=False),
+    sa.Column('set_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('set_by_name', sa.String(length=200), nullable=False),
+    sa.PrimaryKeyConstraint('project_id', name=op.f('pk_response_caches'))
+    )
+    with op.batch_alter_table('response_caches', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_response_caches_tenant_id'), ['tenant_id'], unique=False)
+
     op.create_table('route_rules',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('tenant_id', sa.String(length=40), nullable=False),
@@ -798,6 +813,10 @@ def downgrade() -> None:
     op.drop_table('simulation_runs')
     op.drop_table('route_table_publications')
     op.drop_table('route_rules')
+    with op.batch_alter_table('response_caches', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_response_caches_tenant_id'))
+
+    op.drop_table('response_caches')
     with op.batch_alter_table('models', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_models_sha256'))
         batch_op.drop_index(batch_op.f('ix_models_provider_id'))
