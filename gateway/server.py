@@ -399,11 +399,11 @@ class Gateway:
             return "models", self._list_models
         if method == "GET" and path.startswith(_MODELS + "/"):
             return "models", self._show_model
+        if (found_there := self._surface.route(method, path)) is not None:
+            return found_there
         return "unknown", self._unknown
 
     async def _infer(self, exchange: Exchange) -> Response | None:
-        if (found_there := self._surface.route(method, path)) is not None:
-            return found_there
         fact, path = exchange.fact, exchange.request.path
         key = await self.access.admit(exchange.request, exchange.fact)
         _, capability, can_stream = ENDPOINTS[path]
