@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from app import internal, retention, warming
+from core.batches import services as batches
 from core.deployments import workflows as _deployment_workflows  # noqa: F401 (registers kinds)
 from core.deployments.reconciler import Reconciler
 from core.jobs import engine
@@ -40,6 +41,7 @@ def _periodic() -> list[Periodic]:
     return [
         # What no event tells of: dated prices, and changes of a process that died.
         Periodic("routes", routing.publish, every_s=5),
+        Periodic("batches", batches.take_up, every_s=1),
         Periodic("calibrator", Calibrator().run, every_s=15),
         Periodic("board-refresher", lambda: refreshes.start_due(actor), every_s=3600),
         Periodic("catalogue-refresher", lambda: catalogue_refreshes.start_due(actor), every_s=3600),

@@ -11,6 +11,7 @@ from typer.completion import (  # type: ignore[attr-defined]  # re-exported, not
 )
 
 from app.commands import (
+    batches,
     blocks,
     cache,
     captures,
@@ -66,6 +67,7 @@ app.add_typer(limits.group, name="limits")
 app.add_typer(blocks.group, name="blocks")
 app.add_typer(guardrails.group, name="guardrails")
 app.add_typer(captures.group, name="captures")
+app.add_typer(batches.group, name="batches")
 app.add_typer(cache.group, name="cache")
 app.add_typer(routes.group, name="routes")
 app.add_typer(gateway.group, name="gateway")

@@ -44,6 +44,7 @@ def make(
     gateway_port: int,
     max_body_mb: int,
     max_upload_mb: int,
+    files_max_mb: int,
     facts_max_mb: int,
     health_check_s: float,
     gateway_workers: int,
@@ -63,7 +64,7 @@ def make(
         *(python, "-m", "gateway", "--host", host, "--port", str(gateway_port)),
         *("--data-dir", str(data_dir), "--keys-dir", str(keys_dir)),
         *("--max-body-mb", str(max_body_mb), "--max-upload-mb", str(max_upload_mb)),
-        *("--facts-max-mb", str(facts_max_mb)),
+        *("--files-max-mb", str(files_max_mb), "--facts-max-mb", str(facts_max_mb)),
         *("--health-interval-s", str(health_check_s), "--workers", str(gateway_workers)),
     )
     first_start = not (keys_dir / "current.json").exists()

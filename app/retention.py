@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from core.accounts import services as accounts
+from core.batches import services as batches
 from core.captures import services as captures
 from core.jobs import engine
 from core.kernel import audit, clock
@@ -25,6 +26,7 @@ def prune(actor: Actor) -> dict[str, int]:
         "requests": lambda: metrics.prune(actor, now - timedelta(days=keep.keep_requests_days)),
         "jobs": lambda: engine.prune(actor, now - timedelta(days=keep.keep_jobs_days)),
         "audit entries": lambda: audit.prune(actor, now - timedelta(days=keep.keep_audit_days)),
+        "batches and files": lambda: batches.prune(actor),
         "captures": lambda: captures.prune(actor),
         "log-ins": lambda: accounts.prune_sessions(actor),
     }

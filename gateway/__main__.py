@@ -57,6 +57,7 @@ def _config() -> GatewayConfig:
     parser.add_argument("--keys-dir", type=Path, help="default: keys/ in the data folder")
     parser.add_argument("--max-body-mb", type=float, default=32)
     parser.add_argument("--max-upload-mb", type=float, default=200)
+    parser.add_argument("--files-max-mb", type=float, default=10_000)
     parser.add_argument("--facts-max-mb", type=float, default=256)
     parser.add_argument("--responses-max-mb", type=float, default=256)
     parser.add_argument("--responses-ttl-h", type=float, default=720)
@@ -74,6 +75,7 @@ def _config() -> GatewayConfig:
         valkey_url=Secret(valkey_url) if valkey_url else None,
         max_body_bytes=int(given.max_body_mb * 1_000_000),
         max_upload_bytes=int(given.max_upload_mb * 1_000_000),
+        files_max_bytes=int(given.files_max_mb * 1_000_000),
         facts_max_bytes=int(given.facts_max_mb * 1_000_000),
         responses_max_bytes=int(given.responses_max_mb * 1_000_000),
         responses_ttl_s=given.responses_ttl_h * 3600,

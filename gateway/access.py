@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.contracts.batch import SECRET_PREFIX
 from core.contracts.request_fact import RequestFact
 from core.contracts.route_table import ApiKey
 from gateway import blocks
@@ -14,6 +16,7 @@ from gateway.errors import GatewayError
 from gateway.http_request import Headers, Request
 from gateway.networks import Address, Networks, address, networks
 from gateway.table import TableHolder
+from gateway.tickets import Tickets
 
 if TYPE_CHECKING:
     from gateway.access_tokens import AccessTokens
@@ -32,11 +35,13 @@ class AccessGate:
     Args:
         config: Trusted proxies, and the header with the caller's country.
         tables: With the route table in use.
+        keys_dir: Where the keys are that seal the tickets of batches.
     """
 
-    def __init__(self, config: AccessConfig, tables: TableHolder) -> None:
+    def __init__(self, config: AccessConfig, tables: TableHolder, keys_dir: Path) -> None:
         self._tables = tables
         self._tokens = _access_tokens(config)
+        self._tickets = Tickets(keys_dir, tables)
         self._trusted = Networks(config.trusted_proxies) if config.trusted_proxies else None
         self._country_header = config.country_header
 
@@ -47,6 +52,10 @@ class AccessGate:
             return None
         key = table.key(request.headers.once(_fingerprint))
         return None if key is None or key.scopes or key.networks else key
+
+    def by_id(self, key_id: str) -> ApiKey | None:
+        """An API key; None when it is revoked or expired, or was never one."""
+        return self._tickets.by_id(key_id)
 
     async def admit(self, request: Request, fact: RequestFact) -> ApiKey:
         """The key that a request bears; its ids are written into the fact.
@@ -65,6 +74,8 @@ class AccessGate:
                 "There is no API key. Send it as 'Authorization: Bearer bud-…'.",
             )
         key = table.key(request.headers.once(_fingerprint))
+        if key is None and secret.startswith(SECRET_PREFIX):
+            key = self._tickets.key(secret)
         if key is None:
             if self._tokens is None or secret.count(".") != _DOTS_OF_A_TOKEN:
                 raise GatewayError(

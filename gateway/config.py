@@ -65,6 +65,7 @@ class GatewayConfig:
     max_body_bytes: int
     facts_max_bytes: int
     max_upload_bytes: int = 200_000_000
+    files_max_bytes: int = 10_000_000_000
     valkey_url: Secret | None = None
     responses_max_bytes: int = 256_000_000
     responses_ttl_s: float = 30 * 86_400.0

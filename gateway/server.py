@@ -45,7 +45,8 @@ from gateway.responses import KeptResponses
 from gateway.shadow import Shadows
 from gateway.short_way import ShortCall, ShortWay
 from gateway.stats import Stats
-from gateway.surface.serving import Surface, Worker
+from gateway.surface.serving import Surface
+from gateway.surface.worker import Worker
 from gateway.table import TableHolder, Target
 from gateway.tracing import Tracer
 from gateway.upstream import Stopped
@@ -77,7 +78,7 @@ _INPUT_TOKENS = responses.PATH + "/input_tokens"
 _MODELS = "/v1/models"
 
 # Endpoints that ask no model anything: only what went wrong is worth a fact.
-_READ = frozenset({"models", "responses.kept"})
+_READ = frozenset({"models", "responses.kept", "files.kept", "batches.kept"})
 
 # Gives back what is still to be sent.
 _Handler = Callable[[Exchange], Awaitable[Response | None]]
@@ -93,7 +94,7 @@ class Gateway:
             config.data_dir / "routes" / route_table.FILE_NAME, config.keys_dir, config.timeouts
         )
         self.facts = FactWriter(config.data_dir, config.facts_max_bytes)
-        self.access = AccessGate(config.access, self.table)
+        self.access = AccessGate(config.access, self.table, config.keys_dir)
         self.limits = LimitGate(config.data_dir, config.valkey_url)
         self._responses = KeptResponses(
             ResponseStore(config.data_dir, config.responses_max_bytes, config.responses_ttl_s)

@@ -60,6 +60,7 @@ def up(
         gateway_port=chosen.gateway_port,
         max_body_mb=chosen.max_body_mb,
         max_upload_mb=chosen.max_upload_mb,
+        files_max_mb=chosen.files_max_mb,
         facts_max_mb=chosen.facts_max_mb,
         health_check_s=chosen.health_check_s,
         gateway_workers=chosen.gateway_workers,

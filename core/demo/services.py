@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from core.access import services as access
 from core.accounts import api_keys, removal
 from core.accounts import services as accounts
+from core.batches import services as batches
 from core.captures import services as captures
 from core.demo import traffic
 from core.demo.schemas import DemoData
@@ -95,6 +96,7 @@ def remove(actor: Actor) -> DemoData:
     access.forget_project(actor, project.id)
     guardrails.forget_project(actor, project.id)
     captures.forget_project(actor, project.id)
+    batches.forget_project(actor, project.id)
     response_cache.forget_project(actor, project.id)
     simulation.forget_project(actor, project.id)
     removed = demo_deployments.forget_project(actor, project.id)

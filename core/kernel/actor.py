@@ -29,6 +29,8 @@ _MEMBER_PERMISSIONS = frozenset(
         "cache:read",
         "guardrail:read",
         "limit:read",
+        "batch:read",
+        "batch:cancel",
         "job:read",
         "job:cancel",
         "job:retry",

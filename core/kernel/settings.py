@@ -67,6 +67,18 @@ class Settings(BaseSettings):
         description="Largest form with a file that the gateway accepts (audio, input of batches), "
         "in MB.",
     )
+    files_max_mb: int = Field(
+        10_000,
+        ge=1,
+        description="Disk space for the files of batches of all projects, in MB; uploads beyond it "
+        "are refused.",
+    )
+    keep_files_days: int = Field(
+        30,
+        ge=1,
+        le=36_500,
+        description="Days that batches and their files are kept; an upload can say less.",
+    )
     facts_max_mb: int = Field(
         256,
         ge=1,

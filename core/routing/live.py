@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import msgspec
 
 from core.contracts import gateway_state
@@ -43,6 +45,39 @@ def get_route(actor: Actor, project_id: str, model: str) -> RouteView:
     raise NotFound(
         f"There is no route {model!r} in this project.",
         remedy=f"There are: {', '.join(view.model for view in routes) or 'none yet'}.",
+    )
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the replicas of a route can work on at once, and what they do now.
+
+    Attributes:
+        slots: Of all replicas that Bud runs.
+        in_flight: Requests at these, of all routes together, as of about a second ago.
+        hosted: How many replicas are at providers, whose slots nobody knows.
+    """
+
+    slots: int
+    in_flight: int
+    hosted: int
+
+
+def capacity(project_id: str, model: str) -> Capacity | None:
+    """The capacity of a route with that of its targets; None when there is no such route."""
+    routes = {route.model: route for route in _published(project_id)}
+    if model not in routes:
+        return None
+    parts = [routes[model], *(routes[t.model] for t in routes[model].targets if t.model in routes)]
+    replicas = {replica.id: replica for route in parts for replica in route.replicas}
+    own = {id_ for id_, replica in replicas.items() if replica.hosted is None}
+    workers = gateway_state.read(settings().data_dir, clock.unix_s())
+    return Capacity(
+        slots=sum(replicas[id_].slots for id_ in own),
+        in_flight=sum(
+            each.in_flight for worker in workers for each in worker.replicas if each.id in own
+        ),
+        hosted=len(replicas) - len(own),
     )
 
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 
 from core.contracts.route_table import ApiKey, Route
-from gateway.access import AccessGate
 from gateway.body import Parsed, parse
-from gateway.cold import ColdCaller
-from gateway.config import GatewayConfig
-from gateway.errors import GatewayError
 from gateway.guardrails.guard import Guard
 from gateway.http_request import Response
 from gateway.limits.beyond import Beyond
-from gateway.limits.gate import LimitGate
 from gateway.relay import Exchange
-from gateway.stats import Stats
+from gateway.surface.batches import Batches
 from gateway.surface.carrying import (
     FormBody,
     PassedAnswer,
@@ -26,27 +19,11 @@ from gateway.surface.carrying import (
     without_tokens,
 )
 from gateway.surface.endpoints import ENDPOINTS, Endpoint
-from gateway.surface.forms import Form, FormReader
+from gateway.surface.files import Files
+from gateway.surface.forms import Form
 from gateway.surface.spool import FOLDER_NAME
-from gateway.table import TableHolder, Target
-
-Handler = Callable[[Exchange], Awaitable[Response | None]]
-
-
-@dataclass(frozen=True)
-class Worker:
-    """What the surface uses of the worker that it belongs to.
-
-    Attributes:
-        find: The route of a model for a key that can do something; raises GatewayError.
-    """
-
-    config: GatewayConfig
-    tables: TableHolder
-    access: AccessGate
-    limits: LimitGate
-    stats: Stats
-    find: Callable[..., Target]
+from gateway.surface.worker import Handler, Worker, form_reader, not_allowed
+from gateway.table import Target
 
 
 class Surface:
@@ -55,14 +32,16 @@ class Surface:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._proxy = PassingProxy(worker.stats)
+        self._files = Files(worker)
+        self._batches = Batches(worker)
 
     def route(self, method: str, path: str) -> tuple[str, Handler] | None:
         """The name of an endpoint and what serves it; None when the path is none of these."""
         found = ENDPOINTS.get(path)
         if found is None:
-            return None
+            return self._files.route(method, path) or self._batches.route(method, path)
         if method != "POST":
-            return "unknown", partial(_not_allowed, allowed="POST")
+            return "unknown", partial(not_allowed, allowed="POST")
         return found.name, partial(self._infer, endpoint=found)
 
     async def _infer(self, exchange: Exchange, endpoint: Endpoint) -> Response | None:
@@ -128,27 +107,3 @@ class Surface:
         if not answer.is_json:
             fact.stream, fact.ttft_ms = True, exchange.elapsed_ms()
         return await exchange.send(answer, headers)
-
-
-async def form_reader(exchange: Exchange, worker: Worker) -> FormReader:
-    """Reads the form that a request brings. Raises GatewayError: it brings none."""
-    request = exchange.request
-    caller = request.caller
-    assert isinstance(caller, ColdCaller)
-    return FormReader(
-        request.headers.get("content-type"),
-        await caller.open_body(request),
-        worker.config.max_upload_bytes,
-        worker.config.timeouts.caller_s,
-        request.content_bytes,
-    )
-
-
-async def _not_allowed(exchange: Exchange, allowed: str) -> Response | None:
-    request = exchange.request
-    raise GatewayError(
-        "not_found",
-        f"{request.method} {request.path[:200]} is not a route of this gateway. Use {allowed}.",
-        code="unknown_url",
-        status=405,
-    )

@@ -22,6 +22,7 @@ def main() -> int:
         gateway_port=port,
         max_body_mb=32,
         max_upload_mb=200,
+        files_max_mb=1000,
         facts_max_mb=32,
         health_check_s=0.0,
         gateway_workers=workers,

@@ -22,6 +22,7 @@ def real_plan(folder: Path, **changes: object) -> plan.Plan:
         "gateway_port": 8502,
         "max_body_mb": 32,
         "max_upload_mb": 200,
+        "files_max_mb": 1000,
         "facts_max_mb": 256,
         "health_check_s": 5.0,
         "gateway_workers": 1,

@@ -1,0 +1,1 @@
+"""Batches: many requests in a file, asked one by one when nobody else needs the models."""

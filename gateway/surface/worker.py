@@ -1,0 +1,79 @@
+"""What the parts of the surface share: the worker they belong to, and answers of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from core.contracts.request_fact import RequestFact
+from gateway.access import AccessGate
+from gateway.cold import ColdCaller
+from gateway.config import GatewayConfig
+from gateway.errors import GatewayError
+from gateway.http_request import Response
+from gateway.limits.gate import LimitGate
+from gateway.relay import Exchange
+from gateway.stats import Stats
+from gateway.surface.forms import FormReader
+from gateway.table import TableHolder, Target
+
+Handler = Callable[[Exchange], Awaitable[Response | None]]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What the surface uses of the worker that it belongs to.
+
+    Attributes:
+        find: The route of a model for a key that can do something; raises GatewayError.
+    """
+
+    config: GatewayConfig
+    tables: TableHolder
+    access: AccessGate
+    limits: LimitGate
+    stats: Stats
+    find: Callable[..., Target]
+
+
+async def form_reader(exchange: Exchange, worker: Worker) -> FormReader:
+    """Reads the form that a request brings. Raises GatewayError: it brings none."""
+    request = exchange.request
+    caller = request.caller
+    assert isinstance(caller, ColdCaller)
+    return FormReader(
+        request.headers.get("content-type"),
+        await caller.open_body(request),
+        worker.config.max_upload_bytes,
+        worker.config.timeouts.caller_s,
+        request.content_bytes,
+    )
+
+
+def answered(document: object, fact: RequestFact) -> Response:
+    """A whole answer of JSON."""
+    headers = {"X-Request-Id": fact.request_id, "Content-Type": "application/json"}
+    return Response(msgspec.json.encode(document), headers=headers)
+
+
+async def not_allowed(exchange: Exchange, allowed: str) -> Response | None:
+    """Refuses a method. Raises GatewayError."""
+    request = exchange.request
+    raise GatewayError(
+        "not_found",
+        f"{request.method} {request.path[:200]} is not a route of this gateway. Use {allowed}.",
+        code="unknown_url",
+        status=405,
+    )
+
+
+def missing(what: str, id_: str) -> GatewayError:
+    """What a caller is told whose project has no such thing."""
+    return GatewayError(
+        "not_found",
+        f"There is no {what} {id_[:100]!r} in this project: it was deleted, or has expired.",
+        param=f"{what}_id",
+        code=f"{what}_not_found",
+    )

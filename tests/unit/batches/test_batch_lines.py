@@ -1,0 +1,77 @@
+"""Input and answers of batches, and how many lines are asked at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.batches import lines, pacing
+from core.batches.lines import Answers
+from core.batches.pacing import Lane
+from core.contracts.batch import ERRORS, RESULTS
+from core.routing.live import Capacity
+
+
+def test_answers_are_read_back_without_a_torn_line(tmp_path: Path) -> None:
+    answers = Answers(tmp_path)
+    usage = {"usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+    answers.add("a", "req_a", status=200, body=json.dumps(usage, indent=1).encode())
+    answers.add("b", "req_b", status=502, body=b"<html>\n")
+    answers.add("c", "req_c", error={"code": "batch_expired", "message": "m"})
+    answers.close()
+    with (tmp_path / RESULTS).open("ab") as file:
+        file.write(b'{"id": "' + b"x" * 200_000)
+    again = Answers(tmp_path)
+    again.close()
+    assert again.done == {"a", "b", "c"}
+    assert (again.completed, again.failed) == (1, 2)
+    assert (again.input_tokens, again.output_tokens) == (3, 2)
+    (good,) = [json.loads(line) for line in (tmp_path / RESULTS).read_text().splitlines()]
+    assert good["response"]["body"] == usage
+    bad, expired = [json.loads(line) for line in (tmp_path / ERRORS).read_text().splitlines()]
+    assert bad["response"] == {"status_code": 502, "request_id": "req_b", "body": "<html>\n"}
+    assert (expired["response"], expired["error"]["code"]) == (None, "batch_expired")
+
+
+def test_an_input_is_checked_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "in"
+    good = {"custom_id": "1", "method": "POST", "url": "/v1/embeddings", "body": {"model": "m"}}
+    path.write_text(json.dumps(good) + "\n\n" + json.dumps(good | {"custom_id": "2"}))
+    assert lines.check(path, "/v1/embeddings") == (2, {"m"}, [])
+    assert [line.custom_id for line in lines.read(path)] == ["1", "2"]
+    path.write_text(json.dumps(good | {"body": {}}) + "\n" + json.dumps(good | {"method": "GET"}))
+    _, _, errors = lines.check(path, "/v1/embeddings")
+    assert [error.code for error in errors] == ["missing_model", "duplicate_custom_id"]
+    _, _, errors = lines.check(path, "/v1/completions")
+    assert errors[0].code == "mismatched_url"
+    path.write_text("")
+    assert [error.code for error in lines.check(path, "/v1/embeddings")[2]] == ["empty_file"]
+
+
+@pytest.mark.parametrize(
+    ("slots", "hosted", "live", "lines_at_once"),
+    [(4, 0, 0, 3), (4, 0, 2, 1), (4, 0, 3, 0), (4, 0, 9, 0), (1, 0, 0, 1), (1, 0, 1, 0),
+     (0, 2, 0, 8), (0, 0, 0, 1), (64, 0, 0, 16), (2, 1, 5, 4)],
+)  # fmt: skip
+def test_one_slot_is_left_to_live_requests(
+    slots: int, hosted: int, live: int, lines_at_once: int
+) -> None:
+    assert pacing.allowed(Capacity(slots, live, hosted), live) == lines_at_once
+
+
+def test_lines_are_not_taken_for_live_requests() -> None:
+    now_s, seen = 0.0, Capacity(4, 0, 0)
+    lane = Lane(lambda: seen, lambda: now_s)
+    assert [lane.take() for _ in range(4)] == [True, True, True, False]
+    now_s, seen = 1.0, Capacity(4, 3, 0)  # the gateway tells of the lines themselves
+    lane.give_back()
+    assert lane.take()
+    now_s, seen = 2.0, Capacity(4, 5, 0)  # two are somebody else's
+    lane.give_back()
+    lane.give_back()
+    assert not lane.take()
+    lane.give_back()
+    assert lane.take()
+    assert not lane.take()
