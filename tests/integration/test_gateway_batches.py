@@ -194,7 +194,7 @@ async def test_cancelled_and_expired(running: Running, data_dir: Path) -> None:
     with pytest.raises(openai.ConflictError, match="has ended"):
         await running.client.batches.cancel(made.id)
     listed = [each.id async for each in running.client.batches.list(limit=2)]
-    assert listed == [late.id, made.id, early.id]
+    assert listed == sorted([late.id, made.id, early.id], reverse=True)
 
 
 async def test_a_revoked_key_and_a_wrong_input(running: Running, data_dir: Path) -> None:
