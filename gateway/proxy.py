@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MAX_ATTEMPTS = 3
 _RETRY_STATUSES = frozenset({429, 502, 503, 504})
 _POLL_S = 0.25
+_OWN_FAULTS = frozenset({"no_replica", "upstream_error"})
 # What another model may still answer; the rest is the request's own fault.
 _ELSEWHERE = frozenset(
     {"no_replica", "connect", "upstream_error", "upstream_broke", "timeout", "context_length"}
@@ -324,9 +325,13 @@ class Proxy:
         try:
             await answer.begin(model, name)
         except GatewayError as error:
-            if backend.provider is not None:
-                raise _of_provider(error) from error
-            raise
+            if backend.provider is None:
+                meant = _of_replica(error, "error_event", error.status)
+            else:
+                meant = _of_provider(error)
+            if meant is error:
+                raise
+            raise meant from error
         return answer
 
     async def _on_kept(self, connection: Connection, patience: Patience) -> bool:
@@ -361,9 +366,17 @@ class Proxy:
             refused = provider.error(status, b"".join(reads), model, retry_after_s=retry_after_s)
             return _of_provider(refused)
         error = from_upstream(status, b"".join(reads), model, retry_after_s=retry_after_s)
-        if status in _RETRY_STATUSES:
-            return _Retryable(error, str(status), unsent=status == 503, again=status != 429)
+        return _of_replica(error, str(status), status)
+
+
+def _of_replica(error: GatewayError, reason: str, status: int) -> Exception:
+    """What a replica's refusal means: what is its own fault, another may do better.
+
+    One that fails at once has the least load: without being put aside it would get every request.
+    """
+    if error.error_class not in _OWN_FAULTS:
         return error
+    return _Retryable(error, reason, unsent=status == 503, again=status in _RETRY_STATUSES - {429})
 
 
 def _of_provider(error: GatewayError) -> Exception:

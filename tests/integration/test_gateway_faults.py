@@ -137,6 +137,20 @@ async def test_storm_on_one_replica_is_hidden_by_the_other(
     await stormy.stop()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("knobs", [{"status": 500}, {"status": 401}, {"error_after": 0}])
+async def test_a_replica_that_fails_at_once_does_not_draw_the_requests(
+    tmp_path: Path, double: OpenAiDouble, knobs: dict[str, Any], stream: bool
+) -> None:
+    broken = await OpenAiDouble(Knobs(**knobs)).start()
+    async with GatewayHere(tmp_path, [route(broken.base_url, double.base_url)]) as gateway:
+        for _ in range(20):
+            answer = await gateway.http.post("/v1/chat/completions", json=CALL | {"stream": stream})
+            assert answer.status_code == 200, answer.text
+    assert broken.state.requests <= 5
+    await broken.stop()
+
+
 async def test_request_waits_for_a_replica_that_is_started_again(tmp_path: Path) -> None:
     port = free_port()
     async with GatewayHere(tmp_path, [route(f"http://127.0.0.1:{port}")]) as gateway:
