@@ -137,8 +137,10 @@ async def test_storm_on_one_replica_is_hidden_by_the_other(
     await stormy.stop()
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("knobs", [{"status": 500}, {"status": 401}, {"error_after": 0}])
+@pytest.mark.parametrize(
+    ("knobs", "stream"),
+    [({"status": 500}, False), ({"status": 401}, True), ({"error_after": 0}, True)],
+)
 async def test_a_replica_that_fails_at_once_does_not_draw_the_requests(
     tmp_path: Path, double: OpenAiDouble, knobs: dict[str, Any], stream: bool
 ) -> None:
