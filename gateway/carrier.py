@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+from core.contracts.route_table import Cache
 from gateway import hedge
 from gateway.body import Parsed
 from gateway.cache.response_cache import Lookup, ResponseCache
@@ -59,13 +60,13 @@ class Carrier:
         """
         fact = exchange.fact
         headers = {"X-Request-Id": fact.request_id}
-        lookup = await self._looked_up(exchange, find, path, body)
-        if lookup is not None:
+        cache, lookup = self._tables.current.caches.get(fact.project_id), None
+        if cache is not None and exchange.request.begun is None:
+            lookup = await self._looked_up(cache, exchange, find(fact.model), path, body)
             headers |= lookup.headers
             if lookup.answer is not None:
                 return await exchange.send(lookup.answer, headers)
-        shadow = find(fact.model).route.shadow
-        if shadow is not None:
+        if (shadow := find(fact.model).route.shadow) is not None:
             self._shadows.offer(shadow, exchange, path, body, session)
         answer = await self._proxy.begin(
             find, path, body, fact, session, exchange.beyond, exchange.request.begun
@@ -90,14 +91,10 @@ class Carrier:
             lookup.keep()
         return response
 
-    async def _looked_up(
-        self, exchange: Exchange, find: Callable[[str], Target], path: str, body: Parsed
-    ) -> Lookup | None:
-        """What the project's cache says; None when it has none."""
-        fact, request, guard = exchange.fact, exchange.request, exchange.guard
-        cache = self._tables.current.caches.get(fact.project_id)
-        if cache is None or request.begun is not None:
-            return None
+    def _looked_up(
+        self, cache: Cache, exchange: Exchange, target: Target, path: str, body: Parsed
+    ) -> Awaitable[Lookup]:
+        """What the project's cache says."""
+        request, guard = exchange.request, exchange.guard
         rails = None if guard is None else guard.rails
-        target = find(fact.model)
-        return await self._cache.look(cache, target, path, body, rails, request.headers, fact)
+        return self._cache.look(cache, target, path, body, rails, request.headers, exchange.fact)
