@@ -1,4 +1,4 @@
-"""Gateway: routes and what they do now, limits, rules, what was refused or failed, and a try."""
+"""Gateway: routes and what they do now, limits, rules, the cache, what failed, and a try."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import streamlit as st
 from app import session
 from app.widgets import empty_state, errors_shown, page_header
 from app.widgets.gateway_blocks import block_list
+from app.widgets.gateway_cache import cache_view
 from app.widgets.gateway_edit import confirm_removal, edit_route, new_route, versions
 from app.widgets.gateway_limits import limit_list
 from app.widgets.gateway_refused import refused_view
@@ -20,7 +21,8 @@ context = session.current()
 actor, project_id = context.actor, context.project_id
 
 _POLL_S = 4.0
-_ROUTES, _LIMITS, _BLOCKS, _REFUSED, _TRY = "Routes", "Limits", "Blocking", "Errors", "Try it"
+_ROUTES, _LIMITS, _BLOCKS, _CACHE = "Routes", "Limits", "Blocking", "Cache"
+_REFUSED, _TRY = "Errors", "Try it"
 _NOW, _EDIT, _HISTORY = "Now", "Edit", "History"
 _SEARCH_FROM = 6
 
@@ -132,13 +134,15 @@ def main() -> None:
         return
     page_header("Gateway", "Which models answer each name, what callers may use, and what failed.")
     view = st.segmented_control(
-        "View", [_ROUTES, _LIMITS, _BLOCKS, _REFUSED, _TRY], default=_ROUTES, required=True,
-        key="view", bind="query-params", label_visibility="collapsed",
+        "View", [_ROUTES, _LIMITS, _BLOCKS, _CACHE, _REFUSED, _TRY], default=_ROUTES,
+        required=True, key="view", bind="query-params", label_visibility="collapsed",
     )  # fmt: skip
     if view == _LIMITS:
         limit_list(actor, project_id)
     elif view == _BLOCKS:
         block_list(actor, project_id)
+    elif view == _CACHE:
+        cache_view(actor, project_id, context.project_name)
     elif view == _REFUSED:
         refused_view(actor, project_id)
     elif view == _TRY:

@@ -44,6 +44,10 @@ _TRAFFIC: dict[str, Traffic] = {
     "Shadow copies": "shadow",
     "Both": "all",
 }
+_NOTES: dict[Traffic, str] = {
+    "shadow": "Shadow copies alone: nobody got these answers, and no other total counts them.",
+    "all": "With shadow copies, whose answers nobody got: what was copied counts twice.",
+}
 
 
 def _window() -> Window:
@@ -339,6 +343,8 @@ def _body(preset: str | None, window: Window, filters: Filters, by: str, limit: 
     with errors_shown():
         window = Window.preset(preset) if preset else window
         _warnings()
+        if filters.traffic != "callers":
+            st.info(_NOTES[filters.traffic], icon=":material/content_copy:")
         total = metrics.series(actor, project_id, window, filters)
         if not any(point.requests for point in total.points):
             _nothing(filters)

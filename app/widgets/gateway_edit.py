@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 
 from app.widgets import confirm_by_name, dialog, errors_shown, escape, formats, show_error
+from app.widgets.gateway_extras import extras
 from app.widgets.gateway_routes import POLICIES
 from core.deployments import hosted
 from core.deployments import services as deployments
@@ -65,7 +66,7 @@ def rules_form(
         now: What the inputs begin with.
         key: Tells several forms apart; another one begins anew.
         targets: What can be a target; empty for the route of a deployment or hosted model.
-        fallbacks: What can be a fallback.
+        fallbacks: What can be a fallback, or get copies of requests.
         is_hosted: Whether a health path can be set.
     """
     given: dict[str, Any] = now.model_dump()
@@ -97,6 +98,7 @@ def rules_form(
             "Health path", now.health_path, key=f"{key}-health", placeholder="Never asked",
             help="Asked at the root of the provider's host, without credentials; such as /health.",
         ).strip()  # fmt: skip
+    given |= extras(now, key, fallbacks)
     try:
         made = rules.read(given)
     except BudError as error:
