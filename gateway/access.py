@@ -27,6 +27,7 @@ _MOST_HOPS = 16
 # The header by which OpenAI's clients name a project.
 PROJECT_HEADER = "OpenAI-Project"
 _DOTS_OF_A_TOKEN = 2
+_KEY_PROTOCOL = "openai-insecure-api-key."
 
 
 class AccessGate:
@@ -176,4 +177,13 @@ def _fingerprint(headers: Headers) -> str:
 def _secret(headers: Headers) -> str:
     scheme, _, secret = headers.get("Authorization", "").partition(" ")
     secret = secret.strip() if scheme.lower() == "bearer" else ""
-    return secret or headers.get("x-api-key", "").strip()
+    return secret or headers.get("x-api-key", "").strip() or _of_protocol(headers)
+
+
+def _of_protocol(headers: Headers) -> str:
+    """The key of a browser's WebSocket, which can say it nowhere else."""
+    for offered in headers.get("Sec-WebSocket-Protocol").split(","):
+        name, found, secret = offered.strip().partition(_KEY_PROTOCOL)
+        if found and not name:
+            return secret
+    return ""

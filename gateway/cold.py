@@ -171,6 +171,7 @@ class ColdCaller:
         self._front = front
         self._asked = asked
         self._response: web.StreamResponse | None = None
+        self._socket: web.WebSocketResponse | None = None
         self._ended = False
         self._pieces: list[bytes] = []
         self._held_bytes = 0
@@ -209,6 +210,8 @@ class ColdCaller:
                 await self._moved.wait()
                 self._moved.clear()
                 await self._in_time(self._forward())
+            if self._socket is not None:
+                return self._socket
             if task.cancelled():
                 raise _gone()
             response = self._last(task.result())
@@ -302,6 +305,26 @@ class ColdCaller:
         if request.headers.get("expect").lower() == "100-continue":
             await self._asked.writer.write(_CONTINUE)
             self._asked.writer.output_size = 0  # no answer has begun by that
+
+    async def open_socket(
+        self,
+        protocols: list[str],
+        headers: dict[str, str],
+        max_message_bytes: int,
+        heartbeat_s: float,
+    ) -> web.WebSocketResponse:
+        """Answer with a WebSocket; who opened it closes it. Raises ConnectionError."""
+        socket = web.WebSocketResponse(
+            protocols=protocols,
+            heartbeat=heartbeat_s,
+            max_msg_size=max_message_bytes,
+            autoclose=False,
+            compress=False,
+        )
+        socket.headers.update(headers | {"Server": _SERVER})
+        await socket.prepare(self._asked)
+        self._socket = socket
+        return socket
 
     async def drain(self) -> None:
         """Wait until the caller has read most of what was written."""

@@ -21,8 +21,10 @@ class Timeouts:
     answer; `total_s` for a request with all its attempts. `replica_wait_s` is how long a request
     waits for a replica that is being restarted: nothing was sent yet, so nothing is lost by it.
     `head_s` is for a request's head, from its first byte; `caller_s` for a caller that neither
-    reads its answer nor sends its body; `idle_s` for a connection between two requests. `drain_s`
-    is what streams get after SIGTERM, `handover_s` what they get when another worker takes over.
+    reads its answer nor sends its body; `idle_s` for a connection between two requests. A realtime
+    session ends when nothing came from either side for `session_idle_s`, or after
+    `session_total_s`. `drain_s` is what streams get after SIGTERM, `handover_s` what they get when
+    another worker takes over.
     """
 
     connect_s: float = 3.0
@@ -33,6 +35,8 @@ class Timeouts:
     head_s: float = 20.0
     caller_s: float = 60.0
     idle_s: float = 75.0
+    session_idle_s: float = 600.0
+    session_total_s: float = 3600.0
     drain_s: float = 5.0
     handover_s: float = 600.0
 

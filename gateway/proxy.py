@@ -168,7 +168,7 @@ class Proxy:
             if last is not None and last.error_class not in _UNREACHED:
                 raise last
             if not target.may_come_back or clock.monotonic_s() >= give_up_s:
-                raise last or _not_ready(target)
+                raise last or not_ready(target)
             await self._wait(target, call.fact)
             target = find(model)
 
@@ -219,10 +219,10 @@ class Proxy:
                 self._stats.retries.add(failure.reason)
                 continue
             if part:
-                raise last or _not_ready(target)
+                raise last or not_ready(target)
             give_up_s = give_up_s or clock.monotonic_s() + _wait_s(target, call.patience)
             if not target.may_come_back or clock.monotonic_s() >= give_up_s:
-                raise last or _not_ready(target)
+                raise last or not_ready(target)
             await self._wait(target, call.fact)
             target = _found(find, model, part)
 
@@ -423,7 +423,8 @@ def _judged(error: Exception, backend: Backend, began_s: float, model: str) -> E
     return error
 
 
-def _not_ready(target: Target) -> GatewayError:
+def not_ready(target: Target) -> GatewayError:
+    """Why no replica of a route can be asked now."""
     route = target.route
     if target.problem:
         return GatewayError(

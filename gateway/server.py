@@ -198,6 +198,7 @@ class Gateway:
         await self._live.stop()
         if self._workers is not None:
             await self._workers.stop()
+        await self._surface.close()
         await self._responses.close()
         await self._cache.close()
         await self.limits.close()

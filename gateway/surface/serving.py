@@ -10,6 +10,7 @@ from gateway.guardrails.guard import Guard
 from gateway.http_request import Response
 from gateway.limits.beyond import Beyond
 from gateway.relay import Exchange
+from gateway.surface import realtime
 from gateway.surface.batches import Batches
 from gateway.surface.carrying import (
     FormBody,
@@ -21,6 +22,7 @@ from gateway.surface.carrying import (
 from gateway.surface.endpoints import ENDPOINTS, Endpoint
 from gateway.surface.files import Files
 from gateway.surface.forms import Form
+from gateway.surface.realtime import Realtime
 from gateway.surface.spool import FOLDER_NAME
 from gateway.surface.worker import Handler, Worker, form_reader, not_allowed
 from gateway.table import Target
@@ -34,15 +36,24 @@ class Surface:
         self._proxy = PassingProxy(worker.stats)
         self._files = Files(worker)
         self._batches = Batches(worker)
+        self._realtime = Realtime(worker)
 
     def route(self, method: str, path: str) -> tuple[str, Handler] | None:
         """The name of an endpoint and what serves it; None when the path is none of these."""
         found = ENDPOINTS.get(path)
         if found is None:
+            if path == realtime.PATH:
+                if method != "GET":
+                    return "unknown", partial(not_allowed, allowed="GET")
+                return "realtime", self._realtime.serve
             return self._files.route(method, path) or self._batches.route(method, path)
         if method != "POST":
             return "unknown", partial(not_allowed, allowed="POST")
         return found.name, partial(self._infer, endpoint=found)
+
+    async def close(self) -> None:
+        """Close what was opened to replicas."""
+        await self._realtime.close()
 
     async def _infer(self, exchange: Exchange, endpoint: Endpoint) -> Response | None:
         worker = self._worker

@@ -1,0 +1,208 @@
+"""`/v1/realtime` by OpenAI's own client and as a browser asks, before a double of a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+
+from core.contracts.route_table import Hosted, Limit, Price, Replica
+from core.kernel.crypto import Keyring, Secret
+from tests.doubles import surface_server
+from tests.doubles.gateway_harness import (
+    KEY,
+    QUICK,
+    GatewayHere,
+    api_key,
+    free_port,
+    route,
+    until,
+)
+from tests.doubles.surface_server import Seen
+
+
+@pytest.fixture
+def seen() -> Iterator[Seen]:
+    with surface_server.serving() as serving:
+        yield serving
+
+
+@asynccontextmanager
+async def gateway(
+    folder: Path, seen: Seen, limits: list[Limit] | None = None, **timeouts: float
+) -> AsyncIterator[GatewayHere]:
+    price = Price(input_usd_per_million_tokens=1.0, output_usd_per_million_tokens=2.0)
+    keyring = Keyring.open_or_create(folder / "keys")
+    sealed = keyring.seal(Secret('{"api_key":"sk-hosted"}'), context="provider:prv_a")
+
+    def hosted(kind: str, path: str) -> list[Replica]:
+        there = Hosted(kind=kind, model="theirs", account_id="prv_a")
+        return [
+            Replica(id=f"rep_{kind}", base_url=seen.url + path, credential=sealed, hosted=there)
+        ]
+
+    able: dict[str, Any] = {"capabilities": ["realtime"], "price": price}
+    away = f"http://127.0.0.1:{free_port()}"
+    routes = [
+        route(seen.url, model="talk", upstream_model="theirs", deployment_id="dep_talk", **able),
+        route(away, seen.url, model="half", deployment_id="dep_half", **able),
+        route(model="hosted", deployment_id="dep_h", replicas=hosted("openai", "/v1"), **able),
+        route(model="claude", deployment_id="dep_c", replicas=hosted("anthropic", ""), **able),
+        route(seen.url, model="chat-only", deployment_id="dep_chat_only"),
+    ]
+    running = GatewayHere(
+        folder, routes, keys=[api_key()], limits=limits or [], timeouts=replace(QUICK, **timeouts)
+    )
+    async with running:
+        yield running
+
+
+@asynccontextmanager
+async def session(
+    running: GatewayHere, model: str = "talk", **options: Any
+) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    options.setdefault("headers", {"Authorization": f"Bearer {KEY}"})
+    url = f"{running.url}/v1/realtime?model={model}"
+    async with aiohttp.ClientSession() as client, client.ws_connect(url, **options) as socket:
+        assert (await socket.receive_json(timeout=10))["type"] == "session.created"
+        yield socket
+
+
+async def test_openais_client_talks_and_the_session_is_counted(tmp_path: Path, seen: Seen) -> None:
+    async with gateway(tmp_path, seen) as running:
+        async with running.openai.realtime.connect(model="talk") as connection:
+            created = await connection.recv()
+            assert created.type == "session.created"
+            assert created.model == "theirs"  # type: ignore[union-attr]
+            await connection.session.update(session={"type": "realtime", "instructions": "é"})
+            said: Any = await connection.recv()
+            assert said.said["session"]["instructions"] == "é"
+            for _ in range(2):
+                await connection.response.create()
+                assert (await connection.recv()).type == "response.done"
+        (fact,) = await running.facts()
+    assert (fact.endpoint, fact.status, fact.error_class) == ("realtime", 101, "")
+    assert (fact.deployment_id, fact.key_id, fact.attempts) == ("dep_talk", "key_test", 1)
+    assert (fact.input_tokens, fact.output_tokens, fact.cached_tokens) == (16, 10, 4)
+    assert fact.cost_usd == pytest.approx((16 + 20) / 1e6)
+    assert fact.response_bytes > fact.request_bytes > 0
+
+
+async def test_a_browser_gives_its_key_as_a_protocol(tmp_path: Path, seen: Seen) -> None:
+    offered = ["realtime", f"openai-insecure-api-key.{KEY}", "openai-project.p"]
+    async with gateway(tmp_path, seen) as running:
+        async with session(running, headers={}, protocols=offered) as socket:
+            assert socket.protocol == "realtime"
+            await socket.send_bytes(b"\x00\xff")
+            assert await socket.receive_bytes() == b"\x00\xff"
+        assert KEY not in str(seen.headers)
+        assert seen.headers[0]["Sec-WebSocket-Protocol"] == "realtime"
+        for headers, model, status in (
+            ({}, "talk", 401),
+            ({"Sec-WebSocket-Protocol": "openai-insecure-api-key.wrong"}, "talk", 401),
+            ({"Authorization": f"Bearer {KEY}"}, "nothing", 404),
+            ({"Authorization": f"Bearer {KEY}"}, "chat-only", 400),
+            ({"Authorization": f"Bearer {KEY}"}, "claude", 400),
+            ({"Authorization": f"Bearer {KEY}"}, "", 400),
+        ):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                async with session(running, model, headers=headers):
+                    pass
+            assert refused.value.status == status, (headers, model)
+        answer = await running.http.get("/v1/realtime?model=talk")
+        assert (answer.status_code, answer.json()["error"]["type"]) == (
+            426, "invalid_request_error",
+        )  # fmt: skip
+        with pytest.raises(openai.AuthenticationError):
+            await running.openai.with_options(api_key="x").models.list()
+
+
+async def test_another_replica_and_a_provider_take_sessions(tmp_path: Path, seen: Seen) -> None:
+    async with gateway(tmp_path, seen) as running:
+        for _ in range(3):
+            async with session(running, "half"):
+                pass
+        async with session(running, "hosted") as socket:
+            await socket.send_json({"type": "double.close", "code": 1000})
+            assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
+        assert seen.headers[-1]["Authorization"] == "Bearer sk-hosted"
+        async with session(running, autoclose=False) as last:
+            stopping = asyncio.create_task(running.stop())
+            message = await last.receive()
+            assert (message.data, message.extra) == (1001, "The gateway is stopping.")
+            await last.close()
+            await stopping
+        *facts, stopped = await running.facts(5)
+    assert (stopped.error_class, stopped.status) == ("gateway_stopped", 503)
+    assert {fact.replica_id for fact in facts} == {"rep_dep_half_1", "rep_openai"}
+    assert max(fact.attempts for fact in facts) <= 2
+
+
+async def test_close_codes_go_both_ways(tmp_path: Path, seen: Seen) -> None:
+    async with gateway(tmp_path, seen) as running:
+        async with session(running, autoclose=False) as socket:
+            await socket.send_json({"type": "double.close", "code": 4001})
+            message = await socket.receive()
+            assert (message.data, message.extra) == (4001, "as told")
+        async with session(running) as socket:
+            await socket.close(code=4002, message=b"enough")
+        async with session(running) as socket:
+            await socket.send_json({"type": "double.cut"})
+            await socket.receive()
+            assert socket.close_code == 1011
+        async with session(running) as socket:
+            transport = socket.get_extra_info("socket")
+            assert transport is not None
+            socket._response.connection.transport.abort()  # type: ignore[union-attr]
+        await until(lambda: len(seen.closes) >= 4)
+        facts = await running.facts(4)
+    assert [fact.error_class for fact in facts] == ["", "", "upstream_broke", "client_closed"]
+    assert 4002 in seen.closes
+    assert seen.closes[-1] == 1001
+
+
+async def test_times_and_limits_of_sessions(tmp_path: Path, seen: Seen) -> None:
+    limits = [
+        Limit(project_id="prj_a", level="key", subject="key_test", metric="concurrent", amount=1)
+    ]
+    async with gateway(tmp_path, seen, limits, session_idle_s=0.3, session_total_s=0.8) as running:
+        async with session(running) as first:
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                async with session(running):
+                    pass
+            assert refused.value.status == 429
+            assert (await first.receive()).type is aiohttp.WSMsgType.CLOSE
+            assert first.close_code == 1001
+        async with session(running, autoclose=False) as busy:
+            message = None
+            async with asyncio.timeout(10):
+                while message is None or message.type is aiohttp.WSMsgType.TEXT:
+                    with_echo = {"type": "echo"}
+                    await busy.send_json(with_echo)
+                    message = await busy.receive()
+                    await asyncio.sleep(0.05)
+            assert "min at most" in (message.extra or "")
+        facts = await running.facts(3)
+    assert sorted(fact.error_class for fact in facts) == ["", "rate_limited", "timeout"]
+
+
+async def test_who_does_not_read_holds_the_other_side_up(tmp_path: Path, seen: Seen) -> None:
+    async with gateway(tmp_path, seen, session_idle_s=30, session_total_s=60) as running:
+        async with session(running, max_msg_size=0) as socket:
+            await socket.send_json({"type": "double.flood", "messages": 1000})
+            sent = -1
+            while sent != len(seen.bodies) or not sent:
+                sent = len(seen.bodies)
+                await asyncio.sleep(0.2)
+            assert sent < 900  # 65 MB: it waits, and little is held on the way
+            for _ in range(1000):
+                assert len(await socket.receive_bytes(timeout=20)) == 65_536
+        (fact,) = await running.facts()
+    assert fact.response_bytes > 65_536_000
