@@ -131,9 +131,12 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self.fail(Broken(f"the replica does not speak HTTP ({error})"))
-            self.abort()
-            return
+            if not self._complete:
+                self.fail(Broken(f"the replica does not speak HTTP ({error})"))
+                self.abort()
+                return
+            # What stands behind an answer is nobody's: nothing more is read there.
+            self._keep_alive = False
         # Behind a chunk there may be the beginning of the next one's size, but no whole line.
         self._between_chunks = self._chunk_ended and data.endswith(b"\r\n")
         pieces = self._pieces
@@ -155,7 +158,8 @@ class Connection(asyncio.Protocol):
         try:
             sink(read)
         except Exception as error:  # noqa: BLE001 (it is raised where the answer is awaited)
-            self.fail(error)
+            self._error = self._error or error
+            self._wake()
         if self._complete:
             self._wake()
 
@@ -174,6 +178,11 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     # -- httptools
+
+    def on_message_begin(self) -> None:
+        """The first byte of an answer. Raises Broken: there was one already."""
+        if self._complete:
+            raise Broken("the replica sent more than an answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header."""
@@ -226,7 +235,7 @@ class Connection(asyncio.Protocol):
     @property
     def can_be_kept(self) -> bool:
         """Whether the answer is whole and the connection is to be used again."""
-        return self._complete and self._keep_alive and self.is_open
+        return self._complete and self._keep_alive and self._error is None and self.is_open
 
     def send(self, head: bytes, body: bytes) -> None:
         """Send a request; the answer may begin before all of it is out."""
@@ -314,7 +323,7 @@ class Connection(asyncio.Protocol):
             sink(await self.read(silence_s))
         self._sink, self._lane = sink, lane
         try:
-            while not self._complete:
+            while not self._complete or self._error is not None:
                 if self._error is not None:
                     raise self._error
                 await self._wait(min(silence_s, total_s))
@@ -335,8 +344,8 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def fail(self, error: Exception) -> None:
-        """Make the reader stop with `error`, after what has come already."""
-        if self._error is None:
+        """Make the reader stop with `error`, after what has come already; not if that is all."""
+        if self._error is None and not self._complete:
             self._error = error
         self._wake()
 
