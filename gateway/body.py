@@ -43,15 +43,15 @@ class Parsed(msgspec.Struct, frozen=True):
         return self.stream_options is not None and bool(self.stream_options.get("include_usage"))
 
     def to_model(self, model: str) -> Parsed:
-        """The same request to another model."""
-        document: dict[str, Any] = dict(_decode_document(self.raw))
+        """The same request to another model. Raises GatewayError: it is not JSON."""
+        document = _document(self.raw)
         document["model"] = model
         return msgspec.structs.replace(self, raw=msgspec.json.encode(document), model=model)
 
     def for_replica(self, upstream_model: str) -> bytes:
         """The body to send: the replica's model name, and usage asked for in a stream.
 
-        What needs no change is forwarded byte for byte.
+        What needs no change is forwarded byte for byte. Raises GatewayError: it is not JSON.
         """
         add_usage = self.stream and not self.wants_usage
         if self.model == upstream_model:
@@ -60,11 +60,19 @@ class Parsed(msgspec.Struct, frozen=True):
             if self.stream_options is None and b'"stream_options"' not in self.raw:
                 # The common case costs a splice, not a parse.
                 return self.raw.rstrip()[:-1] + b',"stream_options":{"include_usage":true}}'
-        document: dict[str, Any] = dict(_decode_document(self.raw))
+        document = _document(self.raw)
         document["model"] = upstream_model
         if add_usage:
             document["stream_options"] = {**(self.stream_options or {}), "include_usage": True}
         return msgspec.json.encode(document)
+
+
+def _document(raw: bytes) -> dict[str, Any]:
+    try:
+        return dict(_decode_document(raw))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # In a name that was of no interest before.
+        raise not_json(error) from None
 
 
 def parse(raw: bytes, *, can_stream: bool) -> Parsed:
@@ -77,7 +85,7 @@ def parse(raw: bytes, *, can_stream: bool) -> Parsed:
         fields = _decode_fields(raw)
     except msgspec.ValidationError as error:
         raise invalid(error) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise not_json(error) from None
     if not fields.model:
         raise GatewayError(

@@ -58,19 +58,18 @@ class Carrier:
         Raises:
             GatewayError: No replica answers, or the request itself is refused.
         """
-        fact = exchange.fact
+        fact, begun = exchange.fact, exchange.request.begun
         headers = {"X-Request-Id": fact.request_id}
         cache, lookup = self._tables.current.caches.get(fact.project_id), None
-        if cache is not None and exchange.request.begun is None:
+        if cache is not None and begun is None:
             lookup = await self._looked_up(cache, exchange, find(fact.model), path, body)
             headers |= lookup.headers
             if lookup.answer is not None:
                 return await exchange.send(lookup.answer, headers)
-        if (shadow := find(fact.model).route.shadow) is not None:
+        # What was sent already is its route's of then, which may be gone.
+        if begun is None and (shadow := find(fact.model).route.shadow) is not None:
             self._shadows.offer(shadow, exchange, path, body, session)
-        answer = await self._proxy.begin(
-            find, path, body, fact, session, exchange.beyond, exchange.request.begun
-        )
+        answer = await self._proxy.begin(find, path, body, fact, session, exchange.beyond, begun)
         exchange.answer = answer
         del body
         try:

@@ -362,7 +362,6 @@ class HotConnection(asyncio.Protocol):
 
     def go_long_way(self) -> None:
         """Let a task answer the request."""
-        self._short = None
         if self.task is None:
             self.task = self._loop.create_task(self._work())
         else:
@@ -380,13 +379,19 @@ class HotConnection(asyncio.Protocol):
     async def _work(self) -> None:
         try:
             while True:
-                while self._request is None or self._short is not None:
+                while (request := self._request) is None or self._is_short(request):
                     await self._woken()
-                if not await self._answer(self._request):
+                # Until now it is ended there, when the caller leaves.
+                self._short = None
+                if not await self._answer(request):
                     break
         except (asyncio.CancelledError, ConnectionError):
             self.abort()
         self.task = None
+
+    def _is_short(self, request: Request) -> bool:
+        """Whether it needs no task, as far as is known."""
+        return self._short is not None and request.begun is None
 
     async def _answer(self, request: Request) -> bool:
         """Answer one request; whether there may be another."""

@@ -80,10 +80,11 @@ class ShortWay:
         raw = request.pieces[0]
         try:
             body = parse(raw, can_stream=True)
+            target = table.routes.get((key.project_id, body.model))
+            if target is None or body.stream or not target.is_plain(capability):
+                return None
+            outgoing = body.for_replica(target.route.upstream_model)
         except GatewayError:
-            return None
-        target = table.routes.get((key.project_id, body.model))
-        if target is None or body.stream or not target.is_plain(capability):
             return None
         backend = choose(target.own, (), target.pick)
         connection = backend.pool.idle() if backend is not None and not backend.provider else None
@@ -98,7 +99,7 @@ class ShortWay:
         fact.key_id, fact.project_id, fact.user_id = key.id, key.project_id, key.user_id
         fact.request_bytes = len(raw)
         call = ShortCall(self, Exchange(request, fact, clock.monotonic_s()), key, body)
-        call.send(target, backend, connection, held, caller)
+        call.send(outgoing, target, backend, connection, held, caller)
         return call
 
 
@@ -124,13 +125,14 @@ class ShortCall:
 
     def send(
         self,
+        outgoing: bytes,
         target: Target,
         backend: Backend,
         connection: Connection,
         held: Reservation | None,
         caller: HotConnection,
     ) -> None:
-        """Send it on an idle connection."""
+        """Send it, as the replica gets it, on an idle connection."""
         exchange, fact, route = self.exchange, self.exchange.fact, target.route
         self.target, self.backend, self.connection = target, backend, connection
         self._caller = caller
@@ -142,7 +144,6 @@ class ShortCall:
         target.traffic.requests += 1
         backend.began()
         self.sent_s = exchange.started_s
-        outgoing = self.body.for_replica(route.upstream_model)
         path = exchange.request.path
         head = backend.pool.head(
             path, len(outgoing), fact.request_id,

@@ -10,18 +10,21 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
+import msgspec
 import pytest
 
 from core.contracts.route_table import Limit
+from gateway.hot import HotConnection
 from gateway.short_way import ShortCall
-from tests.doubles.gateway_harness import CHAT, QUICK, GatewayHere, route, until
+from tests.doubles.gateway_harness import CHAT, KEY, QUICK, GatewayHere, route, until
 from tests.doubles.openai_server import Knobs, OpenAiDouble
 
 CALL: dict[str, Any] = {"model": CHAT, "messages": [{"role": "user", "content": "Hello"}]}
 PATH = "/v1/chat/completions"
+REFUSED = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
 AT_ONCE = Limit(
     project_id="prj_a", level="project", subject="prj_a", metric="concurrent", window="", amount=1
 )
@@ -132,6 +135,54 @@ async def test_a_refusal_is_told_by_the_long_way(
     assert (refused.status_code, len(taken)) == (429, 1)
     assert "concurrent" in refused.json()["error"]["message"]
     assert (await first).status_code == 200
+
+
+@pytest.mark.parametrize("has_task", [True, False])
+async def test_a_caller_that_leaves_as_the_answer_turns_out_bad_holds_nothing(
+    gateway: GatewayHere, double: OpenAiDouble, taken: list[ShortCall], *, has_task: bool
+) -> None:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    fresh = httpx.AsyncClient(base_url=gateway.url, headers=headers, verify=False)
+    double.knobs = Knobs(first_delay_s=30)
+    client = gateway.http if has_task else fresh
+    asked = asyncio.create_task(client.post(PATH, json=CALL))
+    await until(lambda: double.state.in_flight == 1)
+    # Both in one turn of the event loop: the task that was to go on never begins.
+    cast(HotConnection, taken[0].exchange.request.caller).abort()
+    taken[0].connection.data_received(REFUSED)
+    with suppress(httpx.RemoteProtocolError, httpx.ReadError):
+        await asked
+    await fresh.aclose()
+    assert (await gateway.facts(2))[1].error_class == "client_closed"
+    double.knobs = Knobs()
+    assert (await gateway.http.post(PATH, json=CALL)).status_code == 200
+    assert all(backend.in_flight == 0 for backend in gateway.gateway.table.backends)
+
+
+async def test_a_bad_answer_of_a_route_that_is_gone_meanwhile_holds_nothing(
+    gateway: GatewayHere, double: OpenAiDouble, taken: list[ShortCall]
+) -> None:
+    double.knobs = Knobs(first_delay_s=30)
+    asked = asyncio.create_task(gateway.http.post(PATH, json=CALL))
+    await until(lambda: double.state.in_flight == 1)
+    await gateway.publish([])
+    taken[0].connection.data_received(REFUSED)
+    assert (await asked).status_code == 400
+    assert taken[0].backend.in_flight == 0
+
+
+@pytest.mark.parametrize("rest", [b'"\xff":1}', b'"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}"])
+async def test_what_turns_out_to_be_no_json_is_refused(
+    gateway: GatewayHere, double: OpenAiDouble, taken: list[ShortCall], rest: bytes
+) -> None:
+    # The body is written anew for a replica that knows the model by another name.
+    await gateway.publish([route(double.base_url, upstream_model="other")])
+    body = msgspec.json.encode(CALL)[:-1] + b"," + rest
+    headers = {"Content-Type": "application/json"}
+    refused = await gateway.http.post(PATH, content=body, headers=headers)
+    assert refused.status_code == 400
+    assert "not valid JSON" in refused.json()["error"]["message"]
+    assert not taken
 
 
 async def test_a_stop_ends_it_with_an_error(
