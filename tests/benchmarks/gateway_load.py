@@ -14,7 +14,17 @@ from typing import Any
 import psutil
 
 from core.kernel.errors import BudError
-from tests.benchmarks.gateway_peers import KEYS, MODEL, UNLIMITED, Cpus, Peer, key_text, on_cpus
+from tests.benchmarks.gateway_peers import (
+    EXTRAS,
+    KEYS,
+    MODEL,
+    UNLIMITED,
+    Cpus,
+    Peer,
+    extra_key_text,
+    key_text,
+    on_cpus,
+)
 from tests.benchmarks.native_code import LOAD
 
 CHAT_PATH = "/v1/chat/completions"
@@ -48,7 +58,8 @@ class Case:
 
     Attributes:
         name: Its name in the figures.
-        keys: "one" with limits, "many" of those in turn, or the one that is "unlimited".
+        keys: "one" with limits, "many" of those in turn, the one that is "unlimited", or that of
+            a project with one of `EXTRAS`.
         tokens: Events of a stream before "[DONE]"; None for whole answers.
         rate: Requests per second at even distances; 0: the next one follows each answer.
         only: The peers that are asked; empty: all but the replicas themselves.
@@ -88,6 +99,24 @@ TRANSLATED = Case(
     body=_ANTHROPIC,
     path="/v1/messages",
     only=("gateway",),
+)
+# Hits of the cache: all ask the same, and for the same answer.
+_REPEATABLE = {**_WHOLE, "temperature": 0}
+PLAIN = Case("plain", "JSON, nothing more", 64, keys="unlimited", only=("gateway",))
+EXTRA_CASES = tuple(
+    Case(
+        extra,
+        f"JSON, {label}",
+        64,
+        body=_REPEATABLE if extra == "cache" else _WHOLE,
+        keys=extra,
+        only=("gateway",),
+    )
+    for extra, label in zip(
+        EXTRAS,
+        ("from the cache", "hedging on", "shadow of 10%", "PII and secrets", "capture on"),
+        strict=True,
+    )
 )
 BURST = Case("burst", "SSE, all at once", 64, body=_BURST, keys="many", tokens=TOKENS)
 CASES = (
@@ -137,6 +166,7 @@ class Load:
     def __init__(self, programs: Path, cpus: Cpus) -> None:
         self._programs, self._cpus = programs, cpus
         secrets = {"one": [key_text(0)], "unlimited": [UNLIMITED]}
+        secrets |= {extra: [extra_key_text(extra)] for extra in EXTRAS}
         secrets["many"] = [key_text(number) for number in range(KEYS)]
         for name, texts in secrets.items():
             (programs / f"{name}.keys").write_text("\n".join(texts))

@@ -17,10 +17,24 @@ from pathlib import Path
 from unittest import mock
 
 import httpx
+import msgspec
 import psutil
 
 from core.contracts import route_table
-from core.contracts.route_table import ApiKey, Limit, Price, Replica, Route, RouteTable
+from core.contracts.guardrails import Guardrail, Pii, Secrets
+from core.contracts.route_table import (
+    ApiKey,
+    Cache,
+    Capture,
+    Hedge,
+    Limit,
+    Price,
+    Project,
+    Replica,
+    Route,
+    RouteTable,
+    Shadow,
+)
 from core.kernel import clock
 from core.kernel.errors import BudError
 from tests.benchmarks.native_code import MOCK_BACKEND
@@ -30,9 +44,15 @@ from tests.doubles.trace_collector import TraceCollector
 MODEL = "mock-model"
 KEYS = 10_000
 UNLIMITED = "bud-bench-unlimited"
+# What a project may have beside what all have: each has one of its own, without limits.
+EXTRAS = ("cache", "hedge", "shadow", "guardrails", "capture")
 _USERS = 100
 _PROJECT, _OPEN_PROJECT = "prj_bench", "prj_open"
+_SHADOW = "mock-shadow"
 _SLOTS = 128
+_LONG_S = 3600.0
+_MANY_BYTES = 100_000_000
+_BUDGET_MS = 10_000.0  # what waits for the CPU behind 63 others is not to be refused
 _START_S = 180.0
 _ENOUGH = 1e9  # no limit is ever reached: what they cost is measured
 
@@ -182,10 +202,16 @@ def key_text(number: int) -> str:
     return f"bud-bench-{number:05}"
 
 
+def extra_key_text(extra: str) -> str:
+    """The secret of the project that has one of `EXTRAS`."""
+    return f"bud-bench-{extra}"
+
+
 def ingest(folder: Path) -> None:
-    """Take sealed segments of facts away, as the app does that reads them."""
-    for segment in (folder / "data" / "facts").glob("*.ndjson"):
-        segment.unlink()
+    """Take sealed segments of facts away, as the app does that reads them, and captures."""
+    for path in (*(folder / "data" / "facts").glob("*.ndjson"),
+                 *(folder / "data" / "captures").glob("*/*.ndjson")):  # fmt: skip
+        path.unlink(missing_ok=True)
 
 
 def dropped_facts(peer: Peer) -> int:
@@ -273,9 +299,48 @@ def _table(behind: Replicas) -> RouteTable:
     return RouteTable(
         version=1,
         published_unix_s=clock.unix_s(),
-        routes=[_route(project_id, behind) for project_id in (_PROJECT, _OPEN_PROJECT)],
-        keys=[*keys, unlimited],
+        routes=[
+            *(_route(project_id, behind) for project_id in (_PROJECT, _OPEN_PROJECT)),
+            *(_extra_route(extra, behind) for extra in EXTRAS),
+            msgspec.structs.replace(_route("prj_shadow", behind), model=_SHADOW),
+        ],
+        keys=[*keys, unlimited, *(_extra_key(extra) for extra in EXTRAS)],
         limits=_limits(keys),
+        guardrails=[
+            Guardrail(
+                id=f"grl_{number}",
+                project_id="prj_guardrails",
+                name=str(number),
+                check=check,
+                budget_ms=_BUDGET_MS,
+            )
+            for number, check in enumerate((Pii(), Secrets()))
+        ],
+        projects=[
+            Project(
+                id="prj_cache", name="cache", cache=Cache(ttl_s=_LONG_S, max_bytes=_MANY_BYTES)
+            ),
+            Project(
+                id="prj_capture",
+                name="capture",
+                capture=Capture(keep_days=1, max_bytes=_MANY_BYTES),
+            ),
+        ],
+    )
+
+
+def _extra_route(extra: str, behind: Replicas) -> Route:
+    route = _route(f"prj_{extra}", behind)
+    if extra == "hedge":
+        return msgspec.structs.replace(route, hedge=Hedge(after_ms=_LONG_S * 1000, percent=5.0))
+    if extra == "shadow":
+        return msgspec.structs.replace(route, shadow=Shadow(model=_SHADOW, percent=10.0))
+    return route
+
+
+def _extra_key(extra: str) -> ApiKey:
+    return api_key(
+        extra_key_text(extra), id=f"key_{extra}", project_id=f"prj_{extra}", user_id="usr_open"
     )
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from tests.benchmarks.gateway_load import (
     CASES,
+    EXTRA_CASES,
     JSON_64,
     MANY_KEYS,
     OPEN_LOOP,
+    PLAIN,
     SSE_64,
     TRANSLATED,
     UNLIMITED_64,
@@ -35,6 +37,10 @@ _ADDED = (
     ("ten limits and budgets", JSON_64.name, UNLIMITED_64.name),
     (MANY_KEYS.label.partition(", ")[2], MANY_KEYS.name, JSON_64.name),
     ("translation from Anthropic's dialect", TRANSLATED.name, JSON_64.name),
+    *(
+        (f"{each.label.partition(', ')[2]}, no limits", each.name, PLAIN.name)
+        for each in EXTRA_CASES
+    ),
 )
 
 
@@ -126,7 +132,11 @@ def text(figures: dict[str, Any]) -> str:
         f"{'':34}" + "".join(f"{peer:>24}" for peer in peers)
         + "".join(f"{'by ' + peer + chr(39) + 's':>24}" for peer in peers[1:]),
         "CPU µs a request",
-        *(_case_line(case.name, case.label, figures) for case in CASES if not case.streams),
+        *(
+            _case_line(case.name, case.label, figures)
+            for case in (*CASES, PLAIN, *EXTRA_CASES)
+            if not case.streams
+        ),
         "CPU µs an event",
         *(_case_line(case.name, case.label, figures) for case in CASES if case.streams),
         f"added latency, ms, {OPEN_LOOP.label.partition(', ')[2]}",

@@ -11,7 +11,7 @@ import pytest
 
 from core.kernel.errors import BudError, NotFound
 from tests.benchmarks import gateway_peers, gateway_report, native_code
-from tests.benchmarks.gateway_load import CASES, Case, Load, Sample
+from tests.benchmarks.gateway_load import CASES, EXTRA_CASES, PLAIN, Case, Load, Sample
 from tests.benchmarks.gateway_peers import Cpus, Peer, Replicas
 from tests.doubles.gateway_harness import free_port
 
@@ -93,7 +93,7 @@ def test_ratios_and_added_latency_are_of_each_round_and_a_missing_peer_is_said()
         "nginx": rounds(40, 100, 30),
         "direct": rounds(1, 1, 1),
     }
-    samples = {case.name: by_peer for case in CASES}
+    samples = {case.name: by_peer for case in (*CASES, PLAIN, *EXTRA_CASES)}
     figures = gateway_report.summary(samples) | {
         "memory_mb": {"gateway": 60.0, "nginx": 7.0}, "memory_growth_mb": 0.5, "requests": 30,
         "failures": 0, "dropped_facts": 0, "skipped": ["vllm-router (how to get it)"],
