@@ -86,7 +86,7 @@ class Carrier:
             if answer.cancelled_price is not None:
                 hedge.charge(fact, answer.cancelled_price)
             answer.release()
-        if lookup is not None:
+        if lookup is not None and (exchange.guard is None or exchange.guard.has_seen_answer):
             lookup.keep()
         return response
 

@@ -324,10 +324,18 @@ class Gateway:
     def _end_later(self, exchange: Exchange, guard: Guard) -> None:
         """When its guardrails have told all; its caller has the answer, and waits for nothing."""
         duration_ms = exchange.elapsed_ms()
+        # Nor does the next request wait, for what this one holds.
+        if exchange.held is not None:
+            self.limits.settle(exchange.held, exchange.fact)
+            exchange.held = None
+        if exchange.beyond is not None:
+            exchange.beyond.settle(exchange.fact)
 
         async def end() -> None:
-            await guard.told()
-            self._ended(exchange, duration_ms)
+            try:
+                await guard.told()
+            finally:
+                self._ended(exchange, duration_ms)
 
         task = asyncio.create_task(end())
         self._ending.add(task)

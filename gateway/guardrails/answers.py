@@ -63,7 +63,7 @@ class Recorded(Wrapped):
 
 
 def read_back(pieces: Sequence[bytes]) -> list[Passage]:
-    """The texts that a stream came to."""
+    """The texts that a stream came to. Raises as `document_of`."""
     found: dict[tuple[Any, ...], list[str]] = {}
     for event in b"".join(pieces).split(END):
         for number, choice in choices(document_of(event)):

@@ -10,14 +10,19 @@ from core.detection.examination import Passage
 from core.detection.finding import Found
 from core.detection.masking import as_plain_json, masked, masked_json
 
-# Names and numbers of the API itself.
+# Names and numbers of the API itself. An object that is called so is none of these: a tool's
+# parameter may be.
 _NO_TEXT = frozenset(
     {
         *("role", "type", "id", "tool_call_id", "call_id", "index", "object", "finish_reason"),
-        *("stop_reason", "model", "detail", "logprobs", "token_ids", "encrypted_content"),
-        *("signature", "input_audio", "file"),
+        *("stop_reason", "model", "detail", "token_ids", "encrypted_content"),
+        *("signature", "file_data"),
     }
 )
+# Whatever they hold.
+_NEVER_TEXT = frozenset({"logprobs", "input_audio"})
+# Where media may stand as a `data:` URL.
+_URLS = frozenset({"url", "image_url"})
 _DEVELOPERS = "developer"
 _USERS = "user"
 _MODELS = "assistant"
@@ -53,19 +58,20 @@ def of_request(document: dict[str, Any]) -> list[Placed]:
         if name == "messages" and isinstance(value, list):
             for place, message in enumerate(value):
                 found += _walk(value, place, message, _role(message))
-        elif name not in _NO_TEXT:
+        elif _may_be_text(name, value):
             found += _walk(document, name, value, _USERS if name in _PROMPTS else _DEVELOPERS)
     return found
 
 
 def has_token_ids(document: dict[str, Any]) -> bool:
     """Whether a prompt is given in numbers, which only its model can read."""
-    for name in ("prompt", "input"):
-        value = document.get(name)
-        while isinstance(value, list) and value:
-            value = value[0]
-        if isinstance(value, int):
+    left = [document.get("prompt"), document.get("input")]
+    while left:
+        value = left.pop()
+        if isinstance(value, int | float):
             return True
+        if isinstance(value, list):
+            left += value
     return False
 
 
@@ -73,7 +79,7 @@ def of_choice(choice: dict[str, Any]) -> list[Placed]:
     """What one choice of a whole answer says."""
     found: list[Placed] = []
     for name, value in choice.items():
-        if name not in _NO_TEXT:
+        if _may_be_text(name, value):
             found += _walk(choice, name, value, _MODELS)
     message = choice.get("message")
     for each in found:
@@ -95,7 +101,7 @@ def in_pieces(choice: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any, An
     Parts of arrays are known by their `index`, where they have one.
     """
     for name, value in choice.items():
-        if name not in _NO_TEXT:
+        if _may_be_text(name, value):
             yield from _pieces((name,), choice, name, value)
 
 
@@ -106,7 +112,7 @@ def _role(message: Any) -> str:
 
 def _walk(holder: Any, key: Any, value: Any, role: str, depth: int = 0) -> Iterator[Placed]:
     if isinstance(value, str):
-        if value and not value.startswith("data:"):
+        if value and not (key in _URLS and value.startswith("data:")):
             plain = as_plain_json(value)
             yield Placed(value if plain is None else plain, role, False, holder, key,
                          plain is not None)  # fmt: skip
@@ -127,7 +133,11 @@ def _pieces(
             yield from _pieces((*place, index), value, name, below)
 
 
+def _may_be_text(name: str, value: Any) -> bool:
+    return name not in _NEVER_TEXT and (name not in _NO_TEXT or isinstance(value, dict))
+
+
 def _below(value: Any) -> list[tuple[Any, Any]]:
     if isinstance(value, dict):
-        return [(name, below) for name, below in value.items() if name not in _NO_TEXT]
+        return [(name, below) for name, below in value.items() if _may_be_text(name, below)]
     return list(enumerate(value)) if isinstance(value, list) else []

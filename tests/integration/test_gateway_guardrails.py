@@ -24,7 +24,9 @@ from core.contracts.guardrails import (
     Secrets,
 )
 from core.contracts.request_fact import RequestFact
+from core.contracts.route_table import Cache, Limit, Project
 from core.kernel.crypto import Keyring, Secret
+from gateway.cache.disk_store import DiskStore
 from tests.doubles.classifier import WORD, ClassifierDouble
 from tests.doubles.gateway_harness import (
     CHAT,
@@ -39,6 +41,7 @@ from tests.doubles.gateway_harness import (
     until,
 )
 from tests.doubles.openai_server import OpenAiDouble
+from tests.doubles.scripted_server import scripted, whole_answer
 
 CARD = "4111 1111 1111 1111"
 MASKED = "[redacted: card]"
@@ -101,6 +104,15 @@ def said(events: list[dict[str, Any]], field: str = "content") -> str:
 REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": ("/v1/chat/completions", chat(f"Pay with {CARD}.")),
     "parts": ("/v1/chat/completions", chat([{"type": "text", "text": f"Pay with {CARD}."}])),
+    "like a URL": ("/v1/chat/completions", chat(f"data:{CARD}")),
+    "tool parameter": (
+        "/v1/chat/completions",
+        chat("Hi", tools=[{"type": "function", "function": {
+            "name": "pay", "parameters": {"type": "object", "properties": {
+                "id": {"type": "string", "description": f"such as {CARD}"}
+            }}
+        }}]),
+    ),
     "system": (
         "/v1/chat/completions",
         {"model": CHAT, "messages": [{"role": "system", "content": f"The card is {CARD}."}]},
@@ -286,8 +298,11 @@ async def test_a_length_and_a_schema_hold_for_answers(tmp_path: Path, double: Op
         assert said(events[:-1]) == "" if name == "schema" else len(said(events[:-1])) <= 40
 
 
-async def test_prompts_in_token_ids_cannot_be_read(tmp_path: Path, double: OpenAiDouble) -> None:
-    body = {"model": CHAT, "prompt": [[1, 2, 3]]}
+@pytest.mark.parametrize("prompt", [[[1, 2, 3]], ["Hi", 1, 2]])
+async def test_prompts_in_token_ids_cannot_be_read(
+    prompt: list[Any], tmp_path: Path, double: OpenAiDouble
+) -> None:
+    body = {"model": CHAT, "prompt": prompt}
     async with guarded(tmp_path, double, masking()) as gateway:
         closed = await gateway.http.post("/v1/completions", json=body)
     async with guarded(tmp_path / "b", double, masking(on_failure="open")) as gateway:
@@ -421,18 +436,62 @@ def test_a_gateway_process_masks_for_the_official_client(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_report_does_not_hold_the_answer_up(
+async def test_a_report_holds_neither_the_answer_up_nor_the_next_request(
     stream: bool, tmp_path: Path, double: OpenAiDouble, classifier: ClassifierDouble
 ) -> None:
     classifier.mode = "slow"
     asks = rule(Classifier(url=f"{classifier.url}/text"), "cls", mode="report", budget_ms=60_000.0)
-    async with guarded(tmp_path, double, asks) as gateway:
+    at_once = Limit(
+        project_id="prj_a", level="project", subject="prj_a", metric="concurrent", window="",
+        amount=1,
+    )  # fmt: skip
+    async with guarded(tmp_path, double, asks, limits=[at_once]) as gateway:
         body = chat("Hi", stream=stream)
-        answer = await gateway.http.post("/v1/chat/completions", json=body)
-        assert answer.status_code == 200
+        for _ in range(2):
+            answer = await gateway.http.post("/v1/chat/completions", json=body)
+            assert answer.status_code == 200
         # It is still asked: the request's fact waits for it, and nobody else does.
         assert facts_on_disk(tmp_path) == []
-        await until(lambda: len(classifier.asked) == 2)
-    (fact,) = facts_on_disk(tmp_path)
-    assert fact.duration_ms < 30_000
-    assert fact.error_class == ""
+        await until(lambda: len(classifier.asked) == 4)
+    for fact in facts_on_disk(tmp_path):
+        assert fact.duration_ms < 30_000
+        assert fact.error_class == ""
+
+
+async def test_a_report_on_what_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
+    events = b'data: {"choices": [{"index": 0, "delta": {"content": "Hi"}}]}\n\ndata: Hi\n\n'
+    events += b"data: [DONE]\n\n"
+    rules = [masking(mode="report", applies_to="output")]
+    async with (
+        scripted(whole_answer(events, b"text/event-stream")) as url,
+        GatewayHere(tmp_path, [route(url)], table={"guardrails": rules}) as gateway,
+    ):
+        got = await gateway.http.post("/v1/chat/completions", json=chat("Hi", stream=True))
+        (fact,) = await gateway.facts()
+    assert got.content == events
+    assert outcomes(fact) == [("pii", "output", "let_through")]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_is_let_through_unseen_is_not_kept(
+    stream: bool,
+    tmp_path: Path,
+    double: OpenAiDouble,
+    classifier: ClassifierDouble,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(DiskStore, "put", lambda _, *answer: kept.append(answer))
+    asks = rule(
+        Classifier(url=f"{classifier.url}/text"), "cls", applies_to="output", on_failure="open"
+    )
+    project = Project(
+        id="prj_a", name="a", cache=Cache(ttl_s=60, max_bytes=1_000_000, all_requests=True)
+    )
+    table = {"guardrails": [asks], "projects": [project]}
+    async with GatewayHere(tmp_path, [route(double.base_url)], table=table) as gateway:
+        for classifier.mode, number in (("fails", 0), ("", 1)):
+            got = await gateway.http.post("/v1/chat/completions", json=chat("Hi", stream=stream))
+            assert got.status_code == 200
+            await gateway.facts(number + 1)
+            assert len(kept) == number

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,49 +11,24 @@ import pytest
 
 from gateway.upstream import Pool
 from tests.doubles.gateway_harness import CHAT, GatewayHere, route
+from tests.doubles.scripted_server import scripted, whole_answer
 
 CALL: dict[str, Any] = {"model": CHAT, "messages": [{"role": "user", "content": "Hello"}]}
 PATH = "/v1/chat/completions"
 BODY = b'{"model":"tiny-chat"}'
 
 
-def answer(body: bytes = BODY, kind: bytes = b"application/json") -> bytes:
-    return b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (
-        kind, len(body), body,
-    )  # fmt: skip
-
-
-@asynccontextmanager
-async def scripted(*answers: bytes) -> AsyncIterator[str]:
-    """A double of a server that answers each request with the next of these bytes."""
-    left = list(answers)
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while left:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = re.search(rb"(?i)content-length: (\d+)", head)
-                await reader.readexactly(int(length[1]) if length else 0)
-                writer.write(left.pop(0))
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-
-
 @pytest.mark.parametrize("is_kept", [True, False])
 @pytest.mark.parametrize(
-    "behind", [b"no HTTP", answer(b"{}", b"text/html"), answer(b"{}", b"text/html")[:60]]
+    "behind",
+    [b"no HTTP", whole_answer(b"{}", b"text/html"), whole_answer(b"{}", b"text/html")[:60]],
 )
 async def test_what_stands_behind_an_answer_is_nobodys(
     tmp_path: Path, behind: bytes, *, is_kept: bool
 ) -> None:
-    before = [answer()] if is_kept else []
+    before = [whole_answer(BODY)] if is_kept else []
     async with (
-        scripted(*before, answer() + behind, answer()) as url,
+        scripted(*before, whole_answer(BODY) + behind, whole_answer(BODY)) as url,
         GatewayHere(tmp_path, [route(url)]) as gateway,
     ):
         for _ in range(len(before) + 2):
