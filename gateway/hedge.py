@@ -24,8 +24,11 @@ from gateway.proxy import Call, Proxy
 from gateway.usage import Usage, cost_usd
 
 if TYPE_CHECKING:
+    from gateway.hedging import Hedging
     from gateway.short_way import ShortCall
     from gateway.table import Target
+
+_INFERENCE = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
 
 _Running = asyncio.Future[Answer]
 
@@ -36,7 +39,7 @@ class HedgingProxy(Proxy):
     async def _attempt(
         self, backend: Backend, target: Target, call: Call, begun: ShortCall | None
     ) -> Answer:
-        hedging = target.hedging
+        hedging = _hedging_of(target, call)
         if hedging is None or begun is not None:
             return await super()._attempt(backend, target, call, begun)
         began_s, stream = clock.monotonic_s(), call.body.stream
@@ -73,7 +76,7 @@ class HedgingProxy(Proxy):
         begun: ShortCall | None = None,
     ) -> Answer:
         """As of `Proxy`; a target that has but one replica is hedged with the next target."""
-        hedging = target.hedging
+        hedging = _hedging_of(target, call)
         if hedging is not None and not call.fact.hedge and not call.fact.attempts:
             hedging.request()
         plain = super()._begin
@@ -220,6 +223,11 @@ def charge(fact: RequestFact, price: Price | None) -> None:
     if prompt_usd is not None:
         fact.hedge_cost_usd = prompt_usd
         fact.cost_usd = (fact.cost_usd or 0.0) + prompt_usd
+
+
+def _hedging_of(target: Target, call: Call) -> Hedging | None:
+    """None for what is no inference: it comes early, and would make all others late."""
+    return target.hedging if call.path in _INFERENCE else None
 
 
 async def _same(answer: Coroutine[Any, Any, Answer]) -> Answer:
