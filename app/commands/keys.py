@@ -27,7 +27,8 @@ Scopes = Annotated[
     typer.Option(
         "--scope",
         help="An endpoint it may call: chat.completions, completions, embeddings, messages, "
-        "responses or models; can be given again.",
+        "responses, moderations, rerank, images, audio, realtime, files, batches or models; "
+        "can be given again.",
     ),
 ]
 Networks = Annotated[

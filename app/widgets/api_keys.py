@@ -23,6 +23,13 @@ _SCOPES = {
     "Embeddings": "embeddings",
     "Messages (Anthropic)": "messages",
     "Responses": "responses",
+    "Moderations": "moderations",
+    "Rerank": "rerank",
+    "Images": "images",
+    "Speech and transcriptions": "audio",
+    "Realtime": "realtime",
+    "Files": "files",
+    "Batches": "batches",
     "List models": "models",
 }
 SCOPE_NAMES = {scope: name for name, scope in _SCOPES.items()}

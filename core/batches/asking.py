@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import httpx
 import msgspec
@@ -33,7 +34,7 @@ class Asking:
         request: The batch.
         answers: What came so far.
         check: Raises when the work shall stop; called often.
-        report: Told about every second.
+        report: Told about every second, with how many lines are being asked.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Asking:
         request: BatchRequest,
         answers: Answers,
         check: Callable[[], None],
-        report: Callable[[], None],
+        report: Callable[[int], None],
     ) -> None:
         self._request, self._answers = request, answers
         self._input = folder.content(request.input_file_id)
@@ -62,7 +63,7 @@ class Asking:
                     break
                 task = asyncio.create_task(self._ask(gateway, line, number))
                 # Also when it is cancelled before it began.
-                task.add_done_callback(lambda _, lane=lane: lane.give_back())  # type: ignore[misc]
+                task.add_done_callback(partial(self._left, lane))
                 self._running.add(task)
             while self._running:
                 await self._tick()
@@ -73,10 +74,13 @@ class Asking:
             await gateway.close()
         return self._is_complete()
 
+    def _left(self, lane: Lane, _task: asyncio.Task[None]) -> None:
+        lane.give_back(self._request.id)
+
     async def _room(self, lane: Lane) -> bool:
         """Wait for room; False when the batch expires first."""
         while clock.unix_s() < self._request.expires_unix_s:
-            if lane.take():
+            if lane.take(self._request.id):
                 return True
             await self._tick()
         return False
@@ -93,7 +97,7 @@ class Asking:
         self._check()
         if clock.monotonic_s() - self._reported_s >= _REPORT_S:
             self._reported_s = clock.monotonic_s()
-            self._report()
+            self._report(len(self._running))
 
     async def _ask(self, gateway: Gateway, line: Line, number: int) -> None:
         request, request_id = self._request, f"{self._request.id}-{number}"

@@ -8,9 +8,10 @@ slots nobody knows, four lines are asked at once. What live requests do is known
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 from core.routing import live
@@ -21,10 +22,14 @@ _AT_A_PROVIDER = 4
 _LOOK_S = 0.5
 # What a gateway says of itself may be so old: lines that ended meanwhile are still in it.
 _MEMORY_S = 2.0
+# A batch that has not asked for so long, and has no line, wants none.
+_WANTS_S = 1.0
 
 
 class Lane:
     """The lines of all batches that one route works on; for any thread.
+
+    Batches that want lines at the same time get equal shares of what there is.
 
     Args:
         look: Gives the route's capacity.
@@ -36,25 +41,37 @@ class Lane:
     ) -> None:
         self._look, self._now_s = look, now_s
         self._lock = threading.Lock()
-        self._own = 0
+        self._held: Counter[str] = Counter()
+        self._wanted_s: dict[str, float] = {}
         self._peaks: deque[tuple[float, int]] = deque()
         self._seen: Capacity | None = None
         self._seen_s = float("-inf")
 
-    def take(self) -> bool:
-        """Begin a line, if one may begin now; `give_back` ends it."""
+    def take(self, batch_id: str) -> bool:
+        """Begin a line of a batch, if one may begin now; `give_back` ends it."""
         with self._lock:
-            if self._own >= self._allowed():
+            most = self._allowed()
+            share = math.ceil(most / self._wanting(batch_id))
+            if self._held.total() >= most or self._held[batch_id] >= share:
                 return False
-            self._own += 1
+            self._held[batch_id] += 1
             self._remember()
             return True
 
-    def give_back(self) -> None:
-        """A line has ended."""
+    def give_back(self, batch_id: str) -> None:
+        """A line of a batch has ended."""
         with self._lock:
-            self._own -= 1
+            self._held[batch_id] -= 1
             self._remember()
+
+    def _wanting(self, batch_id: str) -> int:
+        """How many batches want lines now."""
+        now_s = self._now_s()
+        self._wanted_s[batch_id] = now_s
+        for other, wanted_s in list(self._wanted_s.items()):
+            if now_s - wanted_s > _WANTS_S and not self._held[other]:
+                del self._wanted_s[other], self._held[other]
+        return len(self._wanted_s)
 
     def _allowed(self) -> int:
         now_s = self._now_s()
@@ -68,7 +85,7 @@ class Lane:
         return allowed(self._seen, max(self._seen.in_flight - own, 0))
 
     def _remember(self) -> None:
-        self._peaks.append((self._now_s(), self._own))
+        self._peaks.append((self._now_s(), self._held.total()))
 
 
 def allowed(capacity: Capacity, live_requests: int) -> int:

@@ -126,15 +126,18 @@ def _subject(batch: Batch) -> str:
 
 def _begin(batch: Batch) -> None:
     request = batch.request
+    folder = Folder(settings().data_dir, request.project_id)
+    file = folder.file(request.input_file_id)
+    name = file.filename if file is not None else request.id
     job_id = jobs.start(
         _owner(request.user_id, request.project_id),
         run_batch,
         project_id=request.project_id,
-        title=f"Batch for {request.endpoint}",
+        title=f"Batch {name[:80]}: {request.endpoint}",
         subject=_subject(batch),
         arguments={"project_id": request.project_id, "batch_id": request.id},
     )
-    Folder(settings().data_dir, request.project_id).put_job(request.id, job_id)
+    folder.put_job(request.id, job_id)
 
 
 def _owner(user_id: str, project_id: str) -> Actor:

@@ -77,7 +77,7 @@ def _check(progress: Progress, project_id: str, batch_id: str) -> None:
         raise InvalidInput(
             f"{where}{first.message}", remedy="Correct the input file, and make a new batch."
         )
-    progress.log(f"{total:,} lines for {', '.join(sorted(models))}")
+    progress.log(f"{batch_id} has {total:,} lines for {', '.join(sorted(models))}")
     _put(
         folder,
         batch,
@@ -94,13 +94,12 @@ def _ask(progress: Progress, project_id: str, batch_id: str) -> bool:
     if answers.done:
         progress.log(f"{len(answers.done):,} lines were answered before; it goes on behind them")
 
-    def report() -> None:
+    def report(asked: int) -> None:
         _count(folder, batch, answers)
         done, total = len(answers.done), batch.state.total
-        progress.update(
-            done / total if total else None,
-            f"{done:,} of {total:,} lines, {answers.failed:,} with an error",
-        )
+        failed = f", {answers.failed:,} with an error" if answers.failed else ""
+        waits = "" if asked or done == total else "; it waits for a free slot"
+        progress.update(done / total, f"{done:,} of {total:,} lines{failed}{waits}")
 
     asking = Asking(folder, batch.request, answers, progress.check, report)
     try:
@@ -108,7 +107,7 @@ def _ask(progress: Progress, project_id: str, batch_id: str) -> bool:
     finally:
         answers.close()
         _count(folder, batch, answers)
-    report()
+    report(0)
     return in_time
 
 
@@ -119,6 +118,10 @@ def _finish(progress: Progress, project_id: str, batch_id: str, in_time: bool) -
         progress.log(
             f"{state.completed:,} lines answered, {state.failed:,} with an error, "
             f"{state.input_tokens + state.output_tokens:,} tokens"
+        )
+        progress.log(
+            f"answers: {state.output_file_id or 'none'}, errors: {state.error_file_id or 'none'}; "
+            f"see: bud batches show {batch_id}"
         )
 
 

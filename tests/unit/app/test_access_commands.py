@@ -12,7 +12,9 @@ import pytest
 
 from app import cli
 from app.commands import context
+from app.widgets.api_keys import SCOPE_NAMES
 from core.accounts import services as accounts
+from core.accounts.api_keys import SCOPES
 from core.contracts import route_table
 from core.contracts.route_table import Capture, RouteTable
 from core.deployments import services as deployments
@@ -93,3 +95,7 @@ def test_keys_blocks_and_captures_reach_the_table(
     assert bud("captures", "delete", "--yes") == {"files": 0}
     assert bud("captures", "off")["enabled"] is False
     assert table().projects[0].capture is None
+
+
+def test_every_scope_of_a_key_has_a_name_on_its_page() -> None:
+    assert set(SCOPE_NAMES) == set(SCOPES)

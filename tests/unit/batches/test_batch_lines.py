@@ -64,14 +64,31 @@ def test_one_slot_is_left_to_live_requests(
 def test_lines_are_not_taken_for_live_requests() -> None:
     now_s, seen = 0.0, Capacity(4, 0, 0)
     lane = Lane(lambda: seen, lambda: now_s)
-    assert [lane.take() for _ in range(4)] == [True, True, True, False]
+    assert [lane.take("a") for _ in range(4)] == [True, True, True, False]
     now_s, seen = 1.0, Capacity(4, 3, 0)  # the gateway tells of the lines themselves
-    lane.give_back()
-    assert lane.take()
+    lane.give_back("a")
+    assert lane.take("a")
     now_s, seen = 2.0, Capacity(4, 5, 0)  # two are somebody else's
-    lane.give_back()
-    lane.give_back()
-    assert not lane.take()
-    lane.give_back()
-    assert lane.take()
-    assert not lane.take()
+    lane.give_back("a")
+    lane.give_back("a")
+    assert not lane.take("a")
+    lane.give_back("a")
+    assert lane.take("a")
+    assert not lane.take("a")
+
+
+def test_batches_share_what_there_is() -> None:
+    now_s = 0.0
+    lane = Lane(lambda: Capacity(5, 0, 0), lambda: now_s)
+    assert [lane.take("a") for _ in range(5)] == [True] * 4 + [False]
+    assert not lane.take("b")
+    lane.give_back("a")
+    assert not lane.take("a")
+    assert lane.take("b")
+    lane.give_back("a")
+    assert not lane.take("a")
+    assert lane.take("b")
+    lane.give_back("b")
+    lane.give_back("b")
+    now_s = 2.0  # it wants no more
+    assert [lane.take("a") for _ in range(3)] == [True, True, False]
