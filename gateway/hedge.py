@@ -52,15 +52,15 @@ class HedgingProxy(Proxy):
 
         attempt, price = super()._attempt, target.route.price
 
-        def second(twin: Call) -> _Attempt | None:
+        def second(twin: Call) -> Attempt | None:
             free = [each for each in others if each.available and _has_room(each)]
             other = choose(free, (), target.pick, call.affinity) if free else None
             if other is None or not hedging.take():
                 return None
-            return _Attempt(attempt(other, target, twin, None), price)
+            return Attempt(attempt(other, target, twin, None), price)
 
-        first = _Attempt(attempt(backend, target, call, None), price)
-        raced = await self._race(call, first, after_s, second)
+        first = Attempt(attempt(backend, target, call, None), price)
+        raced = await self.race(call, first, after_s, second)
         if raced.second_won and raced.is_cancelled:
             # It would have taken longer than this: else it would go on to look quick.
             backend.was_slower_than(_ms_since(began_s))
@@ -87,7 +87,7 @@ class HedgingProxy(Proxy):
             return await plain(find, target, call, part, begun)
         whole = find(target.route.model)
 
-        def second(twin: Call) -> _Attempt | None:
+        def second(twin: Call) -> Attempt | None:
             others = [
                 each
                 for each in split.order(whole.shares)
@@ -101,21 +101,21 @@ class HedgingProxy(Proxy):
             if twin.beyond is not None:
                 name = whole.name_of(deployment_id)
                 begin = twin.beyond.within(name, other.route, twin.body, partial(_same, begin))
-            return _Attempt(begin, other.route.price)
+            return Attempt(begin, other.route.price)
 
         began_s = clock.monotonic_s()
-        first = _Attempt(plain(find, target, call, part, begun), target.route.price)
-        raced = await self._race(call, first, after_s, second)
+        first = Attempt(plain(find, target, call, part, begun), target.route.price)
+        raced = await self.race(call, first, after_s, second)
         if raced.second_won:
             hedging.seen(_ms_since(began_s), stream=call.body.stream)
         return raced.answer
 
-    async def _race(
+    async def race(
         self,
         call: Call,
-        first: _Attempt,
+        first: Attempt,
         after_s: float,
-        second: Callable[[Call], _Attempt | None],
+        second: Callable[[Call], Attempt | None],
     ) -> _Raced:
         """The first good answer; what is not needed is cancelled.
 
@@ -156,11 +156,18 @@ class HedgingProxy(Proxy):
                 _take_over(fact, twin.fact)
             return _Raced(answer, winner is two, is_cancelled)
         finally:
-            await _end([each for each in (one, two) if each not in (None, winner)])
+            try:
+                await _end([each for each in (one, two) if each not in (None, winner)])
+            except asyncio.CancelledError:
+                if winner is not None:
+                    _let_go(winner)  # its caller left just now: nobody else will
+                raise
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempt:
+class Attempt:
+    """One way to an answer; `price` is that of its tokens, None when there is none."""
+
     answer: Coroutine[Any, Any, Answer]
     price: Price | None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,13 @@ import pytest
 
 from core.contracts.request_fact import RequestFact
 from core.contracts.route_table import Hedge, Limit, Price, Route, RouteTarget
+from gateway.body import parse
+from gateway.hedge import Attempt, HedgingProxy
 from gateway.hedging import Hedging
-from tests.doubles.gateway_harness import CHAT, GatewayHere, route, until
+from gateway.patience import Patience
+from gateway.proxy import Call
+from gateway.stats import Stats
+from tests.doubles.gateway_harness import CHAT, QUICK, GatewayHere, route, until
 from tests.doubles.openai_server import Knobs, OpenAiDouble
 
 PATH = "/v1/chat/completions"
@@ -167,3 +173,32 @@ def test_late_is_the_95th_percentile_of_its_own_kind() -> None:
     for _ in range(1000):
         hedging.request()
     assert sum(hedging.take() for _ in range(100)) == 10
+
+
+async def test_an_answer_whose_caller_leaves_at_the_last_moment_is_let_go() -> None:
+    released = []
+
+    class Begun:
+        def release(self) -> None:
+            released.append(self)
+
+    async def slow() -> Any:
+        try:
+            await asyncio.sleep(LATE_S)
+        finally:
+            await asyncio.sleep(0.05)  # the end of what is cancelled takes a moment
+
+    async def quick() -> Any:
+        return Begun()
+
+    body = parse(b'{"model":"m"}', can_stream=True)
+    fact = RequestFact(request_id="req_1", started_unix_s=0.0, endpoint="chat.completions")
+    call = Call(PATH, body, fact, Patience(QUICK), 0, None)
+    proxy = HedgingProxy(Stats())
+    second = Attempt(quick(), None)
+    race = asyncio.ensure_future(proxy.race(call, Attempt(slow(), None), 0.0, lambda _: second))
+    await asyncio.sleep(0.02)
+    race.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await race
+    assert len(released) == 1
