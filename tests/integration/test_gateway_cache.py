@@ -26,6 +26,7 @@ from tests.doubles.gateway_harness import (
     until,
 )
 from tests.doubles.openai_server import Knobs, OpenAiDouble
+from tests.doubles.valkey_server import ValkeyServer
 
 PATH = "/v1/chat/completions"
 OTHER_KEY = "bud-test-key-1111111111111111111111111111111111"
@@ -261,6 +262,26 @@ async def test_failures_broken_streams_and_fallbacks_are_not_kept(
             await ask(running, spare)
             await kept(running, 1)
             assert (await ask(running, spare)).headers["X-Bud-Cache"] == "hit"
+
+
+async def test_hosts_with_one_valkey_share_answers_and_do_without_it(
+    tmp_path: Path, double: OpenAiDouble
+) -> None:
+    server = ValkeyServer(tmp_path).start()
+    one = gateway(tmp_path / "one", double, valkey_url=server.url)
+    other = gateway(tmp_path / "other", double, valkey_url=server.url)
+    try:
+        async with one, other:
+            first = await ask(one)
+            assert first.headers["X-Bud-Cache"] == "miss"
+            await until(lambda: not one.gateway._cache._store._tasks)  # it is written
+            second = await ask(other)
+            assert (second.headers["X-Bud-Cache"], second.content) == ("hit", first.content)
+            server.kill()
+            assert (await ask(other)).headers["X-Bud-Cache"] == "bypass"
+    finally:
+        server.kill()
+    assert double.state.requests == 2
 
 
 async def test_a_damaged_file_costs_no_request(tmp_path: Path, double: OpenAiDouble) -> None:
