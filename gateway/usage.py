@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
 import msgspec
 
@@ -12,18 +13,23 @@ from core.contracts.route_table import Price
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
 
 
+# A count that a replica may give. One that no request can have is none: limits and budgets, which
+# other callers share, would go by it.
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
+
+
 class PromptDetails(msgspec.Struct):
     """Part of `usage`."""
 
-    cached_tokens: int | None = None
+    cached_tokens: Tokens | None = None
 
 
 class Usage(msgspec.Struct):
     """Token counts as OpenAI's API gives them."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
+    prompt_tokens: Tokens | None = None
+    completion_tokens: Tokens | None = None
+    total_tokens: Tokens | None = None
     prompt_tokens_details: PromptDetails | None = None
 
     @property
@@ -66,7 +72,7 @@ def cost_usd(price: Price | None, usage: Usage | None) -> float | None:
     output_tokens = usage.completion_tokens or 0
     if input_price is None or (output_price is None and output_tokens):
         return None
-    cached_tokens = usage.cached_tokens or 0
+    cached_tokens = min(usage.cached_tokens or 0, usage.prompt_tokens)
     cached_price = price.cached_usd_per_million_tokens
     total = (
         (usage.prompt_tokens - cached_tokens) * input_price

@@ -34,7 +34,7 @@ from gateway.surface.worker import Worker
 from gateway.table import Target
 from gateway.tracing import traceparent
 from gateway.upstream import tls_context
-from gateway.usage import PromptDetails, Usage
+from gateway.usage import PromptDetails, Tokens, Usage
 
 PATH = "/v1/realtime"
 PROTOCOL_HEADER = "Sec-WebSocket-Protocol"
@@ -54,12 +54,12 @@ _Socket = web.WebSocketResponse | ClientWebSocketResponse
 
 
 class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
+    cached_tokens: Tokens | None = None
 
 
 class _Tokens(msgspec.Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    input_tokens: Tokens | None = None
+    output_tokens: Tokens | None = None
     input_token_details: _Details | None = None
 
 

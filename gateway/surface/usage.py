@@ -11,17 +11,17 @@ import re
 
 import msgspec
 
-from gateway.usage import Usage
+from gateway.usage import Tokens, Usage
 
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
 
 
 class _Counts(msgspec.Struct):
-    prompt_tokens: int | None = None
-    input_tokens: int | None = None
-    completion_tokens: int | None = None
-    output_tokens: int | None = None
-    total_tokens: int | None = None
+    prompt_tokens: Tokens | None = None
+    input_tokens: Tokens | None = None
+    completion_tokens: Tokens | None = None
+    output_tokens: Tokens | None = None
+    total_tokens: Tokens | None = None
 
 
 class _Meta(msgspec.Struct):

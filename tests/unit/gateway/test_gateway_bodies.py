@@ -13,7 +13,9 @@ from core.contracts.route_table import Price
 from gateway import usage
 from gateway.body import parse
 from gateway.errors import CLASSES, GatewayError, from_upstream
+from gateway.sse import EventStream
 from gateway.stats import Counter, Histogram, Stats
+from gateway.surface.usage import of_answer as of_surface
 from gateway.usage import PromptDetails, Usage
 
 names = st.text(max_size=5)
@@ -139,6 +141,18 @@ def test_usage_of_whole_and_partial_answers() -> None:
     assert usage.in_part(b'"usage":{') is None
 
 
+@pytest.mark.parametrize("count", [b"-1", b"1000000001", b"1" + b"0" * 400])
+def test_counts_that_no_request_can_have_are_none(count: bytes) -> None:
+    counts = b'{"prompt_tokens":1,"completion_tokens":%b}' % count
+    whole = b'{"usage":%b}' % counts
+    assert usage.of_answer(whole) is None
+    assert usage.in_part(whole) is None
+    assert of_surface(whole) is None
+    stream = EventStream(keep_usage=True, model=b'"m"')
+    stream.feed(b'data: {"model":"m","choices":[],"usage":%b}\n\n' % counts)
+    assert stream.usage is None
+
+
 def _usage(prompt: int, completion: int | None, cached: int | None = None) -> Usage:
     details = PromptDetails(cached) if cached is not None else None
     return Usage(prompt, completion, None, details)
@@ -154,6 +168,7 @@ def _usage(prompt: int, completion: int | None, cached: int | None = None) -> Us
         ((1.0, None, None), (1, 1, None), None),
         ((None, 2.0, None), (1, 1, None), None),
         ((0.0, 0.0, 0.0), (5, 5, None), 0.0),
+        ((1.0, 2.0, 0.1), (1_000_000, 0, 3_000_000), 0.1),
     ],
 )
 def test_cost(prices: Any, tokens: Any, usd: float | None) -> None:
