@@ -55,8 +55,14 @@ def check(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """A URL as messages may show it: without user name, password, query and fragment."""
-    parts = urlsplit(url)
+    """A URL as messages may show it: without user name, password, query and fragment.
+
+    "" where it cannot be told apart.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:300]
 
 

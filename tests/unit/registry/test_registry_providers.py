@@ -197,6 +197,7 @@ def test_what_is_wrong_with_a_request_is_named_before_anything_is_sent(
         ({"base_url": "https://me:pw@api.example"}, "holds a user name or password"),
         ({"base_url": "http://10.0.0.7/v1"}, "not https"),
         ({"base_url": "https://10.0.0.7/v1"}, r"private network.*BUD_PRIVATE_HOSTS"),
+        ({"base_url": "https://user:word@[::1"}, r"^This is not a URL\.$"),
         ({"base_url": "https://[::ffff:169.254.169.254]/"}, "private network"),
         ({"base_url": "https://[64:ff9b::a00:1]/"}, "private network"),
         ({"kind": "azure_openai", "options": {"resource": "a/b"}}, "letters, digits"),
