@@ -15,6 +15,7 @@ import msgspec
 from core.contracts.batch import ENDPOINTS, ERRORS, MOST_LINES, RESULTS, BatchError
 
 _MOST_ERRORS = 20
+_MOST_MODELS = 20
 _LONGEST_ID = 512
 _TAIL_BYTES = 64 * 1024
 
@@ -89,7 +90,11 @@ def check(path: Path, endpoint: str) -> tuple[int, set[str], list[BatchError]]:
                 errors.append(msgspec.structs.replace(problem, line=number))
             if len(known) > MOST_LINES:
                 errors.append(_error("too_many_lines", f"It has over {MOST_LINES:,} lines."))
-            if len(errors) >= _MOST_ERRORS or len(known) > MOST_LINES:
+                break
+            if len(models) > _MOST_MODELS:
+                errors.append(_error("too_many_models", f"It asks over {_MOST_MODELS} models."))
+                break
+            if len(errors) >= _MOST_ERRORS:
                 break
     if not known and not errors:
         errors.append(_error("empty_file", "The input has no lines."))

@@ -47,6 +47,11 @@ class Lane:
         self._seen: Capacity | None = None
         self._seen_s = float("-inf")
 
+    @property
+    def is_used(self) -> bool:
+        """Whether a line is being asked."""
+        return self._held.total() > 0
+
     def take(self, batch_id: str) -> bool:
         """Begin a line of a batch, if one may begin now; `give_back` ends it."""
         with self._lock:
@@ -100,6 +105,8 @@ def allowed(capacity: Capacity, live_requests: int) -> int:
     return min(free + at_providers, MOST_AT_ONCE)
 
 
+# Names that a batch asks and that no route has make lanes, too.
+_MOST_LANES = 1000
 _lanes: dict[tuple[str, str], Lane] = {}
 _lanes_lock = threading.Lock()
 
@@ -108,6 +115,9 @@ def lane(project_id: str, model: str) -> Lane:
     """The lane of a route, the same for every batch."""
     with _lanes_lock:
         place = (project_id, model)
+        if len(_lanes) >= _MOST_LANES:
+            for idle in [each for each, known in _lanes.items() if not known.is_used]:
+                del _lanes[idle]
         if place not in _lanes:
             _lanes[place] = Lane(lambda: live.capacity(project_id, model))
         return _lanes[place]

@@ -64,7 +64,11 @@ def take_up() -> int:
         How many jobs were started.
     """
     actor, data_dir = Actor.system(), settings().data_dir
-    active = [job for job in jobs.list_jobs(actor, None, active_only=True) if _is_of_batch(job)]
+    active = [
+        job
+        for job in jobs.list_jobs(actor, None, active_only=True, limit=1000)
+        if _is_of_batch(job)
+    ]
     for job in active:
         _stop_if_asked(actor, job)
     busy = [job.project_id for job in active]

@@ -151,10 +151,15 @@ class Files:
                 file.size_bytes,
             )
             exchange.fact.status = 200
-            while piece := await asyncio.to_thread(content.read, _PIECE_BYTES):
-                caller.write(piece)
-                exchange.fact.response_bytes += len(piece)
-                await caller.drain()
+            try:
+                while piece := await asyncio.to_thread(content.read, _PIECE_BYTES):
+                    caller.write(piece)
+                    exchange.fact.response_bytes += len(piece)
+                    await caller.drain()
+            except BaseException:
+                # No error can be told inside the content: it ends short instead.
+                caller.abort()
+                raise
         caller.end()
         return None
 

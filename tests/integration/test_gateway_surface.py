@@ -17,6 +17,7 @@ import openai
 import psutil
 import pytest
 
+from core.contracts.guardrails import Guardrail, Pii
 from core.contracts.route_table import Hosted, Limit, Price, Replica
 from core.kernel.crypto import Keyring, Secret
 from core.registry import services as registry
@@ -299,3 +300,18 @@ async def test_llama_cpp_reranks(tmp_path: Path) -> None:
     finally:
         server.kill()
         server.wait()
+
+
+async def test_guardrails_look_at_what_is_asked(tmp_path: Path) -> None:
+    rule = Guardrail(
+        id="grl_pii", project_id="prj_a", name="pii", check=Pii(), action="mask", budget_ms=2000
+    )
+    with surface_server.serving() as seen:
+        able = route(seen.url, model="any", capabilities=CAPABILITIES)
+        async with GatewayHere(tmp_path, [able], table={"guardrails": [rule]}) as gateway:
+            asked = {"model": "any", "input": "Write to ada@example.org"}
+            answer = await gateway.http.post("/v1/moderations", json=asked)
+            assert answer.status_code == 200, answer.text
+            (fact,) = await gateway.facts()
+    assert "ada@example.org" not in seen.bodies[0]["input"]
+    assert '"pii"' in fact.guardrails

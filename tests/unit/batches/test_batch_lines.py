@@ -46,6 +46,9 @@ def test_an_input_is_checked_as_a_whole(tmp_path: Path) -> None:
     assert [error.code for error in errors] == ["missing_model", "duplicate_custom_id"]
     _, _, errors = lines.check(path, "/v1/completions")
     assert errors[0].code == "mismatched_url"
+    many = [good | {"custom_id": str(n), "body": {"model": f"m{n}"}} for n in range(30)]
+    path.write_text("\n".join(map(json.dumps, many)))
+    assert [each.code for each in lines.check(path, "/v1/embeddings")[2]] == ["too_many_models"]
     path.write_text("")
     assert [error.code for error in lines.check(path, "/v1/embeddings")[2]] == ["empty_file"]
 
