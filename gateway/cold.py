@@ -221,8 +221,9 @@ class ColdCaller:
         return response
 
     def _last(self, whole: Response | None) -> web.StreamResponse:
-        if whole is not None:
+        if self._response is None and whole is not None:
             return self._begun(_response(whole))
+        # A fault behind the beginning of an answer: a second one would be the next request's.
         if self._response is None or not self._ended:
             self.abort()
             raise _gone()

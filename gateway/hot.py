@@ -379,7 +379,7 @@ class HotConnection(asyncio.Protocol):
     async def _work(self) -> None:
         try:
             while True:
-                while (request := self._request) is None or self._is_short(request):
+                while (request := self._request) is None or (self._short and not request.begun):
                     await self._woken()
                 # Until now it is ended there, when the caller leaves.
                 self._short = None
@@ -389,15 +389,12 @@ class HotConnection(asyncio.Protocol):
             self.abort()
         self.task = None
 
-    def _is_short(self, request: Request) -> bool:
-        """Whether it needs no task, as far as is known."""
-        return self._short is not None and request.begun is None
-
     async def _answer(self, request: Request) -> bool:
         """Answer one request; whether there may be another."""
         try:
             response = await self._front.answer(request)
-            if response is not None:
+            # A fault behind the beginning of an answer: a second one would be the next request's.
+            if response is not None and not self._head_seen:
                 self.send(response)
         except (asyncio.CancelledError, ConnectionError):
             self.abort()

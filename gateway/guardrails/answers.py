@@ -98,4 +98,5 @@ def choices(document: dict[str, Any] | None) -> Iterator[tuple[Any, dict[str, An
     found = document.get("choices") if document is not None else None
     for place, choice in enumerate(found if isinstance(found, list) else ()):
         if isinstance(choice, dict):
-            yield choice.get("index", place), choice
+            index = choice.get("index")
+            yield index if isinstance(index, int) else place, choice

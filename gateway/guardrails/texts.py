@@ -129,8 +129,10 @@ def _pieces(
             yield place, holder, key
     elif len(place) < _DEEPEST:
         for name, below in _below(value):
-            index = below.get("index", name) if isinstance(below, dict) else name
-            yield from _pieces((*place, index), value, name, below)
+            index = below.get("index") if isinstance(below, dict) else name
+            yield from _pieces(
+                (*place, index if isinstance(index, int) else name), value, name, below
+            )
 
 
 def _may_be_text(name: str, value: Any) -> bool:

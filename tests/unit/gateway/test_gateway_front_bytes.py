@@ -287,6 +287,26 @@ async def test_an_answer_that_breaks_off_closes_the_connection(path: bytes) -> N
 
 
 @pytest.mark.parametrize("path", [b"/stream", b"/cold"])
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_a_fault_behind_an_answer_gives_no_second_one(path: bytes, is_whole: bool) -> None:
+    async def faulty(request: Request) -> Response:
+        request.caller.start({})
+        request.caller.write(b"half")
+        if is_whole:
+            request.caller.end()
+        return Response(b"fault", 500)
+
+    _, pipe = connected(faulty)
+    pipe.feed(b"POST " + path + b" HTTP/1.1\r\nHost: g\r\nContent-Length: 0\r\n\r\n")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert pipe.written.count(b"HTTP/1.1 ") == 1
+    assert b"fault" not in pipe.written
+    assert pipe.ended is not is_whole
+    assert pipe.written.endswith(b"0\r\n\r\n") is is_whole
+
+
+@pytest.mark.parametrize("path", [b"/stream", b"/cold"])
 async def test_a_header_cannot_end_the_head(path: bytes) -> None:
     async def splits(request: Request) -> Response:
         return Response(b"", headers={"X-Model": "a\r\nSet-Cookie: b=c"})

@@ -239,3 +239,13 @@ def test_rules_that_did_not_change_are_taken_over() -> None:
     changed = maker.ready([msgspec.structs.replace(rule, mode="report")])["p"]
     assert changed.asked == ()
     assert len(changed.asked_report) == 1
+
+
+@pytest.mark.parametrize("index", [[], {}, None, "0"])
+async def test_an_index_that_is_no_number_is_none(index: Any) -> None:
+    card = [{"content": "4111 1111 "}, {"content": "1111 1111"}]
+    call = {"index": index, "function": {"arguments": '{"card": "4111 1111 1111 1111"}'}}
+    events = [event(each, index=index) for each in [*card, {"tool_calls": [call]}]]
+    out = await passed(StreamGuard([PII], Results()), events)
+    assert b"1111" not in out
+    assert shown(out) == "[redacted: card]"
