@@ -299,6 +299,9 @@ def _errors(window: Window, filters: Filters) -> None:
 
 def _requests(window: Window, filters: Filters, limit: int) -> None:
     rows = metrics.requests(actor, project_id, window, filters, limit=limit)
+    # What most projects never have stands in the downloads alone.
+    seldom = {"Cache": "cache", "Hedge": "hedge", "Copy of": "shadow_of"}
+    unused = [name for name, field in seldom.items() if not any(getattr(r, field) for r in rows)]
     table_with_downloads(
         [
             {
@@ -326,7 +329,8 @@ def _requests(window: Window, filters: Filters, limit: int) -> None:
             for row in rows
         ],
         name="requests",
-        columns={
+        columns=dict.fromkeys(unused)
+        | {
             "Started (UTC)": st.column_config.DatetimeColumn(
                 format="YYYY-MM-DD HH:mm:ss", timezone="UTC"
             ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app import formats
+from app import formats, route_words
 from app.commands import context, output
 from app.commands.context import DEFAULT_PROJECT, Project
 from app.commands.output import Json, Yes
@@ -267,6 +267,7 @@ def _route(found: RouteView) -> str:
             ("Route", f"{found.model} ({found.state})"),
             ("Version", f"{found.version} {found.set_by_name}".strip()),
             ("Policy", f"{found.rules.policy}, split by {found.rules.split_by}"),
+            ("Also", "; ".join(route_words.extras(found.rules)) or "nothing more"),
             ("Seen by", heard),
         ]
     )

@@ -78,16 +78,3 @@ def _cached(now: Rules, key: str) -> dict[str, Any]:
         help="Where the project keeps answers: see Cache on this page.",
     )  # fmt: skip
     return {"cached": kept}
-
-
-def told(of: Rules) -> list[str]:
-    """What a route does beside the usual, in a few words each."""
-    found = []
-    if of.hedge != "off":
-        late = "p95" if of.hedge_after_ms is None else f"{of.hedge_after_ms:g} ms"
-        found.append(f"hedged after {late}, {of.hedge_percent:g}% at most")
-    if of.shadow:
-        found.append(f"{of.shadow_percent:g}% copied to {of.shadow}")
-    if not of.cached:
-        found.append("answers not kept")
-    return found

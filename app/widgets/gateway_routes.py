@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from app import route_words
 from app.widgets import (
     Kpi,
     badge_markdown,
     empty_state,
     escape,
     formats,
-    gateway_extras,
     kpi_row,
     meaning,
     table_with_downloads,
@@ -168,7 +168,7 @@ def _ruled(route: RouteView) -> str:
         told.append(f"split by {route.rules.split_by}")
     if route.rules.fallbacks:
         told.append(f"falls back to {', '.join(route.rules.fallbacks)}")
-    told += gateway_extras.told(route.rules)
+    told += route_words.extras(route.rules)
     if route.workers:
         told.append(f"{route.requests:,} sent, {route.failures:,} failed")
     told.append(f"version {route.version} of its rules")

@@ -58,6 +58,8 @@ def test_hedges_shadows_and_the_cache_are_rules_too(models: list[str], admin: Ac
     assert not route.cached
     small = _route("small")
     assert (small.hedge, small.shadow, small.cached) == (None, None, True)
+    shown = CliRunner().invoke(app, ["routes", "show", "large"]).output
+    assert "hedged after 250 ms, 2.5% at most; 20% copied to small; answers not kept" in shown
     lines = rules.lines(rules.current(admin, PROJECT, "large"))
     assert lines[-6:] == [
         "hedge: delay", "hedge after: 250 ms", "hedged at most: 2.5 %", "shadow to: small",
