@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-import httpx
 import msgspec
 
 from core.batches import lines, pacing
@@ -16,6 +15,7 @@ from core.batches.pacing import Lane
 from core.contracts.batch import SECRET_PREFIX, TICKET_CONTEXT, BatchRequest, Folder, Ticket
 from core.kernel import clock
 from core.kernel.crypto import Secret
+from core.kernel.errors import Unavailable
 from core.kernel.keys import keyring
 from core.kernel.settings import settings
 
@@ -105,8 +105,8 @@ class Asking:
             answered = await gateway.ask(
                 request.endpoint, bytes(line.body), request_id, request.expires_unix_s
             )
-        except httpx.HTTPError as problem:
-            error = {"code": "gateway_unreachable", "message": f"No answer came: {problem}."}
+        except Unavailable as problem:
+            error = {"code": "gateway_unreachable", "message": str(problem)}
             self._answers.add(line.custom_id, request_id, error=error)
         else:
             self._answers.add(

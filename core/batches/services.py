@@ -96,6 +96,9 @@ def prune(actor: Actor) -> int:
             pruned += 1
             continue
         pruned += _prune_files(folder, oldest_unix_s) + _prune_batches(folder, oldest_unix_s)
+    if pruned:
+        with database.transaction() as tx:
+            audit.record(tx, actor, "batches.pruned", "batches", files_and_batches=pruned)
     return pruned
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from core.kernel import clock
 from core.kernel.crypto import Secret
+from core.kernel.errors import Unavailable
 
 _TIMEOUT = httpx.Timeout(connect=5, write=60, pool=None, read=900)
 _MOST_TRIES = 5
@@ -75,7 +76,7 @@ class Gateway:
             until_unix_s: When the batch expires; the last answer holds then.
 
         Raises:
-            httpx.HTTPError: No answer came until then.
+            Unavailable: No answer came until then.
         """
         tries = 0
         while True:
@@ -83,10 +84,13 @@ class Gateway:
                 response = await self._client.post(
                     path, content=body, headers={"X-Request-Id": request_id}
                 )
-            except httpx.TransportError:
+            except httpx.TransportError as error:
                 wait_s = _FIRST_WAIT_S
                 if clock.unix_s() + wait_s > until_unix_s:
-                    raise
+                    raise Unavailable(
+                        f"No answer came before the batch expired: {type(error).__name__}.",
+                        remedy="See that the gateway runs, and make a new batch of what is left.",
+                    ) from error
             else:
                 limited = _is_limit(response)
                 tries += not limited
