@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.kernel.errors import InvalidInput
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -262,5 +264,22 @@ class Settings(BaseSettings):
 
 @cache
 def settings() -> Settings:
-    """The settings of this process; read once."""
-    return Settings()
+    """The settings of this process; read once. Raises InvalidInput for a value that cannot be."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise _refusal(error) from None
+
+
+def _refusal(error: ValidationError) -> InvalidInput:
+    """The first value that cannot be, by the variable that it came from; secrets stay unsaid."""
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    field = Settings.model_fields.get(name)
+    secret = field is None or "Secret" in str(field.annotation)
+    value = "" if secret else f" is {first['input']!r}"
+    reason = first["msg"].removeprefix("Input ")
+    return InvalidInput(
+        f"BUD_{name.upper()}{value}: it {reason}.",
+        remedy="Correct the option, the variable or .env; docs/settings.md tells of each.",
+    )
