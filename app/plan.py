@@ -67,6 +67,7 @@ def make(
         *("--files-max-mb", str(files_max_mb), "--facts-max-mb", str(facts_max_mb)),
         *("--health-interval-s", str(health_check_s), "--workers", str(gateway_workers)),
     )
+    dashboard = f"http://{ports.reachable(host)}:{app_port}"
     first_start = not (keys_dir / "current.json").exists()
     setup = (python, "-m", "app.setup", *(("--demo",) if demo else ()))
     return Plan(
@@ -88,7 +89,8 @@ def make(
         },
         stop_servers=_stop_model_servers,
         report=(
-            ("Dashboard", f"http://{ports.reachable(host)}:{app_port}"),
+            ("Dashboard", dashboard),
+            *((("Demo data", f"{dashboard}/?project=Demo"),) if demo else ()),
             ("Gateway", f"{gateway_url}/v1"),
             ("Data", str(data_dir)),
             ("Logs", f"{data_dir / 'logs'}  (or: bud logs --follow)"),

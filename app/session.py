@@ -14,6 +14,7 @@ from core.projects import services as projects
 from core.projects.schemas import ProjectView
 
 _KEY = "bud_session_context"
+_PROJECT = "project"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,10 @@ def current() -> SessionContext:
 
 
 def open_session() -> SessionContext | None:
-    """Read the cookie and choose the project; None when nobody is logged in."""
+    """Read the cookie and choose the project, in a box here where there are several.
+
+    None when nobody is logged in.
+    """
     token = st.context.cookies.get(SESSION_COOKIE, "")
     who = accounts.logged_in(token)
     if who is None:
@@ -61,9 +65,15 @@ def _chosen(known: list[ProjectView]) -> ProjectView:
     names = [project.name for project in known]
     if len(known) == 1:
         return known[0]
-    with st.sidebar:
-        name = st.selectbox("Project", names, key="project", bind="query-params")
+    name = st.selectbox(
+        "Project", names, key=_PROJECT, bind="query-params", label_visibility="collapsed"
+    )
     return known[names.index(name)] if name in names else known[0]
+
+
+def choose(project_name: str) -> None:
+    """Go to another project; for a button's `on_click`."""
+    st.session_state[_PROJECT] = project_name
 
 
 def is_current(context: SessionContext) -> bool:

@@ -39,6 +39,11 @@ a[href^="mailto:"] { color: inherit !important; text-decoration: none !important
 /* The same for differences: its green and red are too light to be read on white. */
 [data-testid="stCode"] .token.inserted { color: light-dark(#0a6b3d, #3ecf9a) !important; }
 [data-testid="stCode"] .token.deleted { color: light-dark(#b42318, #ff8f86) !important; }
+/* The project and the account stand above the navigation, where no screen is too low for them. */
+[data-testid="stSidebarContent"] { display: flex; flex-direction: column; }
+[data-testid="stSidebarUserContent"] { order: 1; padding: .25rem 0 .75rem; }
+[data-testid="stSidebarNav"] { order: 2; }
+[data-testid="stSidebarNavSeparator"] { display: none; }
 @media (max-width: 640px) {
   [data-testid="stMainBlockContainer"] { padding: 4.4rem 1rem 4rem; }
   [data-testid="stMetricValue"] { font-size: 1.25rem; }

@@ -57,14 +57,18 @@ def main() -> None:
     theme.apply()
     history.mend()
     none_is_open()
-    context = session.open_session()
+    # One row above the navigation (theme.py puts it there): which project, and who.
+    with st.sidebar:
+        row = st.container(horizontal=True, vertical_alignment="center", key="bud-who", gap="small")
+    with row:
+        context = session.open_session()
     if context is None:
         _logged_out()
         return
     # All of it: a page behind "View more" is a page nobody finds.
     page = st.navigation(_pages(), expanded=True)
     st.set_page_config(page_title=f"{page.title} · Bud")
-    with st.sidebar:
+    with row:
         _account(context)
     # Before the page, which may end the run.
     _watch(context)

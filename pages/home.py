@@ -23,6 +23,7 @@ from core.deployments.schemas import DeploymentView
 from core.metrics import services as metrics
 from core.metrics.schemas import Window
 from core.prices import services as prices
+from core.projects import services as projects
 
 context = session.current()
 actor, project_id = context.actor, context.project_id
@@ -188,6 +189,21 @@ def _body() -> None:
             _costs()
 
 
+def _offer_demo() -> None:
+    """The way to the demo project, from a project that has nothing to look at."""
+    demo = next((known for known in projects.list_projects(actor) if known.demo), None)
+    if demo is None or deployments.list_deployments(actor, project_id):
+        return
+    with st.container(border=True, horizontal=True, vertical_alignment="center", key="offer-demo"):
+        st.markdown(
+            ":material/science: **The demo project is loaded:** 30 days of made-up requests to "
+            "look at on every page.",
+            width="stretch",
+        )
+        label = f"Open project {escape(demo.name)}"
+        st.button(label, key="open-demo", on_click=session.choose, args=(demo.name,))
+
+
 def main() -> None:
     """Show the page."""
     badges = [":orange-badge[Demo data]"] if context.project.demo else []
@@ -198,6 +214,8 @@ def main() -> None:
             "Remove it with `bud demo remove`.",
             icon=":material/science:",
         )
+    else:
+        _offer_demo()
     st.fragment(_body, run_every=_POLL_S)()
 
 

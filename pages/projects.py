@@ -146,7 +146,7 @@ def main() -> None:
         columns={"Created": st.column_config.DatetimeColumn(format="distance"), "Id": None},
     )
     if len(known) > 1:
-        st.caption("Choose the project that the other pages show in the sidebar.")
+        st.caption("All pages show one project; the box at the top of the sidebar changes it.")
     if users is not None:
         _members([user for user in users if user.enabled])
     if actor.may("capture:update", context.project_id):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from app import logs, plan, ports, setup_mark, supervisor
+from core.demo import services as demo
 from core.kernel.errors import InvalidInput
 
 
@@ -43,6 +44,12 @@ def test_the_plan_names_what_a_person_can_open(tmp_path: Path) -> None:
     report = dict(real_plan(tmp_path).report)
     assert report["Dashboard"] == "http://127.0.0.1:8501"
     assert report["Gateway"] == "http://127.0.0.1:8502/v1"
+    assert "Demo data" not in report
+
+
+def test_the_plan_names_the_demo_project_where_it_is_asked_for(tmp_path: Path) -> None:
+    report = dict(real_plan(tmp_path, demo=True).report)
+    assert report["Demo data"] == f"http://127.0.0.1:8501/?project={demo.PROJECT_NAME}"
 
 
 def test_demo_reaches_the_set_up(tmp_path: Path) -> None:
