@@ -68,11 +68,15 @@ def short_count(number: float | None, unit: str = "") -> str:
 
 
 def requests_rate(per_minute: float) -> str:
-    """A rate of requests, over a time that sees at least one: `3.2 a minute`."""
-    for minutes, unit in ((1, "minute"), (60, "hour")):
+    """A rate of requests, over a time that sees at least one: `3.2 a minute`, `11 a day`."""
+    for minutes, unit in ((1, "a minute"), (60, "an hour")):
         if per_minute * minutes >= 1:
-            return f"{per_minute * minutes:,.1f} a {unit}".replace("a hour", "an hour")
-    return f"{per_minute * 1440:,.1f} a day"
+            return f"{_one_decimal(per_minute * minutes)} {unit}"
+    return f"{_one_decimal(per_minute * 1440)} a day"
+
+
+def _one_decimal(number: float) -> str:
+    return f"{number:,.1f}".removesuffix(".0")
 
 
 def tokens(number: float | None) -> str:

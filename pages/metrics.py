@@ -15,6 +15,7 @@ from app.widgets import (
     escape,
     formats,
     kpi_row,
+    link_to,
     page_header,
     table_with_downloads,
 )
@@ -222,14 +223,24 @@ def _charts(window: Window, filters: Filters, total: Series, grouped: Series) ->
         charts.show(
             charts.percentiles(at, _percentiles(total, "latency")), "Latency", key="latency"
         )
-        figure = charts.stacked_bars(
-            grouped_at,
-            _by_group(grouped, "cost_usd"),
-            unit="USD",
-            group_colors=palette,
-            number_format=",.4f",
-        )
-        charts.show(figure, f"Cost per {bucket} (estimate)", key="cost")
+        _cost_chart(grouped, grouped_at, palette, bucket)
+
+
+def _cost_chart(grouped: Series, at: list[datetime], palette: dict[str, str], bucket: str) -> None:
+    if not any(point.cost_usd for point in grouped.points):
+        with st.container(border=True, key="bud-chart-cost"):
+            st.markdown("**Cost**")
+            st.caption("None of these requests has a price. Set one, and the next ones have it.")
+            link_to("settings", "Set a price", icon="payments")
+        return
+    figure = charts.stacked_bars(
+        at,
+        _by_group(grouped, "cost_usd"),
+        unit="USD",
+        group_colors=palette,
+        number_format=",.4f",
+    )
+    charts.show(figure, f"Cost per {bucket} (estimate)", key="cost")
 
 
 def _error_chart(window: Window, filters: Filters, at: list[datetime], bucket: str) -> None:
@@ -285,7 +296,7 @@ def _errors(window: Window, filters: Filters) -> None:
         [
             {
                 "Reason": reason(row.error_class).title,
-                "By": SIDES[side(row.error_class)],
+                "Outcome": SIDES[side(row.error_class)],
                 "Requests": row.requests,
                 "Newest message": row.last_message,
                 "Last": row.last_at,
@@ -309,13 +320,13 @@ def _requests(window: Window, filters: Filters, limit: int) -> None:
                 "Model": row.model,
                 "Status": row.status,
                 "Error": reason(row.error_class).title if row.error_class else "",
-                "Message": row.error_message,
-                "Key": row.key_name,
-                "Input": row.input_tokens,
-                "Output": row.output_tokens,
+                "Input tokens": row.input_tokens,
+                "Output tokens": row.output_tokens,
                 "TTFT (ms)": row.ttft_ms,
                 "Duration (ms)": row.duration_ms,
                 "Cost (USD)": row.cost_usd,
+                "Key": row.key_name,
+                "Message": row.error_message,
                 "Cost from": row.cost_basis,
                 "Streamed": row.stream,
                 "Guardrails": guardrail_words.told(row.guardrails),
@@ -334,8 +345,11 @@ def _requests(window: Window, filters: Filters, limit: int) -> None:
             "Started (UTC)": st.column_config.DatetimeColumn(
                 format="YYYY-MM-DD HH:mm:ss", timezone="UTC"
             ),
-            "TTFT (ms)": st.column_config.NumberColumn(format="%.0f"),
-            "Duration (ms)": st.column_config.NumberColumn(format="%.0f"),
+            "Input tokens": st.column_config.NumberColumn(format="localized"),
+            "Output tokens": st.column_config.NumberColumn(format="localized"),
+            "TTFT (ms)": st.column_config.NumberColumn(format="%,.0f"),
+            "Duration (ms)": st.column_config.NumberColumn(format="%,.0f"),
+            "Message": st.column_config.TextColumn(width="large"),
             "Cost (USD)": st.column_config.NumberColumn(format="%.6f"),
         },
         height=_REQUESTS_PX if len(rows) > _REQUESTS_SHOWN else None,

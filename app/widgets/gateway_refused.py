@@ -77,7 +77,7 @@ def _body(actor: Actor, project_id: str, preset: str, error_class: str) -> None:
                     "Last": row.last_at,
                     "What to do": reason(row.error_class).what_to_do,
                     "Newest message": row.last_message,
-                    "By": SIDES[side(row.error_class)],
+                    "Outcome": SIDES[side(row.error_class)],
                 }
                 for row in counts
             ],

@@ -33,7 +33,9 @@ REASONS = {
     "permission": Reason("Not allowed (403)", "Widen the key's models, endpoints, IPs."),
     "blocked": Reason("Blocking rule (403)", "Change the rule, under Blocking."),
     "guardrail": Reason("Guardrail (400)", "Correct the caller, or change the guardrail."),
-    "not_found": Reason("No such route (404)", "Make the route, or correct the caller."),
+    "not_found": Reason(
+        "No such model or URL (404)", "Correct the caller, or make a route of that name."
+    ),
     "too_large": Reason("Body too large (413)", "Send less at once."),
     "invalid_request": Reason("Bad request (400)", "Correct the caller."),
     "context_length": Reason("Context too long (400)", "Shorten it, or more context."),
