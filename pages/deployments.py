@@ -80,12 +80,12 @@ def _card(view: DeploymentView, requests: int) -> None:
                 width="stretch",
             )
             _actions(view)
-        memory = [r.memory_bytes for r in view.replicas if r.memory_bytes]
+        memory = sum(r.memory_bytes or 0 for r in view.replicas)
+        used = f"{formats.size(memory)} memory · " if memory else ""
         st.caption(
             f"{escape(view.model_name)} · {view.ready_replicas} of {view.desired_replicas} "
             f"replica{'s' if view.desired_replicas != 1 else ''} ready · "
-            f"{formats.size(sum(memory)) if memory else '—'} memory · "
-            f"{formats.tokens(view.context_tokens)} context × {view.slots} slots · "
+            f"{used}{formats.tokens(view.context_tokens)} context × {view.slots} slots · "
             f"{formats.count(requests)} request{'' if requests == 1 else 's'} in the last hour"
         )
         if view.reason:

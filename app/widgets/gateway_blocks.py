@@ -51,11 +51,10 @@ def block_list(actor: Actor, project_id: str) -> None:
     if not found:
         empty_state(
             "No blocking rule",
-            "Nobody is refused but for a key or a limit. A rule refuses requests by address, "
-            "country, user agent or path, whatever key they have."
+            "Only keys and limits refuse requests now. A rule refuses them by address, country, "
+            "user agent or path, whatever key they have."
             if may_add
-            else "Nobody is refused but for a key or a limit. An admin of the project can set "
-            "rules.",
+            else "Only keys and limits refuse requests now. An admin of the project can set rules.",
             icon="block",
         )
         return

@@ -171,7 +171,7 @@ def _ruled(route: RouteView) -> str:
     told += route_words.extras(route.rules)
     if route.workers:
         told.append(f"{route.requests:,} sent, {route.failures:,} failed")
-    told.append(f"version {route.version} of its rules")
+    told.append(f"version {route.version} of its rules" if route.version else "standard rules")
     return " · ".join(told)
 
 

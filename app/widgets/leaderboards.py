@@ -227,8 +227,7 @@ def _models(count: int) -> str:
 
 
 _COLUMNS: dict[str, Any] = {
-    # Name, score and band fit a phone together.
-    "Model": st.column_config.TextColumn(width=165, pinned=True),
+    "Model": st.column_config.TextColumn(width=215, pinned=True),
     "Score": st.column_config.ProgressColumn(
         format="%.1f",
         min_value=20,
@@ -246,7 +245,7 @@ _COLUMNS: dict[str, Any] = {
     "Boards": st.column_config.NumberColumn(help="How many boards list it.", width=65),
     "Size": st.column_config.NumberColumn(format="compact", width=70),
     "Context": st.column_config.NumberColumn(format="compact", width=75),
-    "USD/M tokens": st.column_config.NumberColumn(format="%.3g", width=95),
+    "USD/M tokens": st.column_config.NumberColumn(format="%.3g", width=110),
     "id": None,
 }
 

@@ -18,10 +18,14 @@ from core.registry import ages, catalogue
 from core.registry.schemas import ModelView
 
 Words = Callable[[Any], str | None]
+# What some sources write for a date that they do not know.
+_NO_DATE = "1970-01-01"
 
 
 def _listed(value: Any) -> str | None:
-    return ", ".join(str(each) for each in value) or None if value else None
+    """Several, whether they come as a list or, as others say them, as `text|image`."""
+    several = value.split("|") if isinstance(value, str) else value
+    return ", ".join(str(each) for each in several) or None if value else None
 
 
 def _truth(value: Any) -> str | None:
@@ -250,7 +254,8 @@ def _as_of(source: str) -> str:
 
 
 def _others(values: list[Any], words: Words) -> str | None:
-    return " · ".join(text for value in values if (text := words(value))) or None
+    told = [text for value in values if value != _NO_DATE and (text := words(value))]
+    return " · ".join(told) or None
 
 
 def _names(subject: Subject) -> None:

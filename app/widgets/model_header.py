@@ -228,7 +228,10 @@ def other_ways(context: SessionContext, subject: Subject, at: DeltaGenerator) ->
         if subject.model is not None and subject.model.kind == "hosted":
             _withdraw(context, subject.model)
         for view in subject.users:
-            link_to("playground", f"Chat: {view.name}", icon="forum", query={"model": view.name})
+            if view.task == "chat" and view.ready_replicas:
+                link_to(
+                    "playground", f"Chat: {view.name}", icon="forum", query={"model": view.name}
+                )
             link_to("deployment", view.name, icon="rocket_launch", query={"id": view.id})
         if subject.model is not None and subject.catalogue_id is not None:
             link_to(

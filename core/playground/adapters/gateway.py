@@ -201,6 +201,10 @@ _REMEDIES: dict[int, tuple[type[BudError], str]] = {
     404: (NotFound, "Choose another model: this deployment is gone or has another name."),
     413: (InvalidInput, "Send a shorter message."),
     429: (Unavailable, "Wait a moment, then regenerate the answer."),
+    500: (
+        UpstreamFailed,
+        "Regenerate the answer. If it fails again, see: bud logs gateway",
+    ),
     503: (Unavailable, "Look at the deployment: it is not ready. Then regenerate the answer."),
 }
 
