@@ -6,6 +6,7 @@ from functools import partial
 
 from core.contracts.route_table import ApiKey, Route
 from gateway.body import Parsed, parse
+from gateway.errors import GatewayError
 from gateway.guardrails.guard import Guard
 from gateway.http_request import Response
 from gateway.limits.beyond import Beyond
@@ -28,12 +29,17 @@ from gateway.surface.worker import Handler, Worker, form_reader, not_allowed
 from gateway.table import Target
 
 
+# Each may take `max_upload_bytes` of the disk.
+_MOST_UPLOADS = 64
+
+
 class Surface:
     """Its routes, as one worker serves them."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._proxy = PassingProxy(worker.stats)
+        self._uploads = 0
         self._files = Files(worker)
         self._batches = Batches(worker)
         self._realtime = Realtime(worker)
@@ -64,12 +70,21 @@ class Surface:
             if capture is not None and endpoint.is_captured:
                 exchange.record(capture, raw)
             return await self._carry(exchange, endpoint, key, parse(raw, can_stream=False))
+        if self._uploads >= _MOST_UPLOADS:
+            raise GatewayError(
+                "rate_limited",
+                f"This worker takes {_MOST_UPLOADS} uploads in. Try again soon.",
+                param="uploads",
+                retry_after_s=5,
+            )
         form = Form(worker.config.data_dir / FOLDER_NAME)
+        self._uploads += 1
         try:
             await form.take(await form_reader(exchange, worker))
             body = FormBody(b"", form.model, False, None, form=form)
             return await self._carry(exchange, endpoint, key, body)
         finally:
+            self._uploads -= 1
             form.close()
 
     async def _carry(
