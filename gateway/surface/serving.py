@@ -28,7 +28,6 @@ from gateway.surface.spool import FOLDER_NAME
 from gateway.surface.worker import Handler, Worker, form_reader, not_allowed
 from gateway.table import Target
 
-
 # Each may take `max_upload_bytes` of the disk.
 _MOST_UPLOADS = 64
 
