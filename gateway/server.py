@@ -342,23 +342,14 @@ class Gateway:
         task.add_done_callback(self._ending.discard)
 
     def _ended(self, exchange: Exchange, duration_ms: float | None = None) -> None:
-        fact = exchange.fact
         self._exchanges.discard(exchange)
+        fact = exchange.fact
         fact.duration_ms = exchange.elapsed_ms() if duration_ms is None else duration_ms
         if exchange.guard is not None:
             exchange.guard.write_down(fact, self.stats)
-        if exchange.held is not None:
-            self.limits.settle(exchange.held, fact)
-        if exchange.beyond is not None:
-            exchange.beyond.settle(fact)
-        self.stats.ended(fact)
-        if fact.endpoint not in _READ or fact.error_class:
-            self.facts.add(fact)
-        if exchange.recorder is not None:
-            self._captures.add(fact, exchange.recorder)
-        if self._tracer is not None and exchange.trace is not None:
-            answer = exchange.answer
-            self._tracer.add(exchange.trace, fact, answer.provider_kind if answer else "")
+        if self.limits.on:
+            self._settle(exchange)
+        self._finish(exchange)
 
     def _new_fact(self, request: Request, endpoint: str) -> RequestFact:
         return RequestFact(
@@ -399,6 +390,12 @@ class Gateway:
     def _limit_beyond(self, exchange: Exchange, key: ApiKey, route: Route) -> None:
         if (route.targets or route.fallbacks) and self.limits.limits_models_of(key.project_id):
             exchange.beyond = Beyond(self.limits)
+
+    def _settle(self, exchange: Exchange) -> None:
+        if exchange.held is not None:
+            self.limits.settle(exchange.held, exchange.fact)
+        if exchange.beyond is not None:
+            exchange.beyond.settle(exchange.fact)
 
     def _route(self, method: str, path: str) -> tuple[str, _Handler]:
         found = ENDPOINTS.get(path)
@@ -498,6 +495,17 @@ class Gateway:
             headers["request-id"] = fact.request_id
         return Response(body, fact.status, headers)
 
+    def _finish(self, exchange: Exchange) -> None:
+        fact = exchange.fact
+        self.stats.ended(fact)
+        if fact.endpoint not in _READ or fact.error_class:
+            self.facts.add(fact)
+        if exchange.recorder is not None:
+            self._captures.add(fact, exchange.recorder)
+        if self._tracer is not None and exchange.trace is not None:
+            answer = exchange.answer
+            self._tracer.add(exchange.trace, fact, answer.provider_kind if answer else "")
+
     # -- other dialects than OpenAI's chat
 
     async def _translation(self, exchange: Exchange, key: ApiKey, raw: bytes) -> Translation:
@@ -517,10 +525,6 @@ class Gateway:
         translation = exchange.translation
         assert isinstance(translation, Responses)
         asked = exchange.fact
-        held, exchange.held = exchange.held, None
-        beyond, exchange.beyond = exchange.beyond, None
-        recorder, exchange.recorder = exchange.recorder, None
-        guard, exchange.guard = exchange.guard, None
 
         async def work() -> None:
             fact = msgspec.structs.replace(
@@ -538,6 +542,11 @@ class Gateway:
                 translation.fail(GatewayError(fact.error_class, fact.error_message))
 
         begun = await self._responses.start(translation, key.project_id, work)
+        # What it holds goes over to the work, which has not taken its first step yet.
+        held, exchange.held = exchange.held, None
+        beyond, exchange.beyond = exchange.beyond, None
+        recorder, exchange.recorder = exchange.recorder, None
+        guard, exchange.guard = exchange.guard, None
         return self._json(begun, asked)
 
     async def _kept_response(self, exchange: Exchange) -> Response | None:

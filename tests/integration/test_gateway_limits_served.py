@@ -182,6 +182,19 @@ async def test_requests_at_once_are_free_again_however_they_end(
             assert 429 not in [answer.status_code for answer in ended]
 
 
+async def test_work_in_the_background_that_is_refused_holds_nothing(
+    tmp_path: Path, double: OpenAiDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.responses._MAX_RUNNING", 0)
+    limits = [limit("key.concurrent_requests", 1)]
+    async with GatewayHere(tmp_path, [route(double.base_url)], limits=limits) as gateway:
+        asked = {"model": CHAT, "input": "Hello", "background": True}
+        refused = await gateway.http.post("/v1/responses", json=asked)
+        assert refused.status_code == 429
+        assert "in the background" in refused.json()["error"]["message"]
+        assert (await gateway.http.post("/v1/chat/completions", json=CALL)).status_code == 200
+
+
 async def test_limits_are_changed_and_taken_away_while_it_runs(
     tmp_path: Path, double: OpenAiDouble
 ) -> None:
