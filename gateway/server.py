@@ -342,14 +342,23 @@ class Gateway:
         task.add_done_callback(self._ending.discard)
 
     def _ended(self, exchange: Exchange, duration_ms: float | None = None) -> None:
-        self._exchanges.discard(exchange)
         fact = exchange.fact
+        self._exchanges.discard(exchange)
         fact.duration_ms = exchange.elapsed_ms() if duration_ms is None else duration_ms
         if exchange.guard is not None:
             exchange.guard.write_down(fact, self.stats)
-        if self.limits.on:
-            self._settle(exchange)
-        self._finish(exchange)
+        if exchange.held is not None:
+            self.limits.settle(exchange.held, fact)
+        if exchange.beyond is not None:
+            exchange.beyond.settle(fact)
+        self.stats.ended(fact)
+        if fact.endpoint not in _READ or fact.error_class:
+            self.facts.add(fact)
+        if exchange.recorder is not None:
+            self._captures.add(fact, exchange.recorder)
+        if self._tracer is not None and exchange.trace is not None:
+            answer = exchange.answer
+            self._tracer.add(exchange.trace, fact, answer.provider_kind if answer else "")
 
     def _new_fact(self, request: Request, endpoint: str) -> RequestFact:
         return RequestFact(
@@ -390,12 +399,6 @@ class Gateway:
     def _limit_beyond(self, exchange: Exchange, key: ApiKey, route: Route) -> None:
         if (route.targets or route.fallbacks) and self.limits.limits_models_of(key.project_id):
             exchange.beyond = Beyond(self.limits)
-
-    def _settle(self, exchange: Exchange) -> None:
-        if exchange.held is not None:
-            self.limits.settle(exchange.held, exchange.fact)
-        if exchange.beyond is not None:
-            exchange.beyond.settle(exchange.fact)
 
     def _route(self, method: str, path: str) -> tuple[str, _Handler]:
         found = ENDPOINTS.get(path)
@@ -494,17 +497,6 @@ class Gateway:
             body = anthropic_answers.error_body(error, fact.request_id)
             headers["request-id"] = fact.request_id
         return Response(body, fact.status, headers)
-
-    def _finish(self, exchange: Exchange) -> None:
-        fact = exchange.fact
-        self.stats.ended(fact)
-        if fact.endpoint not in _READ or fact.error_class:
-            self.facts.add(fact)
-        if exchange.recorder is not None:
-            self._captures.add(fact, exchange.recorder)
-        if self._tracer is not None and exchange.trace is not None:
-            answer = exchange.answer
-            self._tracer.add(exchange.trace, fact, answer.provider_kind if answer else "")
 
     # -- other dialects than OpenAI's chat
 
