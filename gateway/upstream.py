@@ -69,10 +69,10 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_anything_seen", "_between_chunks", "_buffered_bytes", "_chunk_ended", "_complete",
-        "_deadline_s", "_ends_s", "_error", "_head_seen", "_in_use", "_keep_alive", "_lane",
-        "_loop", "_outbox", "_parser", "_paused", "_pieces", "_pool", "_reads", "_silence_s",
-        "_sink", "_timer", "_timer_at_s", "_waiter", "_watcher", "headers", "idle_until_s",
-        "reused", "status", "transport",
+        "_deadline_s", "_ends_s", "_error", "_head_seen", "_in_use", "_is_large", "_keep_alive",
+        "_lane", "_loop", "_outbox", "_parser", "_paused", "_pieces", "_pool", "_reads",
+        "_silence_s", "_sink", "_timer", "_timer_at_s", "_waiter", "_watcher", "headers",
+        "idle_until_s", "reused", "status", "transport",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pool: Pool, outbox: Outbox) -> None:
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
         self._reads: deque[bytes] = deque()
         self._buffered_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
-        self._in_use = False
+        self._in_use = self._is_large = False
         self._head_seen = False
         self._anything_seen = False
         self._complete = False
@@ -235,7 +235,13 @@ class Connection(asyncio.Protocol):
     @property
     def can_be_kept(self) -> bool:
         """Whether the answer is whole and the connection is to be used again."""
-        return self._complete and self._keep_alive and self._error is None and self.is_open
+        is_good = self._complete and self._keep_alive and self._error is None and self.is_open
+        return is_good and not (self._is_large and self._is_sending)
+
+    @property
+    def _is_sending(self) -> bool:
+        """Whether the replica has answered before it had read the request; it may never."""
+        return self.transport is not None and self.transport.get_write_buffer_size() > 0
 
     def send(self, head: bytes, body: bytes) -> None:
         """Send a request; the answer may begin before all of it is out."""
@@ -248,6 +254,7 @@ class Connection(asyncio.Protocol):
         if len(body) < _ONE_WRITE_BYTES:
             self._outbox.put(self.transport, head + body)
         else:
+            self._is_large = True
             self._outbox.put(self.transport, head)
             self._outbox.put(self.transport, body)
 
@@ -356,7 +363,7 @@ class Connection(asyncio.Protocol):
 
     def rest(self) -> None:
         """Become idle."""
-        self._in_use = False
+        self._in_use = self._is_large = False
         self.reused = True
         self._reads.clear()
         self._buffered_bytes = 0

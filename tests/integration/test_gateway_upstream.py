@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +36,27 @@ async def test_what_stands_behind_an_answer_is_nobodys(
             got = await gateway.http.post(PATH, json=CALL)
             assert (got.status_code, got.content) == (200, BODY)
             assert got.headers["Content-Type"] == "application/json"
+
+
+async def test_a_connection_whose_request_was_not_read_is_not_used_again(tmp_path: Path) -> None:
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        if connections == 1:
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}")
+        else:
+            writer.write(whole_answer(BODY))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    large = CALL | {"user": "x" * 20_000_000}
+    async with GatewayHere(tmp_path, [route(url)], max_body_bytes=30_000_000) as gateway:
+        assert (await gateway.http.post(PATH, json=large)).status_code == 400
+        assert (await gateway.http.post(PATH, json=CALL)).status_code == 200
+    server.close()
 
 
 async def test_a_connection_whose_last_read_was_not_taken_is_not_used_again() -> None:
