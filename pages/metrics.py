@@ -211,24 +211,26 @@ def _charts(window: Window, filters: Filters, total: Series, grouped: Series) ->
             grouped_at, _by_group(grouped, "requests"), unit="requests", group_colors=palette
         )
         charts.show(figure, f"Requests per {bucket}", key="requests")
-        charts.show(
-            charts.percentiles(at, _percentiles(total, "ttft")), "Time to first token", key="ttft"
-        )
+    with right:
+        _error_chart(window, filters, at, bucket)
+    for column, title, field in zip(
+        st.columns(2), ("Time to first token", "Latency"), ("ttft", "latency"), strict=True
+    ):
+        with column:
+            charts.show(charts.percentiles(at, _percentiles(total, field)), title, key=field)
+    left, right = st.columns(2)
+    with left:
         figure = charts.stacked_bars(
             grouped_at, _by_group(grouped, "output_tokens"), unit="tokens", group_colors=palette
         )
         charts.show(figure, f"Output tokens per {bucket}", key="tokens")
     with right:
-        _error_chart(window, filters, at, bucket)
-        charts.show(
-            charts.percentiles(at, _percentiles(total, "latency")), "Latency", key="latency"
-        )
         _cost_chart(grouped, grouped_at, palette, bucket)
 
 
 def _cost_chart(grouped: Series, at: list[datetime], palette: dict[str, str], bucket: str) -> None:
     if not any(point.cost_usd for point in grouped.points):
-        with st.container(border=True, key="bud-chart-cost"):
+        with st.container(border=True, height="stretch", key="bud-chart-cost"):
             st.markdown("**Cost**")
             st.caption("None of these requests has a price. Set one, and the next ones have it.")
             link_to("settings", "Set a price", icon="payments")
@@ -245,6 +247,11 @@ def _cost_chart(grouped: Series, at: list[datetime], palette: dict[str, str], bu
 
 def _error_chart(window: Window, filters: Filters, at: list[datetime], bucket: str) -> None:
     points = metrics.errors_over_time(actor, project_id, window, filters)
+    if not points:
+        with st.container(border=True, height="stretch", key="bud-chart-errors"):
+            st.markdown("**Unanswered requests**")
+            st.caption("None: every request got its answer.")
+        return
     found = {(reason(point.error_class).title, point.at): point.requests for point in points}
     classes = sorted({kind for kind, _ in found})
     values: dict[str, list[float | None]] = {
@@ -252,7 +259,7 @@ def _error_chart(window: Window, filters: Filters, at: list[datetime], bucket: s
     }
     figure = charts.stacked_bars(
         at,
-        values or {"all": [0] * len(at)},
+        values,
         unit="requests",
         group_colors=charts.colors(classes, charts.ERROR_PALETTE),
     )

@@ -227,7 +227,8 @@ def _models(count: int) -> str:
 
 
 _COLUMNS: dict[str, Any] = {
-    "Model": st.column_config.TextColumn(width=215, pinned=True),
+    # Name, score and band fit a phone together.
+    "Model": st.column_config.TextColumn(width=190, pinned=True),
     "Score": st.column_config.ProgressColumn(
         format="%.1f",
         min_value=20,
