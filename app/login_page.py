@@ -72,7 +72,8 @@ CHANGE_FORM = """<form method="post" action="/auth/password">
   minlength="10" required></label>
 <button type="submit">Save and go on</button>
 </form>
-<p class="hint">At least 10 characters. Your other sessions end.</p>
+<p class="hint">The present one is the one-time password, the first time. The new one has at
+least 10 characters. Your other sessions end.</p>
 <form class="plain" method="post" action="/auth/logout">
 <input type="hidden" name="csrf" value="{csrf}"><button type="submit">Log out instead</button>
 </form>"""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from app.guard import SESSION_COOKIE
+from app.widgets import escape
 from core.accounts import services as accounts
 from core.accounts.schemas import UserView
 from core.kernel.actor import Actor
@@ -65,10 +66,17 @@ def _chosen(known: list[ProjectView]) -> ProjectView:
     names = [project.name for project in known]
     if len(known) == 1:
         return known[0]
+    asked = st.query_params.get(_PROJECT)
     name = st.selectbox(
         "Project", names, key=_PROJECT, bind="query-params", label_visibility="collapsed"
     )
-    return known[names.index(name)] if name in names else known[0]
+    chosen = known[names.index(name)] if name in names else known[0]
+    if asked and asked not in names:
+        st.toast(
+            f"You have no project “{escape(asked)}”. This is {escape(chosen.name)}.",
+            icon=":material/folder_off:",
+        )
+    return chosen
 
 
 def choose(project_name: str) -> None:
