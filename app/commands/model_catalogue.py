@@ -109,7 +109,8 @@ def _search_text(own: list[ModelView], found: Found, limit: int) -> str:
         parts.append(output.table(("in this project", "state", "parameters"), rows, empty=""))
     listed = [_row(row) for row in _plain(found.models)]
     columns = ("catalogue id", "parameters", "context", "licence", "usd/M in", "usd/M out", "date")
-    parts.append(output.table(columns, listed, empty="The catalogue has nothing like it."))
+    nothing = "The catalogue has nothing like it. Ask for less, such as: bud models search llama"
+    parts.append(output.table(columns, listed, empty=nothing))
     if found.total > limit:
         parts.append(f"{found.total:,} in all; see more with --limit.")
     corrected = [f"{asked} was read as {read}" for asked, read in found.corrected.items()]

@@ -122,8 +122,13 @@ def _answer_one(columns: dict[str, str], *, as_json: bool) -> None:
     from core.simulation import batch
 
     if not columns["model"] or not columns["system"]:
+        missing = [
+            what
+            for what, column in (("a model", "model"), ("a device (--on)", "system"))
+            if not columns[column]
+        ]
         raise InvalidInput(
-            "A model and a device are needed.",
+            f"Still needed: {' and '.join(missing)}.",
             remedy="Use, such as: bud simulate Qwen/Qwen3-8B --on h100_sxm",
         )
     actor = _actor()

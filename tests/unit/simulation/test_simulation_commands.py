@@ -127,7 +127,7 @@ def test_what_does_not_fit_says_so(nothing: None, run: Callable[..., Any]) -> No
         ((*LLAMA, "--tp", "0"), 2, "tp must be 1 to 1,024 (got: 0)"),
         ((*LLAMA, "--isl", "1000000000"), 2, "isl must be 1 to 10,000,000 (got: 1000000000)"),
         ((*LLAMA, "--concurrency", "many"), 2, "concurrency is no number (got: many)"),
-        (("simulate", "llama-3.1-8b"), 2, "A model and a device are needed"),
+        (("simulate", "llama-3.1-8b"), 2, "Still needed: a device (--on)."),
         (("simulate", "/no/such.gguf", "--on", "h100"), 2, "There is no file /no/such.gguf"),
         (("simulate", "--batch", "in.csv"), 2, "--out"),
         (("simulate", "x", "--batch", "in.csv", "--out", "out.csv"), 2, "and no model"),
