@@ -97,11 +97,12 @@ class HedgingProxy(Proxy):
                 return None
             other = others[0]
             deployment_id = twin.fact.deployment_id = other.route.deployment_id
-            begin = plain(find, other, twin, deployment_id)
-            if twin.beyond is not None:
-                name = whole.name_of(deployment_id)
-                begin = twin.beyond.within(name, other.route, twin.body, partial(_same, begin))
-            return Attempt(begin, other.route.price)
+            begin = partial(plain, find, other, twin, deployment_id)
+            if twin.beyond is None:
+                return Attempt(begin(), other.route.price)
+            name = whole.name_of(deployment_id)
+            within = twin.beyond.within(name, other.route, twin.body, begin)
+            return Attempt(within, other.route.price)
 
         began_s = clock.monotonic_s()
         first = Attempt(plain(find, target, call, part, begun), target.route.price)
@@ -235,10 +236,6 @@ def charge(fact: RequestFact, price: Price | None) -> None:
 def _hedging_of(target: Target, call: Call) -> Hedging | None:
     """None for what is no inference: it comes early, and would make all others late."""
     return target.hedging if call.path in _INFERENCE else None
-
-
-async def _same(answer: Coroutine[Any, Any, Answer]) -> Answer:
-    return await answer
 
 
 def _has_room(backend: Backend) -> bool:

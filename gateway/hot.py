@@ -74,7 +74,7 @@ class HotConnection(asyncio.Protocol):
         self._outbox = outbox
         # One for each head, and for a body in chunks behind it.
         self._parser: httptools.HttpRequestParser | None = None
-        self._known: KnownHead[Head] | None = None
+        self._known: KnownHead | None = None
         # What comes: the head that is being read, then the request whose body is.
         self._target = b""
         self._headers: dict[bytes, bytes] = {}

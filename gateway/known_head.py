@@ -1,33 +1,32 @@
-"""Heads of messages that were parsed before.
+"""Heads of requests that were parsed before.
 
-One client sends the same head with each request, and one server with most answers, but for the
-body's length. The same bytes mean the same, so they are compared instead of being parsed again.
+A client sends the same head with each request, but for the body's length. The same bytes mean the
+same, so they are compared instead of being parsed again.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Generic, TypeVar
+
+from gateway.http_request import Head
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,10})\r\n", re.IGNORECASE)
 _MOST_DIGITS = 10
 
-Meaning = TypeVar("Meaning")
 
-
-class KnownHead(Generic[Meaning]):
+class KnownHead:
     """A head as it was sent, but for the digits of its Content-Length, and what it means."""
 
     __slots__ = ("_after", "_at", "_before", "meaning")
 
-    def __init__(self, before: bytes, after: bytes, meaning: Meaning) -> None:
+    def __init__(self, before: bytes, after: bytes, meaning: Head) -> None:
         self._before = before
         self._after = after
         self._at = len(before)
         self.meaning = meaning
 
     @classmethod
-    def of(cls, head: bytes, meaning: Meaning) -> KnownHead[Meaning] | None:
+    def of(cls, head: bytes, meaning: Head) -> KnownHead | None:
         """A head that a parser has taken, up to its empty line; None when it gives no length."""
         found = _LENGTH.search(head)
         if found is None:
