@@ -182,27 +182,6 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_deployments_model_version_id'), ['model_version_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_deployments_project_id'), ['project_id'], unique=False)
 
-    op.create_table('guardrails',
-    sa.Column('id', sa.String(length=40), nullable=False),
-    sa.Column('tenant_id', sa.String(length=40), nullable=False),
-    sa.Column('project_id', sa.String(length=40), nullable=False),
-    sa.Column('name', sa.String(length=80), nullable=False),
-    sa.Column('kind', sa.String(length=20), nullable=False),
-    sa.Column('mode', sa.String(length=20), nullable=False),
-    sa.Column('action', sa.String(length=20), nullable=False),
-    sa.Column('applies_to', sa.String(length=20), nullable=False),
-    sa.Column('budget_ms', sa.Double(), nullable=False),
-    sa.Column('on_failure', sa.String(length=20), nullable=False),
-    sa.Column('settings', sa.JSON(), nullable=False),
-    sa.Column('sealed_credential', sa.Text(), nullable=False),
-    sa.Column('set_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('set_by_name', sa.String(length=200), nullable=False),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_guardrails')),
-    sa.UniqueConstraint('project_id', 'name', name=op.f('uq_guardrails_project_id_name'))
-    )
-    with op.batch_alter_table('guardrails', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_guardrails_project_id'), ['project_id'], unique=False)
-
     op.create_table('hardware_entries',
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('tenant_id', sa.String(length=40), nullable=False),
@@ -423,21 +402,6 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_models_project_id_source'), ['project_id', 'source'], unique=False)
         batch_op.create_index(batch_op.f('ix_models_provider_id'), ['provider_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_models_sha256'), ['sha256'], unique=False)
-
-    op.create_table('response_caches',
-    sa.Column('project_id', sa.String(length=40), nullable=False),
-    sa.Column('tenant_id', sa.String(length=40), nullable=False),
-    sa.Column('enabled', sa.Boolean(), nullable=False),
-    sa.Column('ttl_s', sa.Integer(), nullable=False),
-    sa.Column('max_mb', sa.Integer(), nullable=False),
-    sa.Column('all_requests', sa.Boolean(), nullable=False),
-    sa.Column('generation', sa.Integer(), nullable=False),
-    sa.Column('set_at', core.kernel.database.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('set_by_name', sa.String(length=200), nullable=False),
-    sa.PrimaryKeyConstraint('project_id', name=op.f('pk_response_caches'))
-    )
-    with op.batch_alter_table('response_caches', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_response_caches_tenant_id'), ['tenant_id'], unique=False)
 
     op.create_table('route_rules',
     sa.Column('id', sa.String(length=40), nullable=False),
@@ -813,10 +777,6 @@ def downgrade() -> None:
     op.drop_table('simulation_runs')
     op.drop_table('route_table_publications')
     op.drop_table('route_rules')
-    with op.batch_alter_table('response_caches', schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f('ix_response_caches_tenant_id'))
-
-    op.drop_table('response_caches')
     with op.batch_alter_table('models', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_models_sha256'))
         batch_op.drop_index(batch_op.f('ix_models_provider_id'))
@@ -857,10 +817,6 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_hardware_entries_tenant_id_slug'))
 
     op.drop_table('hardware_entries')
-    with op.batch_alter_table('guardrails', schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f('ix_guardrails_project_id'))
-
-    op.drop_table('guardrails')
     with op.batch_alter_table('deployments', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_deployments_project_id'))
         batch_op.drop_index(batch_op.f('ix_deployments_model_version_id'))
