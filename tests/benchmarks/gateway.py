@@ -30,7 +30,7 @@ from tests.benchmarks.gateway_load import (
     rss_mb,
     same_work_ms,
 )
-from tests.benchmarks.gateway_peers import Cpus, Peer
+from tests.benchmarks.gateway_peers import Cpus, Peer, Replicas
 
 _ROUNDS = 5
 _SECONDS = 2.0
@@ -86,7 +86,7 @@ def _measured(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
         replicas = stack.enter_context(gateway_peers.replicas(folder, cpus))
         gateway = stack.enter_context(gateway_peers.gateway(folder, replicas, cpus))
         others, skipped = gateway_peers.start_others(stack, folder, replicas, cpus)
-        bench = _Bench(folder, cpus, [gateway, *others, replicas])
+        bench = _Bench(folder, cpus, [gateway, *others], replicas)
         return {
             **bench.figures(rounds, seconds),
             "skipped": skipped,
@@ -100,8 +100,9 @@ def _measured(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
 class _Bench:
     """All loads on all peers; the gateway is the first of them."""
 
-    def __init__(self, folder: Path, cpus: Cpus, peers: list[Peer]) -> None:
-        self._folder, self._cpus, self._peers = folder, cpus, peers
+    def __init__(self, folder: Path, cpus: Cpus, peers: list[Peer], replicas: Replicas) -> None:
+        self._folder, self._cpus = folder, cpus
+        self._peers, self._replicas = [*peers, replicas], replicas
         self._load = Load(folder, cpus)
         self._samples: dict[str, dict[str, list[Sample]]] = {}
 
@@ -121,6 +122,7 @@ class _Bench:
                     self._run(peer, case, seconds)
         memory_mb = {peer.name: rss_mb(peer) for peer in self._peers[:-1]}
         # Only now: what few projects turn on is not to be in the memory of all others.
+        gateway_peers.turn_on_extras(gateway, self._folder, self._replicas)
         for _ in range(rounds):
             for case in (PLAIN, *EXTRA_CASES):
                 self._run(gateway, case, seconds)

@@ -170,9 +170,7 @@ def gateway(folder: Path, behind: Replicas, cpus: Cpus) -> Iterator[Peer]:
     One request in a hundred is traced. Raises BudError at the end: no trace came.
     """
     data_dir = folder / "data"
-    path = data_dir / "routes" / route_table.FILE_NAME
-    path.parent.mkdir(parents=True)
-    path.write_bytes(route_table.encode(_table(behind)))
+    _publish(folder, _table(behind))
     process = GatewayProcess(data_dir)
     with _TraceSink() as traces:
         with on_cpus(cpus.gateway), mock.patch.dict(os.environ, BUD_OTLP_ENDPOINT=traces.url):
@@ -185,6 +183,27 @@ def gateway(folder: Path, behind: Replicas, cpus: Cpus) -> Iterator[Peer]:
             process.kill()
     if not traces.received_bytes:
         raise BudError("No trace came from the gateway, so the figures are without traces.")
+
+
+def turn_on_extras(peer: Peer, folder: Path, behind: Replicas) -> None:
+    """Publish projects with `EXTRAS`, and wait until the gateway knows them."""
+    table = _table(behind)
+    _publish(folder, _with_extras(table, behind))
+    deadline_s = time.monotonic() + _START_S
+    while time.monotonic() < deadline_s:
+        health = httpx.get(f"http://127.0.0.1:{peer.port}/health").json()
+        if health["route_table_version"] > table.version:
+            return
+        time.sleep(0.1)
+    raise BudError(f"The gateway did not take the second table within {_START_S:g} s.")
+
+
+def _publish(folder: Path, table: RouteTable) -> None:
+    path = folder / "data" / "routes" / route_table.FILE_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(route_table.encode(table))
+    partial.replace(path)
 
 
 class _TraceSink(TraceCollector):
@@ -299,13 +318,19 @@ def _table(behind: Replicas) -> RouteTable:
     return RouteTable(
         version=1,
         published_unix_s=clock.unix_s(),
-        routes=[
-            *(_route(project_id, behind) for project_id in (_PROJECT, _OPEN_PROJECT)),
-            *(_extra_route(extra, behind) for extra in EXTRAS),
-            msgspec.structs.replace(_route("prj_shadow", behind), model=_SHADOW),
-        ],
-        keys=[*keys, unlimited, *(_extra_key(extra) for extra in EXTRAS)],
+        routes=[_route(project_id, behind) for project_id in (_PROJECT, _OPEN_PROJECT)],
+        keys=[*keys, unlimited],
         limits=_limits(keys),
+    )
+
+
+def _with_extras(table: RouteTable, behind: Replicas) -> RouteTable:
+    shadow = msgspec.structs.replace(_route("prj_shadow", behind), model=_SHADOW)
+    return msgspec.structs.replace(
+        table,
+        version=table.version + 1,
+        routes=[*table.routes, *(_extra_route(extra, behind) for extra in EXTRAS), shadow],
+        keys=[*table.keys, *(_extra_key(extra) for extra in EXTRAS)],
         guardrails=[
             Guardrail(
                 id=f"grl_{number}",
