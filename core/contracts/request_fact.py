@@ -50,8 +50,8 @@ class RequestFact(msgspec.Struct, kw_only=True, omit_defaults=False):
     when a second replica was asked too and the first one answered, "won" when the second one did;
     `hedge_cost_usd`, a part of `cost_usd`, is then about what the one that was cancelled costs. A
     copy of a request that went to another model unseen has the request's id in `shadow_of`, and
-    counts in no total. `response_bytes` has the frames of those chunks of a stream that were passed on
-    as they came.
+    counts in no total. `response_bytes` has the frames of those chunks of a stream that were passed
+    on as they came.
     """
 
     request_id: str
