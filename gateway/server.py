@@ -387,7 +387,7 @@ class Gateway:
         key, asked, capability = begun.key, exchange.fact.model, ENDPOINTS[path][1]
 
         def find(model: str) -> Target:
-            return self._target(key, model, capability, asked=asked)
+            return models.target(self.table.current, key, model, capability, asked=asked)
 
         self._limit_beyond(exchange, key, begun.target.route)
         try:
@@ -431,7 +431,7 @@ class Gateway:
         fact.model, fact.stream = body.model, body.stream
 
         def find(model: str) -> Target:
-            return self._target(key, model, capability, asked=fact.model)
+            return models.target(self.table.current, key, model, capability, asked=fact.model)
 
         route = find(fact.model).route
         fact.deployment_id = route.deployment_id
@@ -448,31 +448,6 @@ class Gateway:
         carried = self._carrier.carry(exchange, find, path, body, session)
         del raw, body  # up to 32 MB, not needed while the answer runs
         return await carried
-
-    def _target(self, key: ApiKey, model: str, capability: str, *, asked: str) -> Target:
-        """The route for a model, when it can do what is wanted.
-
-        The key must be one for the model that was asked for; its fallbacks come with it.
-        """
-        table = self.table.current
-        target = table.routes.get((key.project_id, model))
-        if target is None:
-            known = ", ".join(sorted(route.model for route in table.models(key))[:10])
-            raise GatewayError(
-                "not_found",
-                f"There is no model {model!r} in this project. It has: {known or 'none yet'}.",
-                param="model",
-            )
-        if key.models and asked not in key.models:
-            raise GatewayError("permission", f"This API key may not use {asked!r}.", param="model")
-        if capability not in target.route.capabilities:
-            has = ", ".join(target.route.capabilities)
-            raise GatewayError(
-                "capability",
-                f"{model!r} lacks the capability {capability!r}; it has: {has}.",
-                param="model",
-            )
-        return target
 
     def _headers(self, fact: RequestFact) -> dict[str, str]:
         return {"X-Request-Id": fact.request_id}
@@ -564,7 +539,7 @@ class Gateway:
         fact.model = body.model
 
         def find(model: str) -> Target:
-            return self._target(key, model, "chat", asked=fact.model)
+            return models.target(self.table.current, key, model, "chat", asked=fact.model)
 
         fact.deployment_id = find(fact.model).route.deployment_id
         count = await tokens.count(self._proxy, find, body, fact)
