@@ -117,9 +117,7 @@ class Gateway:
             self._ended,
         )  # fmt: skip
         self._front.short = self._short
-        self._surface = Surface(
-            Worker(config, self.table, self.access, self.limits, self.stats, self._target)
-        )
+        self._surface = Surface(Worker(config, self.table, self.access, self.limits, self.stats))
         self._captures = CaptureWriter(config.data_dir, self.facts.worker_id)
         self._tracer = (
             Tracer(config.tracing, self.facts.worker_id) if config.tracing.endpoint else None

@@ -20,7 +20,7 @@ from aiohttp import ClientWebSocketResponse, WSMsgType, web
 
 from core.contracts.route_table import ApiKey
 from core.kernel import clock
-from gateway import split
+from gateway import models, split
 from gateway.balancer import Backend, choose
 from gateway.body import Parsed
 from gateway.cold import ColdCaller
@@ -139,7 +139,8 @@ class Realtime:
         return None
 
     def _find(self, key: ApiKey, model: str, exchange: Exchange) -> Target:
-        return self._worker.find(key, model, "realtime", asked=exchange.fact.model)
+        table = self._worker.tables.current
+        return models.target(table, key, model, "realtime", asked=exchange.fact.model)
 
     async def _session(self, exchange: Exchange, key: ApiKey, target: Target) -> None:
         patience = Patience(target.timeouts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from core.contracts.route_table import ApiKey, Route
+from gateway import models
 from gateway.body import Parsed, parse
 from gateway.errors import GatewayError
 from gateway.guardrails.guard import Guard
@@ -93,7 +94,8 @@ class Surface:
         fact.model = body.model
 
         def find(model: str) -> Target:
-            return worker.find(key, model, endpoint.capability, asked=fact.model)
+            table = worker.tables.current
+            return models.target(table, key, model, endpoint.capability, asked=fact.model)
 
         route = find(body.model).route
         fact.deployment_id = route.deployment_id

@@ -17,25 +17,20 @@ from gateway.limits.gate import LimitGate
 from gateway.relay import Exchange
 from gateway.stats import Stats
 from gateway.surface.forms import FormReader
-from gateway.table import TableHolder, Target
+from gateway.table import TableHolder
 
 Handler = Callable[[Exchange], Awaitable[Response | None]]
 
 
 @dataclass(frozen=True)
 class Worker:
-    """What the surface uses of the worker that it belongs to.
-
-    Attributes:
-        find: The route of a model for a key that can do something; raises GatewayError.
-    """
+    """What the surface uses of the worker that it belongs to."""
 
     config: GatewayConfig
     tables: TableHolder
     access: AccessGate
     limits: LimitGate
     stats: Stats
-    find: Callable[..., Target]
 
 
 async def form_reader(exchange: Exchange, worker: Worker) -> FormReader:

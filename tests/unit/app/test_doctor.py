@@ -7,9 +7,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from alembic.script import ScriptDirectory
 
 from app import checkup
 from core.deployments import server_records
+from core.kernel import database
 from core.kernel.settings import settings
 
 
@@ -29,7 +31,8 @@ def findings() -> dict[str, checkup.Finding]:
 def test_a_sound_folder_has_no_problem(data_dir: Path) -> None:
     found = findings()
     assert [name for name, finding in found.items() if finding.state == "problem"] == []
-    assert "schema 0001" in found["database"].says
+    head = ScriptDirectory.from_config(database.alembic_config()).get_current_head()
+    assert f"schema {head}" in found["database"].says
     assert str(data_dir) in found["keys"].says
     assert "port" in found["gateway"].says
     assert found["packages"].says.endswith("largest: large 1.9 MiB")
