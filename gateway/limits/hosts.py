@@ -133,9 +133,10 @@ class Hosts:
 
     async def close(self) -> None:
         """Stop; the speaker gives back what its host holds and has not used."""
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        while not self._task.done():
+            # A cancellation can be lost, where something waited for comes at the same moment.
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=_TICK_S)
         if self._lead is None:
             return
         asyncio.get_running_loop().remove_reader(self._pipe.pipe)
@@ -193,7 +194,9 @@ class Hosts:
             await asyncio.sleep(0)
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), min(due_s - now_s, _TICK_S))
+            # Not `wait_for`: in Python 3.11 that loses a cancellation now and then.
+            async with asyncio.timeout(min(due_s - now_s, _TICK_S)):
+                await self._wake.wait()
         self._wake.clear()
 
     async def _begin(self) -> str:

@@ -230,6 +230,26 @@ def wait_for(condition: Callable[[], object]) -> None:
 # -- one worker a host
 
 
+async def test_a_cancellation_that_is_lost_does_not_keep_a_worker_from_stopping(
+    tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause, lost = hosts_module.Hosts._pause, 0
+
+    async def loses_one(self: hosts_module.Hosts) -> None:
+        nonlocal lost
+        try:
+            await pause(self)
+        except asyncio.CancelledError:
+            if lost:
+                raise
+            lost = 1
+
+    monkeypatch.setattr(hosts_module.Hosts, "_pause", loses_one)
+    async with asyncio.timeout(30), two_hosts(tmp_path, valkey, limit("prj_c", "usd", "day", 1)):
+        pass
+    assert lost == 1
+
+
 async def test_far_from_a_limit_requests_do_not_wait_for_valkey(
     tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
