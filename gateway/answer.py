@@ -99,10 +99,22 @@ class Answer:
         return self._begin_stream(self.events, model)
 
     async def _begin_body(self, name: bytes) -> None:
+        provider = self._provider
+        await self._read_first(_WHOLE_BYTES if provider is None else _TRANSLATED_BYTES)
+        if provider is not None:
+            if not self.is_whole:
+                raise Broken("the answer is too large to be translated")
+            self.first = provider.answer(self.first)
+        if self.is_whole:
+            self.first = named(self.first, name)
+        else:
+            self._edges = self.first[:_EDGE_BYTES] + self.first[-_EDGE_BYTES:]
+
+    async def _read_first(self, most_bytes: int) -> None:
+        """Read the body up to its end, or until there are so many bytes of it."""
         reads: list[bytes] = []
         size_bytes = 0
         timeout_s = self._patience.first_byte_s
-        most_bytes = _WHOLE_BYTES if self._provider is None else _TRANSLATED_BYTES
         while size_bytes < most_bytes:
             read = await self._connection.read(timeout_s)
             if not read:
@@ -112,14 +124,6 @@ class Answer:
             size_bytes += len(read)
             timeout_s = self._patience.between_tokens_s
         self.first = b"".join(reads)
-        if self._provider is not None:
-            if not self.is_whole:
-                raise Broken("the answer is too large to be translated")
-            self.first = self._provider.answer(self.first)
-        if self.is_whole:
-            self.first = named(self.first, name)
-        else:
-            self._edges = self.first[:_EDGE_BYTES] + self.first[-_EDGE_BYTES:]
 
     async def _begin_stream(self, events: EventStream, model: str) -> None:
         began_s = clock.monotonic_s()

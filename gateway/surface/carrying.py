@@ -78,19 +78,7 @@ class PassedAnswer(Answer):
         return usage.of_answer(self.first) if self.is_whole else usage.in_part(self._edges)
 
     async def _begin_body(self, name: bytes) -> None:
-        reads: list[bytes] = []
-        size_bytes = 0
-        timeout_s = self._patience.first_byte_s
-        most_bytes = _WHOLE_BYTES if self.is_json else 1
-        while size_bytes < most_bytes:
-            read = await self._connection.read(timeout_s)
-            if not read:
-                self.is_whole = True
-                break
-            reads.append(read)
-            size_bytes += len(read)
-            timeout_s = self._patience.between_tokens_s
-        self.first = b"".join(reads)
+        await self._read_first(_WHOLE_BYTES if self.is_json else 1)
         if self.is_whole and self.is_json:
             self.first = named(self.first, name)
         self._edges = self.first[:_EDGE_BYTES] + self.first[-_EDGE_BYTES:]
