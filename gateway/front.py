@@ -2,13 +2,15 @@
 
 Each begins at the protocol for the hot routes (`gateway.hot`). A request that does not begin with
 the line of one of these is aiohttp's (`gateway.cold`), with its connection and all that follows on
-it. See docs/decisions/0015.
+it. aiohttp is loaded with the first of these, in a thread: it takes 12 MB and a fifth of a second,
+and most workers are never asked for it. See docs/decisions/0015.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from email.utils import formatdate
@@ -16,7 +18,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from core.kernel import clock
-from gateway.cold import ColdServer
 from gateway.config import Timeouts
 from gateway.cors import Cors
 from gateway.errors import GatewayError
@@ -27,7 +28,11 @@ from gateway.outbox import Outbox
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    from gateway.cold import ColdServer
     from gateway.short_way import ShortCall
+
+# While a thread imports, the event loop waits for the interpreter no longer than this at a time.
+_SWITCH_S = 0.0005
 
 Answerer = Callable[[Request], Coroutine[Any, Any, Response | None]]
 
@@ -55,19 +60,21 @@ class Front:
     Args:
         answer: Answers a request: with what it returns, or by itself through the request's caller.
             It raises nothing but CancelledError and ConnectionError.
-        hot_paths: Those whose POST requests are served here; the rest is aiohttp's.
+        hot: What requests that are served here begin with, such as `POST /v1/embeddings`; a space
+            or a query follows. The rest is aiohttp's.
         max_body_bytes: What of a body is over this is not kept.
         timeouts: Of callers: `head_s`, `caller_s`, `idle_s`.
         cors: What browsers are told; None when they are told nothing.
 
     Attributes:
         short: Answers a request without a task, where it can; None where it never can.
+        cold: aiohttp's server; None while nobody has asked for it.
     """
 
     def __init__(
         self,
         answer: Answerer,
-        hot_paths: Iterable[str],
+        hot: Iterable[str],
         max_body_bytes: int,
         timeouts: Timeouts,
         cors: Cors | None = None,
@@ -80,18 +87,15 @@ class Front:
         self.connections: set[Connection] = set()
         self.is_stopping = False
         self.refused: dict[int, int] = {}
-        # What requests to them begin with: a query may follow a path.
-        self.hot = tuple(
-            b"POST %b%b" % (path.encode(), after) for path in hot_paths for after in (b" ", b"?")
-        )
+        self.hot = tuple(begin.encode() + after for begin in hot for after in (b" ", b"?"))
+        self.cold: ColdServer | None = None
         self._new_hot: Callable[[], HotConnection] | None = None
-        self._cold: ColdServer | None = None
+        self._loading: asyncio.Task[None] | None = None
         self._date, self._date_s = "", 0
 
     def listening(self) -> Callable[[], HotConnection]:
         """Makes the protocol for each connection that this event loop accepts."""
         loop = asyncio.get_running_loop()
-        self._cold = ColdServer(self)
         self._new_hot = partial(HotConnection, self, loop, Outbox(loop))
         return self._new_hot
 
@@ -103,13 +107,33 @@ class Front:
             begun: What has come of its next request.
             is_full: Its caller does not read as fast as it was written to.
         """
-        assert self._cold is not None
-        cold = self._cold.connection()
+        if self.cold is None:
+            waiting = Waiting(self, transport, begun, is_full=is_full)
+            transport.set_protocol(waiting)
+            self.connections.add(waiting)
+            if self._loading is None:
+                self._loading = asyncio.create_task(self._load())
+            return
+        cold = self.cold.connection()
         transport.set_protocol(cold)
         cold.connection_made(transport)
         if is_full:
             cold.pause_writing()
         cold.data_received(begun)
+
+    async def _load(self) -> None:
+        before_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
+        try:
+            self.cold = (await asyncio.to_thread(_aiohttp))(self)
+        except ImportError:
+            log.exception("aiohttp cannot be loaded; install Bud's packages again")
+        finally:
+            sys.setswitchinterval(before_s)
+            self._loading = None
+        for each in list(self.connections):
+            if isinstance(each, Waiting):
+                each.abort() if self.cold is None else each.go_on()
 
     def refuse(self, transport: asyncio.Transport, problem: BadRequest) -> None:
         """Tell what is wrong with what came to aiohttp, and close the connection."""
@@ -157,3 +181,59 @@ class Front:
         if now_s != self._date_s:
             self._date, self._date_s = f"Date: {formatdate(now_s, usegmt=True)}\r\n", now_s
         return self._date
+
+
+class Waiting(asyncio.Protocol):
+    """A connection until aiohttp is loaded; nothing more is read of it meanwhile.
+
+    Args:
+        front: Whose it is.
+        transport: Its transport.
+        begun: What has come of its request.
+        is_full: Its caller does not read as fast as it was written to.
+    """
+
+    is_idle = False
+
+    def __init__(
+        self, front: Front, transport: asyncio.Transport, begun: bytes, *, is_full: bool
+    ) -> None:
+        self._front, self._transport = front, transport
+        self._begun, self._is_full = begun, is_full
+        transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Let aiohttp serve it."""
+        self._front.connections.discard(self)
+        self._transport.resume_reading()
+        self._front.hand_over(self._transport, self._begun, is_full=self._is_full)
+
+    def pause_writing(self) -> None:
+        """The caller does not read."""
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._is_full = False
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """The caller is gone."""
+        self._front.connections.discard(self)
+
+    def sweep(self, _now_s: float) -> None:
+        """It is not the caller that keeps this waiting."""
+
+    def close_idle(self) -> None:
+        """It is not idle."""
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+
+def _aiohttp() -> type[ColdServer]:
+    # With what only its requests reach.
+    from gateway.cold import ColdServer
+    from gateway.surface import serving  # noqa: F401
+
+    return ColdServer

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -45,12 +45,13 @@ from gateway.responses import KeptResponses
 from gateway.shadow import Shadows
 from gateway.short_way import ShortCall, ShortWay
 from gateway.stats import Stats
-from gateway.surface.serving import Surface
-from gateway.surface.worker import Worker
 from gateway.table import TableHolder, Target
 from gateway.tracing import Tracer
 from gateway.upstream import Stopped
 from gateway.workers import Workers
+
+if TYPE_CHECKING:
+    from gateway.surface.serving import Surface
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,8 @@ _MESSAGES = "/v1/messages"
 _COUNT_TOKENS = "/v1/messages/count_tokens"
 _INPUT_TOKENS = responses.PATH + "/input_tokens"
 _MODELS = "/v1/models"
+# Requests that aiohttp is not loaded for: what callers and whoever watches the gateway always ask.
+_HOT = (*(f"POST {path}" for path in ENDPOINTS), "GET /health", "GET /metrics", f"GET {_MODELS}")
 
 # Endpoints that ask no model anything: only what went wrong is worth a fact.
 _READ = frozenset({"models", "responses.kept", "files.kept", "batches.kept"})
@@ -109,15 +112,13 @@ class Gateway:
         self._ending: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._cors = Cors(config.access) if config.access.cors_origins else None
-        self._front = Front(
-            self._answer, ENDPOINTS, config.max_body_bytes, config.timeouts, self._cors
-        )
+        self._front = Front(self._answer, _HOT, config.max_body_bytes, config.timeouts, self._cors)
         self._short_way = ShortWay(
             self.table, self.access, self.limits, self.stats, self._new_fact, self._begun,
             self._ended,
         )  # fmt: skip
         self._front.short = self._short
-        self._surface = Surface(Worker(config, self.table, self.access, self.limits, self.stats))
+        self._surface: Surface | None = None
         self._captures = CaptureWriter(config.data_dir, self.facts.worker_id)
         self._tracer = (
             Tracer(config.tracing, self.facts.worker_id) if config.tracing.endpoint else None
@@ -196,7 +197,8 @@ class Gateway:
         await self._live.stop()
         if self._workers is not None:
             await self._workers.stop()
-        await self._surface.close()
+        if self._surface is not None:
+            await self._surface.close()
         await self._responses.close()
         await self._cache.close()
         await self.limits.close()
@@ -367,8 +369,8 @@ class Gateway:
         )
 
     def _short(self, request: Request, caller: HotConnection) -> ShortCall | None:
-        found = ENDPOINTS[request.path]
-        if self._stopping or request.path in _TRANSLATED:
+        found = ENDPOINTS.get(request.path)
+        if found is None or self._stopping or request.path in _TRANSLATED:
             return None
         return self._short_way.take(request, caller, found[0], found[1])
 
@@ -410,9 +412,19 @@ class Gateway:
             return "models", self._list_models
         if method == "GET" and path.startswith(_MODELS + "/"):
             return "models", self._show_model
-        if (found_there := self._surface.route(method, path)) is not None:
+        if (found_there := self._surface_in_use().route(method, path)) is not None:
             return found_there
         return "unknown", self._unknown
+
+    def _surface_in_use(self) -> Surface:
+        if self._surface is None:
+            # It takes aiohttp: `gateway.front`.
+            from gateway.surface.serving import Surface
+            from gateway.surface.worker import Worker
+
+            worker = Worker(self.config, self.table, self.access, self.limits, self.stats)
+            self._surface = Surface(worker)
+        return self._surface
 
     async def _infer(self, exchange: Exchange) -> Response | None:
         fact, path = exchange.fact, exchange.request.path

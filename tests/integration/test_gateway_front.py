@@ -36,8 +36,8 @@ STREAM = BODY[:-1] + b',"stream":true}'
 AUTH = f"Authorization: Bearer {KEY}\r\n".encode()
 HOT, COLD = b"/v1/chat/completions", b"/v1/messages/count_tokens"
 # Behind this a connection is aiohttp's.
-MODELS = b"GET /v1/models HTTP/1.1\r\nHost: gateway\r\n" + AUTH + b"\r\n"
-BEFORE = pytest.mark.parametrize("before", [(), (MODELS,)], ids=["hot", "aiohttp"])
+MODEL = f"GET /v1/models/{CHAT} HTTP/1.1\r\nHost: gateway\r\n".encode() + AUTH + b"\r\n"
+BEFORE = pytest.mark.parametrize("before", [(), (MODEL,)], ids=["hot", "aiohttp"])
 STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 NOT_HTTP = "bud_not_http_requests_total{"
 PATIENCE_S = 10.0 * slowness()
@@ -145,7 +145,7 @@ TE = b"Transfer-Encoding: "
 async def test_what_two_servers_could_read_differently_is_refused(
     gateway: GatewayHere, double: OpenAiDouble, raw: bytes
 ) -> None:
-    for before, asked in ([], raw), ([], raw.replace(HOT, COLD)), ([MODELS], raw):
+    for before, asked in ([], raw), ([], raw.replace(HOT, COLD)), ([MODEL], raw):
         content = await closed(gateway, *before, asked + HIDDEN)
         *answered, status = statuses(content)
         assert answered == [200] * len(before)
@@ -239,7 +239,7 @@ async def test_a_reader_that_stops_is_let_go_by_aiohttp_too(
 ) -> None:
     double.knobs = Knobs(tokens=100_000)
     _reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port, limit=1000)
-    writer.write(MODELS + post(STREAM))
+    writer.write(MODEL + post(STREAM))
     await until(lambda: double.state.requests == 1, PATIENCE_S)
     (fact,) = await gateway.facts()
     assert fact.error_class == "client_closed"
@@ -253,7 +253,7 @@ async def test_a_slow_reader_gets_everything_from_aiohttp_too(
     # All of it takes several times `caller_s`.
     double.knobs = Knobs(tokens=10_000)
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port, limit=1000)
-    writer.write(MODELS + post(STREAM, b"Connection: close"))
+    writer.write(MODEL + post(STREAM, b"Connection: close"))
     content = b""
     while piece := await reader.read(100_000):
         content += piece
@@ -279,16 +279,28 @@ async def test_pipelined_requests_of_all_kinds_are_answered_in_order(
 ) -> None:
     double.knobs = Knobs(tokens=2, first_delay_s=0.02)
     models = head(start=b"GET /v1/models HTTP/1.1")
+    health = head(start=b"GET /health?full HTTP/1.1")
     missing = head(start=b"GET /v1/models/none HTTP/1.1")
     # The answers differ, so that their order is seen; the first ones take the longest.
     hot = [post(), chunked(), post(STREAM), post(b"{"), chunked(STREAM)]
     last = head(b"Connection: close", start=b"GET /nowhere HTTP/1.1")
-    content = await closed(gateway, b"".join([*hot, models, *hot, missing, *hot]) + last)
+    content = await closed(gateway, b"".join([*hot, models, *hot, missing, health, *hot]) + last)
     of_hot = [200, 200, 200, 400, 200]
-    assert statuses(content) == [*of_hot, 200, *of_hot, 404, *of_hot, 404]
+    assert statuses(content) == [*of_hot, 200, *of_hot, 404, 200, *of_hot, 404]
     assert content.count(b"data: [DONE]") == 6
     assert double.state.most_in_flight == 1
     assert len(await gateway.facts(17)) == 17  # reading the list of models leaves none
+
+
+async def test_what_is_always_asked_is_answered_without_aiohttp(gateway: GatewayHere) -> None:
+    asked = [head(start=b"GET %b HTTP/1.1" % path) for path in (b"/health", b"/metrics?a=1")]
+    asked += [head(start=b"GET /v1/models HTTP/1.1"), post(), chunked()]
+    last = post(BODY, b"Connection: close")
+    assert statuses(await closed(gateway, b"".join(asked) + last)) == [200] * 6
+    assert gateway.gateway._front.cold is None
+    # Loaded with the first request that needs it, which what is behind it waits for.
+    assert statuses(await closed(gateway, *asked, MODEL, *asked, last)) == [200] * 12
+    assert gateway.gateway._front.cold is not None
 
 
 async def test_requests_behind_a_bad_one_are_not_answered(gateway: GatewayHere) -> None:
@@ -368,7 +380,7 @@ async def test_an_offer_to_upgrade_is_not_taken_up(gateway: GatewayHere) -> None
     assert statuses(await closed(gateway, in_chunks)) == [501]
     # aiohttp closes behind it.
     for asked in hides, in_chunks:
-        assert statuses(await closed(gateway, MODELS, asked + last)) == [200, 400]
+        assert statuses(await closed(gateway, MODEL, asked + last)) == [200, 400]
 
 
 @BEFORE
@@ -413,7 +425,7 @@ async def test_half_closed_is_gone(
     "sent",
     [
         *(b"", b"POST /v1", head(b"Content-Length: 99"), post() + b"GET"),
-        *(MODELS, MODELS + b"POST", MODELS + head(b"Content-Length: 99"), MODELS + post()),
+        *(MODEL, MODEL + b"POST", MODEL + head(b"Content-Length: 99"), MODEL + post()),
     ],
 )
 async def test_leaving_at_any_moment_leaves_nothing_behind(

@@ -32,7 +32,7 @@ from tests.doubles.openai_server import Knobs, OpenAiDouble
 
 CALL: dict[str, Any] = {"model": CHAT, "messages": [{"role": "user", "content": "Hello"}]}
 HEADERS = {"Authorization": f"Bearer {KEY}"}
-HEAVY = ("sqlalchemy", "pandas", "pydantic", "streamlit", "dbos", "numpy", "duckdb")
+HEAVY = ("sqlalchemy", "pandas", "pydantic", "streamlit", "dbos", "numpy", "duckdb", "aiohttp")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.cold import ColdConnection
+from gateway.cold import ColdConnection, ColdServer
 from gateway.config import Timeouts
 from gateway.front import Answerer, Front
 from gateway.hot import HotConnection
@@ -25,7 +25,7 @@ from gateway.http_request import BadRequest, BodyTooLarge, Request, Response
 
 MAX_BODY = 1000
 DATE = re.compile(rb"Date: [^\r]*\r\n")
-HOT = ("/v1/chat/completions", "/stream", "/early")
+HOT = tuple(f"POST {path}" for path in ("/v1/chat/completions", "/stream", "/early"))
 
 
 class Pipe(asyncio.Transport):
@@ -94,6 +94,7 @@ class Pipe(asyncio.Transport):
 def connected(answer: Answerer) -> tuple[Front, Pipe]:
     """A caller, and who serves it."""
     front, pipe = Front(answer, HOT, MAX_BODY, Timeouts()), Pipe()
+    front.cold = ColdServer(front)
     pipe.protocol = front.listening()()
     pipe.protocol.connection_made(pipe)
     return front, pipe
@@ -211,7 +212,7 @@ def _answered(asked: Sequence[bytes]) -> int:
     """How many: aiohttp's connections end with an offer to upgrade."""
     is_cold = False
     for number, each in enumerate(asked, 1):
-        is_cold = is_cold or not each.startswith(tuple(f"POST {path}".encode() for path in HOT))
+        is_cold = is_cold or not each.startswith(tuple(begin.encode() for begin in HOT))
         if is_cold and b"Upgrade" in each:
             return number
     return len(asked)
@@ -226,7 +227,7 @@ def test_a_cut_at_every_byte(first: bytes) -> None:
         b"Upgrade: h2c\r\n\r\nabcPOST /stream HTTP/1.1\r\nHost: g\r\nContent-Length: 5\r\n\r\n"
         b"\r\n\r\n1GET / HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n"
     )
-    if not first.startswith(HOT[0].encode()):
+    if not (b"POST " + first).startswith(HOT[0].encode()):
         content = content.replace(b"Connection: Upgrade\r\n", b"")
         content = content.replace(b"Upgrade: h2c\r\n", b"")
     whole = asyncio.run(carried([content]))
@@ -321,3 +322,22 @@ async def test_a_header_cannot_end_the_head(path: bytes) -> None:
         logging.disable(logging.NOTSET)
     assert pipe.ended or b"HTTP/1.1 500" in pipe.written
     assert b"Set-Cookie" not in pipe.written
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_connection_waits_until_aiohttp_is_loaded(leaves: bool) -> None:
+    front, pipe = connected(echo)
+    front.cold = None  # as at first
+    pipe.feed(b"GET /cold HTTP/1.1\r\nHost")
+    pipe.feed(b": g\r\n\r\nPOST /stream HTTP/1.1\r\nHost: g\r\nContent-Length: 1\r\n\r\nx")
+    assert pipe.paused
+    assert front.is_busy
+    front.stop(close_idle=True)
+    if leaves:
+        pipe.end()
+        assert not front.connections
+    async with asyncio.timeout(10):
+        while front.cold is None or (front.connections and not leaves):
+            await asyncio.sleep(0.001)
+    # Stopping, it says so with the first answer.
+    assert pipe.written.count(b"HTTP/1.1 200 OK") == (0 if leaves else 1)
