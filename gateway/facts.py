@@ -34,6 +34,7 @@ _BATCH_S = 0.1
 _SEAL_BYTES = 4_000_000
 _ORPHANS_S = 5.0
 _MAX_QUEUED = 50_000
+_MAX_BATCH = 512  # what of memory a batch took once is not given back
 _LOG_EVERY_S = 10.0
 
 
@@ -144,9 +145,8 @@ class FactWriter:
 
     def flush(self) -> None:
         """Write the queue out; seal when it is time. A full disk drops, counts and goes on."""
-        batch = [self._queue.popleft() for _ in range(len(self._queue))]
-        if batch:
-            self._write_or_drop(batch)
+        for left in range(len(self._queue), 0, -_MAX_BATCH):
+            self._write_or_drop([self._queue.popleft() for _ in range(min(left, _MAX_BATCH))])
         if self._is_due():
             self._seal()
         if self._unsaved_dropped:
@@ -154,7 +154,7 @@ class FactWriter:
 
     def _write_or_drop(self, batch: list[RequestFact]) -> None:
         try:
-            self._write(b"".join([self._encoder.encode(fact) + b"\n" for fact in batch]))
+            self._write(self._encoder.encode_lines(batch))
         except (OSError, _Full) as error:
             self._drop(len(batch), str(error))
 
