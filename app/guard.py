@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ClientState_pb2 import ClientState
 
+from app import last_project
 from core.accounts import services as accounts
 
 SESSION_COOKIE = "bud_session"
@@ -55,8 +56,10 @@ class RequireSession:
                 return
             await receive()
             await send({"type": "websocket.close", "code": _CLOSE_POLICY_VIOLATION})
-        elif may_enter:
-            await self._app(scope, receive, send)
+        elif may_enter and who is not None:
+            elsewhere = await run_in_threadpool(last_project.named_address, scope, who)
+            answer = RedirectResponse(elsewhere, HTTPStatus.SEE_OTHER) if elsewhere else self._app
+            await answer(scope, receive, send)
         else:
             target = "/auth/password" if who is not None else "/auth/login"
             await _refusal(scope, path, target)(scope, receive, send)

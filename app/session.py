@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from app import last_project
 from app.guard import SESSION_COOKIE
 from app.widgets import escape
 from core.accounts import services as accounts
@@ -15,7 +16,7 @@ from core.projects import services as projects
 from core.projects.schemas import ProjectView
 
 _KEY = "bud_session_context"
-_PROJECT = "project"
+_PROJECT = last_project.NAME
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,28 @@ def open_session() -> SessionContext | None:
     if not known:
         st.error("You are not a member of any project. Ask an admin to add you to one.")
         st.stop()
-    context = SessionContext(who.actor, who.user, _chosen(known), token)
+    chosen = _chosen(known, who.user.last_project_id)
+    # With one project there is no choice to remember.
+    if len(known) > 1 and chosen.id != who.user.last_project_id:
+        accounts.remember_project(who.actor, chosen.id)
+    context = SessionContext(who.actor, who.user, chosen, token)
     st.session_state[_KEY] = context
     return context
 
 
-def _chosen(known: list[ProjectView]) -> ProjectView:
+def _chosen(known: list[ProjectView], last_id: str | None) -> ProjectView:
+    """The project of the address, else the one that was looked at last."""
     names = [project.name for project in known]
     if len(known) == 1:
         return known[0]
     asked = st.query_params.get(_PROJECT)
+    if asked not in names and _PROJECT not in st.session_state:
+        st.session_state[_PROJECT] = last_project.of(known, last_id).name
+    # Without a default, which the address would leave out: a link leads everybody to one project.
     name = st.selectbox(
-        "Project", names, key=_PROJECT, bind="query-params", label_visibility="collapsed"
-    )
+        "Project", names, index=None, required=True, key=_PROJECT, bind="query-params",
+        label_visibility="collapsed",
+    )  # fmt: skip
     chosen = known[names.index(name)] if name in names else known[0]
     if asked and asked not in names:
         st.toast(

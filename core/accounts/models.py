@@ -22,7 +22,10 @@ class Tenant(Base):
 
 
 class User(Base):
-    """A person. `password_hash` is Argon2id; None when an outside provider logs them in."""
+    """A person. `password_hash` is Argon2id; None when an outside provider logs them in.
+
+    `last_project_id` is the project they looked at last in the dashboard.
+    """
 
     __tablename__ = "users"
 
@@ -37,6 +40,7 @@ class User(Base):
     demo: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_log_in_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_project_id: Mapped[str | None] = mapped_column(String(40))
 
 
 class Membership(Base):

@@ -26,6 +26,7 @@ class UserView(BaseModel):
     demo: bool
     created_at: datetime
     last_log_in_at: datetime | None
+    last_project_id: str | None = None
     projects: dict[str, Role] = {}
 
 

@@ -185,6 +185,15 @@ def logged_in(token: str) -> LoggedIn | None:
         return LoggedIn(_actor(user, projects), _view(user, projects), row.expires_at)
 
 
+def remember_project(actor: Actor, project_id: str) -> None:
+    """Keep which project the actor looks at, so that they come back to it."""
+    actor.require("project:read", project_id)
+    with database.transaction() as tx:
+        _user(tx, actor, actor.user_id).last_project_id = project_id
+        subject = f"user:{actor.user_id}"
+        audit.record(tx, actor, "user.project_chosen", subject, project_id=project_id)
+
+
 def log_out(token: str) -> None:
     """End one session."""
     with database.transaction() as tx:

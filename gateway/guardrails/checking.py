@@ -103,6 +103,20 @@ def give_up(rail: Rail, side: Side, why: str, ms: float, results: Results) -> No
     )
 
 
+def pass_unchecked(rail: Rail, side: Side, why: str, results: Results) -> None:
+    """An enforced rule can never say anything here. Raises GatewayError: it refuses then."""
+    if rail.rule.on_failure == "open":
+        results.add(rail, side, "let_through", 0.0)
+        return
+    results.add(rail, side, "refused", 0.0)
+    raise GatewayError(
+        "guardrail",
+        f"Guardrail {rail.rule.name!r} refuses what it cannot check: {why}. Let it report only, or "
+        "let through what it cannot check.",
+        code="guardrail_unavailable",
+    )
+
+
 def refusal(rail: Rail, side: Side, why: str) -> GatewayError:
     """What a caller is told; never any of the text."""
     return GatewayError(

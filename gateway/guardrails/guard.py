@@ -63,6 +63,19 @@ class Guard:
             return msgspec.structs.replace(body, raw=msgspec.json.encode(document))
         return body
 
+    def cannot_check(self, why: str) -> None:
+        """Nothing of a request can be looked at. Raises GatewayError: a rule refuses it then."""
+        rails = self._rails
+        sides: tuple[tuple[Side, tuple[Rail, ...], tuple[Rail, ...]], ...] = (
+            ("input", rails.asked, rails.asked_report),
+            ("output", rails.answered, rails.answered_report),
+        )
+        for side, enforced, reported in sides:
+            for rail in reported:
+                self._results.add(rail, side, "let_through", 0.0)
+            for rail in enforced:
+                checking.pass_unchecked(rail, side, why, self._results)
+
     async def watch(
         self, answer: Answer, collected: Callable[[Answer], Awaitable[bytes]]
     ) -> Answer:

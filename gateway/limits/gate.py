@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 DEFAULT_OUTPUT_TOKENS = 512
 _BYTES_PER_TOKEN = 4
 _MOST_TOKENS = 1_000_000_000
+# What takes next to nothing, but is refused where nothing is left.
+_LEAST = Parsed(b"    ", "", stream=True, stream_options=None, max_tokens=1)
 # Waiting for what other hosts give: in all, before asking once more, and between two looks.
 _ASKED_S, _ASK_AGAIN_S = 3.0, 0.1
 _FIRST_PAUSE_S, _MOST_PAUSE_S = 0.001, 0.02
@@ -141,6 +143,26 @@ class LimitGate:
         plan = self._limiter.plan_of_model(route.project_id, model)
         return None if plan is None else await self._held(self._limiter, plan, body, route)
 
+    async def admit_more(
+        self, key: ApiKey, models: Sequence[str], route: Route
+    ) -> Reservation | None:
+        """Hold that more may be spent by what was admitted before; None when nothing limits it.
+
+        Args:
+            key: Whose it is.
+            models: Whose limits hold: what is called, then what answers for it.
+            route: How it answers.
+
+        Raises:
+            GatewayError: As `admit` does.
+        """
+        if self._limiter is None:
+            if self._problem:
+                raise _unavailable(self._problem)
+            return None
+        plan = self._limiter.plan_of_spending(key, models)
+        return None if plan is None else await self._held(self._limiter, plan, _LEAST, route)
+
     async def _held(self, limiter: Limiter, plan: Plan, body: Parsed, route: Route) -> Reservation:
         tokens, cost_usd = estimate(body, route) if plan.shape.estimates else (0, 0.0)
         result = self._reserved(limiter, plan, tokens, cost_usd)
@@ -191,13 +213,14 @@ class LimitGate:
             tokens, cost_usd = 0, 0.0
         else:
             tokens, cost_usd = held.tokens, held.cost_usd
-        self._reconcile(held, tokens, cost_usd)
+        self.settle_as(held, tokens, cost_usd)
 
     def settle_unused(self, held: Reservation) -> None:
         """Give back what a request holds of a model that gave no answer, but the request itself."""
-        self._reconcile(held, 0, 0.0)
+        self.settle_as(held, 0, 0.0)
 
-    def _reconcile(self, held: Reservation, tokens: int, cost_usd: float) -> None:
+    def settle_as(self, held: Reservation, tokens: int, cost_usd: float) -> None:
+        """Put so many tokens and USD in the place of what is held."""
         assert self._limiter is not None
         self._limiter.defer(held, tokens, cost_usd)
         if not self._flushes:

@@ -1,90 +1,106 @@
 """`/v1/realtime`: a WebSocket passed through to a replica, or to an OpenAI-compatible provider.
 
-The replica is reached first, so that what is refused is refused by an answer of HTTP. Each message
-is handed on when the one before it has been taken: who does not read holds the other side up, and
-nothing is piled up here.
+The replica is reached first, so that what is refused is refused by an answer of HTTP. What goes on
+from then on is in `gateway.surface.session`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
-import msgspec
-from aiohttp import ClientWebSocketResponse, WSMsgType, web
+from aiohttp import ClientWebSocketResponse
 
-from core.contracts.route_table import ApiKey
+from core.contracts.route_table import ApiKey, Route
 from core.kernel import clock
 from gateway import models, split
 from gateway.balancer import Backend, choose
 from gateway.body import Parsed
-from gateway.cold import ColdCaller
 from gateway.errors import GatewayError, from_upstream
+from gateway.guardrails.guard import Guard
+from gateway.guardrails.rules import Rails
 from gateway.http_request import Request, Response
+from gateway.limits.gate import LimitGate
+from gateway.limits.limiter import Reservation
+from gateway.limits.spending import Spending
 from gateway.patience import Patience
 from gateway.providers.openai_compatible import OpenAICompatible
 from gateway.proxy import MAX_ATTEMPTS, not_ready
 from gateway.relay import Exchange
+from gateway.surface.session import CLOSE_S, HEARTBEAT_S, MAX_MESSAGE_BYTES, Session
 from gateway.surface.worker import Worker
 from gateway.table import Target
 from gateway.tracing import traceparent
 from gateway.upstream import tls_context
-from gateway.usage import PromptDetails, Tokens, Usage
+from gateway.usage import Usage, cost_usd
 
 PATH = "/v1/realtime"
 PROTOCOL_HEADER = "Sec-WebSocket-Protocol"
 # What browsers, which can send no header, say in the list of protocols; none of it is passed on.
 _PRIVATE = ("openai-insecure-api-key.", "openai-organization.", "openai-project.")
-_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-_HEARTBEAT_S = 30.0
-_CLOSE_S = 5.0
 _MOST_SESSIONS = 256
 # What may go on elsewhere before the caller has heard anything.
 _ELSEWHERE = frozenset({429, 500, 502, 503, 504})
-_GOING_AWAY, _BROKE, _NORMAL = 1001, 1011, 1000
-# Codes that say that there was none: they are never sent.
-_UNSENT = frozenset({1004, 1005, 1006, 1015})
-
-_Socket = web.WebSocketResponse | ClientWebSocketResponse
-
-
-class _Details(msgspec.Struct):
-    cached_tokens: Tokens | None = None
-
-
-class _Tokens(msgspec.Struct):
-    input_tokens: Tokens | None = None
-    output_tokens: Tokens | None = None
-    input_token_details: _Details | None = None
-
-
-class _Done(msgspec.Struct):
-    usage: _Tokens | None = None
-
-
-class _Event(msgspec.Struct):
-    type: str = ""
-    usage: _Tokens | None = None
-    response: _Done | None = None
-
-
-_decode_event = msgspec.json.Decoder(_Event).decode
-_COUNTED = frozenset({"response.done", "conversation.item.input_audio_transcription.completed"})
+_OVER_A_LIMIT = frozenset({"rate_limited", "budget_exceeded"})
+# Its tokens are counted as they come.
+_NO_TOKENS = Parsed(b"", "", stream=True, stream_options=None)
 
 
 @dataclass(frozen=True, slots=True)
-class _End:
-    """How a session ends: what both sides are told, and what the fact says."""
+class _Candidate:
+    """One that may take a session; `models` are the names whose own limits hold there."""
 
-    code: int
-    reason: str = ""
-    error_class: str = ""
-    message: str = ""
+    target: Target
+    models: tuple[str, ...] = ()
+    fallback: str = ""
+
+
+class _Holds:
+    """What a session holds of limits, beside itself: of its tokens, and of models behind its own.
+
+    Args:
+        limits: The limits.
+        key: Whose session it is.
+        models: Whose limits hold: what is called, then what answers for it.
+        route: How it answers.
+    """
+
+    def __init__(
+        self, limits: LimitGate, key: ApiKey, models: tuple[str, ...], route: Route
+    ) -> None:
+        self._limits, self._key, self._models, self._route = limits, key, models, route
+        self._held: list[Reservation] = []
+        self.spending = Spending(limits, key, models, route)
+
+    async def begin(self) -> None:
+        """Hold it, for one session. Raises GatewayError: a limit is reached."""
+        if self._limits.limits_models_of(self._key.project_id):
+            for name in self._models[1:]:
+                held = await self._limits.admit_model(name, self._route, _NO_TOKENS)
+                if held is not None:
+                    self._held.append(held)
+        await self.spending.begin()
+
+    def end(self) -> None:
+        """Give it back."""
+        self.spending.end()
+        while self._held:
+            self._limits.settle_unused(self._held.pop())
+
+
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """A replica that took a session."""
+
+    target: Target
+    backend: Backend
+    upstream: ClientWebSocketResponse
+    holds: _Holds
 
 
 class Realtime:
@@ -121,9 +137,9 @@ class Realtime:
         target = self._find(key, model, exchange)
         fact.deployment_id = target.route.deployment_id
         if worker.limits.on:
-            # By the session; its tokens are counted when it has ended.
-            body = Parsed(b"", model, stream=True, stream_options=None)
-            exchange.held = await worker.limits.admit(key, target.route, body)
+            exchange.held = await worker.limits.admit(key, target.route, _NO_TOKENS)
+        watched = _Watched(worker, exchange, key)
+        watched.look()
         if self._sessions >= _MOST_SESSIONS:
             raise GatewayError(
                 "rate_limited",
@@ -133,60 +149,105 @@ class Realtime:
             )
         self._sessions += 1
         try:
-            await self._session(exchange, key, target)
+            await self._session(exchange, key, target, watched)
         finally:
             self._sessions -= 1
+            if exchange.held is not None:
+                # What was spent has been settled, answer by answer.
+                worker.limits.settle_unused(exchange.held)
+                exchange.held = None
         return None
 
     def _find(self, key: ApiKey, model: str, exchange: Exchange) -> Target:
         table = self._worker.tables.current
         return models.target(table, key, model, "realtime", asked=exchange.fact.model)
 
-    async def _session(self, exchange: Exchange, key: ApiKey, target: Target) -> None:
+    async def _session(
+        self, exchange: Exchange, key: ApiKey, target: Target, watched: _Watched
+    ) -> None:
+        worker, fact = self._worker, exchange.fact
         patience = Patience(target.timeouts)
-        reached, backend, upstream = await self._reached(exchange, key, target, patience)
-        session = _Session(exchange, upstream, self._worker.config.timeouts.session_idle_s)
+        reached = await self._reached(exchange, key, target, patience)
+        route, holds = reached.target.route, reached.holds
+
+        async def check() -> None:
+            """Raises GatewayError: whoever opened it would not be let in any more."""
+            self._find(await worker.access.admit(exchange.request, fact), fact.model, exchange)
+            watched.look()
+
+        async def spent(took: Usage) -> None:
+            tokens = (took.prompt_tokens or 0) + (took.completion_tokens or 0)
+            await holds.spending.spent(tokens, cost_usd(route.price, took) or 0.0)
+
+        session = Session(
+            exchange, reached.upstream, worker.config.timeouts.session_idle_s, check, spent
+        )
         try:
-            total_s = min(patience.left_s, self._worker.config.timeouts.session_total_s)
-            await session.run(total_s)
+            await session.run(min(patience.left_s, worker.config.timeouts.session_total_s))
         finally:
-            backend.ended()
-            exchange.count(
-                session.usage, reached.route.price, reached.route.model, self._worker.stats
-            )
+            reached.backend.ended()
+            holds.end()
+            exchange.count(session.usage, route.price, route.model, worker.stats)
 
     # -- the way to a replica
 
     async def _reached(
         self, exchange: Exchange, key: ApiKey, target: Target, patience: Patience
-    ) -> tuple[Target, Backend, ClientWebSocketResponse]:
+    ) -> _Reached:
         """The first replica that takes the session: of the route, its targets, its fallbacks."""
         last: GatewayError | None = None
+        fact = exchange.fact
         for candidate in self._candidates(exchange, key, target):
-            exchange.fact.deployment_id = candidate.route.deployment_id
-            tried: list[Backend] = []
-            for _ in range(MAX_ATTEMPTS):
-                backend = choose(candidate.own, tried, candidate.pick)
-                if backend is None or backend in tried or patience.is_over:
-                    break
-                tried.append(backend)
-                try:
-                    upstream = await self._attempt(exchange, candidate, backend, patience)
-                except _Retryable as failed:
-                    last = failed.error
-                    self._worker.stats.retries.add("realtime")
-                    continue
-                return candidate, backend, upstream
+            route = candidate.target.route
+            fact.deployment_id = route.deployment_id
+            holds = _Holds(self._worker.limits, key, (fact.model, *candidate.models), route)
+            reached: _Reached | None = None
+            try:
+                await holds.begin()
+                reached = await self._tried(exchange, candidate.target, patience, holds)
+                fact.answered_by = candidate.fallback
+                return reached
+            except _Retryable as failed:
+                last = failed.error
+            except GatewayError as error:
+                if error.error_class not in _OVER_A_LIMIT:
+                    raise
+                last = error
+            finally:
+                if reached is None:
+                    holds.end()
         raise last or not_ready(target)
 
-    def _candidates(self, exchange: Exchange, key: ApiKey, target: Target) -> Iterator[Target]:
-        caller = (key.id or key.user_id) if target.route.split_by == "key" else ""
-        yield from split.order(target.shares, caller) if target.shares else [target]
+    async def _tried(
+        self, exchange: Exchange, target: Target, patience: Patience, holds: _Holds
+    ) -> _Reached:
+        """One of the target's replicas. Raises GatewayError, or _Retryable: another target may."""
+        tried = list[Backend]()
+        target.budget.request()
+        last = _Retryable(not_ready(target), unsent=True)
+        for _ in range(MAX_ATTEMPTS):
+            backend = choose(target.own, tried, target.pick)
+            if backend is None or backend in tried or patience.is_over:
+                break
+            if tried:
+                if not last.unsent and not target.budget.take():
+                    break
+                self._worker.stats.retries.add("realtime")
+            tried.append(backend)
+            try:
+                upstream = await self._attempt(exchange, target, backend, patience)
+            except _Retryable as failed:
+                last = failed
+                continue
+            return _Reached(target, backend, upstream, holds)
+        raise last
+
+    def _candidates(self, exchange: Exchange, key: ApiKey, target: Target) -> Iterator[_Candidate]:
+        yield from _parts(key, _Candidate(target))
         for model in target.route.fallbacks:
             with suppress(GatewayError):
                 found = self._find(key, model, exchange)
-                exchange.fact.answered_by = model
-                yield from split.order(found.shares, caller) if found.shares else [found]
+                yield from _parts(key, _Candidate(found, (model,), model))
 
     async def _attempt(
         self, exchange: Exchange, target: Target, backend: Backend, patience: Patience
@@ -208,7 +269,14 @@ class Realtime:
             if error.status not in _ELSEWHERE:
                 raise refused from None
             backend.failed(began_s, away=error.status == 503)
-            raise _Retryable(refused) from None
+            raise _Retryable(refused, unsent=error.status == 503) from None
+        except _Redirected:
+            target.traffic.failures += 1
+            raise GatewayError(
+                "upstream_error",
+                f"The server of {fact.model!r} sends sessions elsewhere, which is not followed. "
+                "Correct its address.",
+            ) from None
         except (aiohttp.ClientError, OSError, TimeoutError):
             target.traffic.failures += 1
             backend.failed(began_s, away=True)
@@ -217,7 +285,8 @@ class Realtime:
                     "connect",
                     f"No replica of {fact.model!r} can be reached now. Try again soon.",
                     retry_after_s=2,
-                )
+                ),
+                unsent=True,
             ) from None
         finally:
             if upstream is None:
@@ -255,7 +324,10 @@ class Realtime:
         scheme = "wss" if parts.scheme == "https" else "ws"
         joint = "&" if "?" in path else "?"
         if self._client is None:
+            tracing = aiohttp.TraceConfig()
+            tracing.on_request_redirect.append(_not_followed)
             self._client = aiohttp.ClientSession(
+                trace_configs=[tracing],
                 cookie_jar=aiohttp.DummyCookieJar(),
                 connector=aiohttp.TCPConnector(limit=0),
                 timeout=aiohttp.ClientTimeout(total=None),
@@ -266,176 +338,67 @@ class Realtime:
                 headers=headers,
                 protocols=_offered(request),
                 autoclose=False,
-                heartbeat=_HEARTBEAT_S,
-                max_msg_size=_MAX_MESSAGE_BYTES,
-                timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
+                heartbeat=HEARTBEAT_S,
+                max_msg_size=MAX_MESSAGE_BYTES,
+                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
                 ssl=tls_context() if scheme == "wss" else False,
             )
 
 
+class _Watched:
+    """The guardrails of a session's project, which cannot look at it."""
+
+    def __init__(self, worker: Worker, exchange: Exchange, key: ApiKey) -> None:
+        self._tables, self._exchange, self._project_id = worker.tables, exchange, key.project_id
+        self._seen: Rails | None = None
+
+    def look(self) -> None:
+        """Take what they are now. Raises GatewayError: one refuses what it cannot check."""
+        rails = self._tables.current.guardrails.get(self._project_id)
+        if rails is None or rails is self._seen:
+            return
+        self._seen = rails
+        self._exchange.guard = Guard(rails, PATH)
+        self._exchange.guard.cannot_check("a realtime session goes through unread")
+
+
 class _Retryable(Exception):
-    """Another replica may take the session; `error` is what the caller gets when none does."""
+    """Another replica may take the session.
 
-    def __init__(self, error: GatewayError) -> None:
-        super().__init__(error.message)
-        self.error = error
-
-
-class _Session:
-    """Both sides of one session.
-
-    Attributes:
-        usage: What the replica said that its responses took, added up; None without any.
+    Args:
+        error: What the caller gets when none does.
+        unsent: Trying another one costs nothing.
     """
 
-    def __init__(
-        self, exchange: Exchange, upstream: ClientWebSocketResponse, idle_s: float
-    ) -> None:
-        self.usage: Usage | None = None
-        self._exchange = exchange
-        self._upstream = upstream
-        self._idle_s = idle_s
-        self._moved_s = clock.monotonic_s()
+    def __init__(self, error: GatewayError, *, unsent: bool) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.unsent = unsent
 
-    async def run(self, total_s: float) -> None:
-        """Take the caller in, and hand on until one side ends it, or a time is over."""
-        exchange, fact = self._exchange, self._exchange.fact
-        caller: web.WebSocketResponse | None = None
-        end = _End(_GOING_AWAY)
-        try:
-            client = exchange.request.caller
-            assert isinstance(client, ColdCaller)
-            caller = await client.open_socket(
-                [self._upstream.protocol] if self._upstream.protocol else [],
-                {"X-Request-Id": fact.request_id},
-                _MAX_MESSAGE_BYTES,
-                _HEARTBEAT_S,
-            )
-            fact.status = 101
-            end = await self._handed_on(caller, total_s)
-            fact.error_class, fact.error_message = end.error_class, end.message
-            if end.error_class == "client_closed":
-                exchange.caller_left()
-        except asyncio.CancelledError:
-            reason = "The gateway is stopping." if exchange.stopping else "The caller left."
-            end = _End(_GOING_AWAY, reason)
-            raise
-        finally:
-            await self._close(caller, end)
 
-    async def _close(self, caller: web.WebSocketResponse | None, end: _End) -> None:
-        """Tell both sides that it has ended, and why."""
-        closing = asyncio.gather(
-            *(_closed(each, end) for each in (self._upstream, caller) if each is not None)
-        )
-        try:
-            await asyncio.shield(closing)
-        except asyncio.CancelledError:
-            # The caller's connection ends with its last word, and this task with the connection:
-            # the session has ended well all the same.
-            await closing
-            task = asyncio.current_task()
-            assert task is not None
-            task.uncancel()
+class _Redirected(aiohttp.ClientError):
+    pass
 
-    async def _handed_on(self, caller: web.WebSocketResponse, total_s: float) -> _End:
-        ends_s = clock.monotonic_s() + total_s
-        pumps = {
-            asyncio.create_task(self._pump(caller, self._upstream, is_caller=True)),
-            asyncio.create_task(self._pump(self._upstream, caller, is_caller=False)),
-        }
-        try:
-            while True:
-                now_s = clock.monotonic_s()
-                idle_s = self._moved_s + self._idle_s - now_s
-                if now_s >= ends_s:
-                    return _End(_GOING_AWAY, f"A session lasts {total_s / 60:.0f} min at most.")
-                if idle_s <= 0:
-                    says = f"Nothing came for {self._idle_s:.0f} s."
-                    return _End(_GOING_AWAY, says, "timeout", says)
-                wait_s = min(ends_s - now_s, idle_s)
-                done, _ = await asyncio.wait(
-                    pumps,
-                    timeout=None if wait_s == math.inf else wait_s,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                if done:
-                    return done.pop().result()
-        finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
 
-    async def _pump(self, source: _Socket, sink: _Socket, *, is_caller: bool) -> _End:
-        """Hand on what comes from one side, until it closes or breaks off."""
-        fact = self._exchange.fact
-        while True:
-            message = await source.receive()
-            try:
-                match message.type:
-                    case WSMsgType.TEXT:
-                        text: str = message.data
-                        size_bytes = len(text)
-                        if not is_caller and '"usage"' in text:
-                            self._count(text)
-                        await sink.send_str(text)
-                    case WSMsgType.BINARY:
-                        size_bytes = len(message.data)
-                        await sink.send_bytes(message.data)
-                    case WSMsgType.CLOSE:
-                        return _End(_code(message.data), message.extra or "")
-                    case _:
-                        return self._broken(source, is_caller=is_caller)
-            except (ConnectionError, aiohttp.ClientError):
-                return self._broken(sink, is_caller=not is_caller)
-            self._moved_s = clock.monotonic_s()
-            if is_caller:
-                fact.request_bytes += size_bytes
-            else:
-                fact.response_bytes += size_bytes
+async def _not_followed(_session: object, _context: object, seen: Any) -> None:
+    # It might lead anywhere, with the provider's key.
+    seen.response.close()
+    raise _Redirected
 
-    def _broken(self, socket: _Socket, *, is_caller: bool) -> _End:
-        """What it means that a side is gone without a word, or spoke no WebSocket."""
-        code = socket.close_code
-        if code is not None and code not in _UNSENT:
-            # aiohttp has told that side what is wrong, such as a message that is too large.
-            return _End(code, error_class="invalid_request" if is_caller else "upstream_broke")
-        if is_caller:
-            return _End(_GOING_AWAY, "The caller left.", "client_closed")
-        says = f"The replica of {self._exchange.fact.model!r} broke the session off."
-        return _End(_BROKE, says, "upstream_broke", says)
 
-    def _count(self, text: str) -> None:
-        try:
-            event = _decode_event(text)
-        except msgspec.DecodeError:
-            return
-        found = event.response.usage if event.response else event.usage
-        if event.type not in _COUNTED or found is None:
-            return
-        before = self.usage or Usage(0, 0, 0, PromptDetails(0))
-        cached = found.input_token_details and found.input_token_details.cached_tokens
-        self.usage = Usage(
-            prompt_tokens=(before.prompt_tokens or 0) + (found.input_tokens or 0),
-            completion_tokens=(before.completion_tokens or 0) + (found.output_tokens or 0),
-            prompt_tokens_details=PromptDetails((before.cached_tokens or 0) + (cached or 0)),
-        )
+def _parts(key: ApiKey, whole: _Candidate) -> Iterator[_Candidate]:
+    """The targets of a route in their order; a route with replicas is its own."""
+    found = whole.target
+    if not found.shares:
+        yield whole
+        return
+    caller = (key.id or key.user_id) if found.route.split_by == "key" else ""
+    for part in split.order(found.shares, caller):
+        name = found.name_of(part.route.deployment_id)
+        yield _Candidate(part, (*whole.models, name), whole.fallback)
 
 
 def _offered(request: Request) -> list[str]:
     """The protocols that a caller offers, without what is meant for the gateway."""
     offered = map(str.strip, request.headers.get(PROTOCOL_HEADER).split(","))
     return [name for name in offered if name and not name.startswith(_PRIVATE)]
-
-
-def _code(code: int) -> int:
-    return _NORMAL if code in _UNSENT or not 1000 <= code < 5000 else code
-
-
-async def _closed(socket: _Socket, end: _End) -> None:
-    if socket.closed:
-        return
-    with suppress(TimeoutError, ConnectionError, aiohttp.ClientError):
-        async with asyncio.timeout(_CLOSE_S):
-            # 125 bytes is what a closing frame holds, with its code.
-            await socket.close(code=end.code, message=end.reason.encode()[:120])

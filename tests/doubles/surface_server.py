@@ -53,6 +53,7 @@ def serving() -> Iterator[Seen]:
                 web.post("/v1/audio/transcriptions", _transcription),
                 web.post("/v1/audio/translations", _transcription),
                 web.get("/v1/realtime", lambda request: _realtime(request, seen)),
+                web.get("/elsewhere/realtime", _moved),
             ]
         )
         runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -182,6 +183,10 @@ async def _transcription(request: web.Request) -> web.StreamResponse:
     await answer.write(f"data: {web.json_response(done).text}\n\n".encode())
     await answer.write_eof()
     return answer
+
+
+async def _moved(request: web.Request) -> web.Response:
+    raise web.HTTPTemporaryRedirect("/v1/realtime?model=any")
 
 
 async def _realtime(request: web.Request, seen: Seen) -> web.WebSocketResponse:

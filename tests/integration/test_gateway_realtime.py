@@ -13,7 +13,8 @@ import aiohttp
 import openai
 import pytest
 
-from core.contracts.route_table import Hosted, Limit, Price, Replica
+from core.contracts.guardrails import Guardrail, Pii
+from core.contracts.route_table import Hosted, Limit, Price, Replica, RouteTarget
 from core.kernel.crypto import Keyring, Secret
 from tests.doubles import surface_server
 from tests.doubles.gateway_harness import (
@@ -22,10 +23,12 @@ from tests.doubles.gateway_harness import (
     GatewayHere,
     api_key,
     free_port,
+    publish,
     route,
     until,
 )
 from tests.doubles.surface_server import Seen
+from tests.machine import slowness
 
 
 @pytest.fixture
@@ -36,7 +39,11 @@ def seen() -> Iterator[Seen]:
 
 @asynccontextmanager
 async def gateway(
-    folder: Path, seen: Seen, limits: list[Limit] | None = None, **timeouts: float
+    folder: Path,
+    seen: Seen,
+    limits: list[Limit] | None = None,
+    guardrails: list[Guardrail] | None = None,
+    **timeouts: float,
 ) -> AsyncIterator[GatewayHere]:
     price = Price(input_usd_per_million_tokens=1.0, output_usd_per_million_tokens=2.0)
     keyring = Keyring.open_or_create(folder / "keys")
@@ -56,9 +63,21 @@ async def gateway(
         route(model="hosted", deployment_id="dep_h", replicas=hosted("openai", "/v1"), **able),
         route(model="claude", deployment_id="dep_c", replicas=hosted("anthropic", ""), **able),
         route(seen.url, model="chat-only", deployment_id="dep_chat_only"),
-    ]
+        route(
+            model="moved", deployment_id="dep_m", replicas=hosted("vllm", "/elsewhere"), **able
+        ),
+        route(
+            model="either", deployment_id="rte_either",
+            targets=[RouteTarget(model="talk"), RouteTarget(model="half", priority=1)], **able,
+        ),
+    ]  # fmt: skip
     running = GatewayHere(
-        folder, routes, keys=[api_key()], limits=limits or [], timeouts=replace(QUICK, **timeouts)
+        folder,
+        routes,
+        keys=[api_key()],
+        limits=limits or [],
+        timeouts=replace(QUICK, **timeouts),
+        table={"guardrails": guardrails or []},
     )
     async with running:
         yield running
@@ -206,3 +225,98 @@ async def test_who_does_not_read_holds_the_other_side_up(tmp_path: Path, seen: S
                 assert len(await socket.receive_bytes(timeout=20)) == 65_536
         (fact,) = await running.facts()
     assert fact.response_bytes > 65_536_000
+
+
+async def refused(running: GatewayHere, model: str) -> tuple[int, str]:
+    """How a session of a model is refused before it begins."""
+    answer = await running.http.get(
+        f"/v1/realtime?model={model}",
+        headers={
+            "Connection": "Upgrade", "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        },
+    )  # fmt: skip
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+async def last_words(socket: aiohttp.ClientWebSocketResponse) -> tuple[str, int | None]:
+    """The code of the error event that ends a session, and of its close."""
+    code = ""
+    while (message := await socket.receive(timeout=10)).type is aiohttp.WSMsgType.TEXT:
+        event = message.json()
+        code = event["error"]["code"] if event["type"] == "error" else code
+    return code, socket.close_code
+
+
+async def test_a_session_ends_with_its_key_and_with_a_new_guardrail(
+    tmp_path: Path, seen: Seen
+) -> None:
+    async with gateway(tmp_path, seen) as running:
+        table = running.gateway.table
+        able = route(seen.url, model="talk", capabilities=["realtime"])
+        async with session(running) as socket:
+            await running.publish([able], [api_key(scopes=("realtime",)), api_key("b", id="key_b")])
+            await socket.send_json({"type": "still here"})
+            assert (await socket.receive_json())["type"] == "double.said"
+            began_s = asyncio.get_running_loop().time()
+            await running.publish([able], [api_key("b", id="key_b")])
+            assert await last_words(socket) == ("invalid_api_key", 1008)
+            assert asyncio.get_running_loop().time() - began_s < 1.0 * slowness()
+        await running.publish([able])
+        async with session(running) as socket:
+            version = table.current.version + 1
+            publish(tmp_path, [able], [api_key()], version, guardrails=[_pii()])
+            assert await last_words(socket) == ("guardrail_unavailable", 1008)
+        assert await refused(running, "talk") == (400, "guardrail_unavailable")
+        facts = await running.facts(3)
+    assert [fact.error_class for fact in facts] == ["authentication", "guardrail", "guardrail"]
+    assert facts[1].blocked_by == "pii"
+
+
+def _pii(**fields: Any) -> Guardrail:
+    return Guardrail(id="grl_pii", project_id="prj_a", name="pii", check=Pii(), **fields)
+
+
+async def test_a_guardrail_that_may_let_through_lets_sessions_through(
+    tmp_path: Path, seen: Seen
+) -> None:
+    rules = [_pii(on_failure="open")]
+    async with gateway(tmp_path, seen, guardrails=rules) as running:
+        async with session(running):
+            pass
+        (fact,) = await running.facts()
+    assert fact.guardrails.count('"let_through"') == 2
+
+
+async def test_what_is_spent_counts_at_once_and_ends_a_session(tmp_path: Path, seen: Seen) -> None:
+    def limit(level: Any, subject: str, metric: Any, amount: float, window: Any = "day") -> Limit:
+        return Limit(project_id="prj_a", level=level, subject=subject, metric=metric,
+                     window=window, amount=amount)  # fmt: skip
+
+    limits = [
+        limit("key", "key_test", "tokens", 60),
+        limit("model", "talk", "tokens", 30),
+        limit("model", "half", "requests", 1),
+    ]
+    async with gateway(tmp_path, seen, limits) as running:
+        # 13 tokens an answer: the third one goes over the limit of the target.
+        async with session(running, "either") as socket:
+            for _ in range(3):
+                await socket.send_json({"type": "response.create"})
+            assert await last_words(socket) == ("rate_limit_exceeded", 1008)
+        # The next target takes the next session, and the key's own limit holds there as well.
+        async with session(running, "either") as socket:
+            for _ in range(2):
+                await socket.send_json({"type": "response.create"})
+            assert await last_words(socket) == ("rate_limit_exceeded", 1008)
+        assert await refused(running, "either") == (429, "rate_limit_exceeded")
+        facts = await running.facts(3)
+    assert [fact.input_tokens for fact in facts] == [24, 16, None]
+    assert [fact.deployment_id for fact in facts[:2]] == ["dep_talk", "dep_half"]
+    assert {fact.error_class for fact in facts} == {"rate_limited"}
+
+
+async def test_a_redirect_is_not_followed(tmp_path: Path, seen: Seen) -> None:
+    async with gateway(tmp_path, seen) as running:
+        assert await refused(running, "moved") == (502, "replica_error")
+    assert seen.paths == ["/elsewhere/realtime"]

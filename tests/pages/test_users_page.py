@@ -108,6 +108,8 @@ def test_a_project_is_made_chosen_and_gets_a_member(bud: Bud, admin_page: Page) 
     expect(page.get_by_role("heading", name="Users", exact=True)).to_be_visible()
     expect(page).to_have_url(re.compile(r"/users\?.*project=Research"))
     expect(page.get_by_role("combobox", name="Project")).to_have_value("Research")
+    bud.open(page, "users")
+    expect(page).to_have_url(re.compile(r"/users\?project=Research"))
 
 
 @pytest.mark.parametrize("width", [1440, 390])

@@ -193,6 +193,22 @@ def test_nothing_private_without_a_session(client: TestClient) -> None:
         pass
 
 
+def test_a_page_without_a_project_leads_to_the_one_looked_at_last(client: TestClient) -> None:
+    _log_in(client)
+    html = {"accept": "text/html"}
+    assert client.get("/models", headers=html).text == "private /models"
+    made = projects.create_project(accounts.operator(), "A & B")
+    assert client.get("/", headers=html).headers["location"] == "/?project=Default"
+    who = accounts.logged_in(client.cookies[guard.SESSION_COOKIE])
+    assert who is not None
+    accounts.remember_project(who.actor, made.id)
+    answer = client.get("/models?q=a&q=b%20c", headers=html)
+    assert answer.headers["location"] == "/models?q=a&q=b+c&project=A+%26+B"
+    assert client.get("/models?project=", headers=html).text == "private /models"
+    assert client.get("/models").text == "private /models"
+    assert client.get("/media/x.png", headers=html).status_code == 200
+
+
 def test_a_one_time_password_opens_the_change_form_only(client: TestClient) -> None:
     new = accounts.add_user(Actor.system(), "ana@example.org")
     one_time = new.one_time_password.reveal()
