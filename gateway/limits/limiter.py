@@ -6,7 +6,7 @@ All limits of a request hold at once: it is admitted by every one of them, or co
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import add, gt
 from pathlib import Path
@@ -118,6 +118,23 @@ class Limiter:
         if place not in self._model_plans:
             self._model_plans[place] = self._made(project_id, (("model", model),))
         return self._model_plans[place]
+
+    def plan_of_spending(self, key: ApiKey, models: Sequence[str]) -> Plan | None:
+        """The limits of tokens and USD of a key and of models, for what is no request of its own.
+
+        Made anew each time: only sessions ask for it, with each of their answers.
+        """
+        behind = (("model", name) for name in models[1:])
+        subjects = tuple(dict.fromkeys((*plan.subjects_of(key, models[0]), *behind)))
+        spending = {
+            (key.project_id, *subject): [
+                limit
+                for limit in self._limits.get((key.project_id, *subject), ())
+                if limit.metric in ("tokens", "usd")
+            ]
+            for subject in subjects
+        }
+        return plan.make(spending, self.table, self._known, key.project_id, subjects)
 
     def _made(self, project_id: str, subjects: plan.Subjects) -> Plan | None:
         return plan.make(self._limits, self.table, self._known, project_id, subjects)
