@@ -91,8 +91,8 @@ class Plan:
         generation: In which the places hold.
         places: For each limit the word of the table that counts, word 3 of its record.
         checked: The marks of its shape that its records were last seen to have.
-        counts: Reads from the table's words what counts now, and behind that the first word: an
-            itemgetter of a single item would give no tuple.
+        counts: Reads from the table's words what counts now, with the first word behind the only
+            limit: an itemgetter of a single item would give no tuple.
         most: The limits as whole numbers: requests, tokens, nano-USD.
         refs: The counters to give back when the worker dies, as bytes of a ledger's entry.
         shares: The limits once more, as hosts share them; empty when they do not.
@@ -176,7 +176,8 @@ def place(plan: Plan, table: SharedTable, known: Known, *, shared: bool) -> None
     places = [*windows_at, *cells_at]
     plan.places = tuple(_word(known, *each) for each in zip(plan.limits, places, strict=True))
     plan.checked = ()
-    plan.counts = itemgetter(*plan.places, 0)
+    # It keeps the same tuple, so that ten thousand plans have one each.
+    plan.counts = itemgetter(*plan.places) if len(places) > 1 else itemgetter(*plan.places, 0)
     most = tuple(most_of(limit) for limit in plan.limits)
     plan.most = known.most.setdefault(most, most)
     records = [table.index_of_window(at) for at in windows_at]
