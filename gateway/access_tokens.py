@@ -190,7 +190,7 @@ def _opened(found: _Verified, asked: str, projects: Mapping[str, Project]) -> Ap
             project_id=project_id,
             user_id=found.user_id,
             expires_unix_s=found.ends_unix_s,
-            models=list(found.models),
+            models=found.models,
         )
     return key
 

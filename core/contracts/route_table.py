@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -204,8 +205,8 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     project_id: str
     user_id: str
     expires_unix_s: float | None = None
-    models: list[str] = []
     # Tuples: an empty one costs no memory, and there may be ten thousand keys.
+    models: tuple[str, ...] = ()
     scopes: tuple[Scope, ...] = ()
     networks: tuple[str, ...] = ()
 
@@ -232,6 +233,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     def __post_init__(self) -> None:
         _keep_once(self, "project_id", "subject")
+        msgspec.structs.force_setattr(self, "amount", _same_amount(self.amount))
 
     @property
     def name(self) -> str:
@@ -305,6 +307,11 @@ def _keep_once(of: msgspec.Struct, *fields: str) -> None:
     # Tens of thousands of keys and limits repeat the same few ids: each is kept once.
     for field in fields:
         msgspec.structs.force_setattr(of, field, sys.intern(getattr(of, field)))
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _same_amount(amount: float) -> float:
+    return amount
 
 
 def encode(table: RouteTable) -> bytes:

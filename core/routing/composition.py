@@ -75,7 +75,7 @@ def compose() -> Composed:
             project_id=key.project_id,
             user_id=key.user_id,
             expires_unix_s=key.expires_at.timestamp() if key.expires_at else None,
-            models=key.models,
+            models=tuple(key.models),
             scopes=tuple(key.scopes),
             networks=tuple(key.networks),
         )

@@ -21,8 +21,8 @@ LIMITED, SCOPED = "bud-limited-key", "bud-scoped-key"
 KEYS = [
     api_key(),
     api_key(LIMITED, id="key_limited"),
-    api_key(SCOPED, id="key_scoped", scopes=("embeddings",), models=["other"]),
-    api_key("bud-models-key", id="key_models", models=["other"]),
+    api_key(SCOPED, id="key_scoped", scopes=("embeddings",), models=("other",)),
+    api_key("bud-models-key", id="key_models", models=("other",)),
 ]
 LIMIT = Limit(
     project_id="prj_a", level="key", subject="key_limited", metric="requests", window="day",

@@ -50,7 +50,7 @@ async def gateway(tmp_path: Path, double: OpenAiDouble) -> AsyncIterator[Gateway
     ]
     keys = [
         api_key(),
-        api_key("bud-narrow", id="key_narrow", models=[EMBEDDER]),
+        api_key("bud-narrow", id="key_narrow", models=(EMBEDDER,)),
         api_key("bud-expired", id="key_old", expires_unix_s=1.0),
     ]
     async with GatewayHere(tmp_path, routes, keys=keys) as running:

@@ -56,7 +56,7 @@ async def test_each_algorithm_is_accepted_and_a_token_is_checked_once(
     accepted = tokens(issuer)
     for key_id in ("rsa", "pss", "ec", "ed"):
         key = await accepted.key(issuer.token(key_id), "", PROJECTS)
-        assert (key.project_id, key.user_id, key.models) == ("prj_a", "local:ada", [])
+        assert (key.project_id, key.user_id, key.models) == ("prj_a", "local:ada", ())
     assert issuer.fetches == 1
     token = issuer.token()
     first = await accepted.key(token, "", PROJECTS)
@@ -102,7 +102,7 @@ async def test_projects_models_and_users_are_named_by_claims(issuer: TokenIssuer
     )
     key = await accepted.key(token, "Beta", PROJECTS)
     assert (key.project_id, key.user_id, key.models) == (
-        "prj_b", "local:ada@example.org", ["smol"],
+        "prj_b", "local:ada@example.org", ("smol",),
     )  # fmt: skip
     other = await accepted.key(token, "prj_a", PROJECTS)
     assert other.project_id == "prj_a"

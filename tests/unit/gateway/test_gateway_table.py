@@ -94,7 +94,7 @@ async def test_routes_are_seen_by_their_project_only(tmp_path: Path) -> None:
     await held.refresh()
     assert [each.model for each in held.current.models(api_key())] == [CHAT]
     assert [each.model for each in held.current.models(api_key(project_id="prj_b"))] == ["secret"]
-    assert held.current.models(api_key(models=["another"])) == []
+    assert held.current.models(api_key(models=("another",))) == []
 
 
 @pytest.mark.parametrize(

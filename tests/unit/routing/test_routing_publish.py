@@ -118,7 +118,7 @@ def test_revoking_a_key_takes_it_out_by_itself(data_dir: Path, admin: Actor) -> 
     routing.subscribe()
     made = api_keys.create_key(admin, PROJECT, "ci", api_keys.Restrictions(models=["smol"]))
     (key,) = _table().keys
-    assert (key.id, key.models, key.project_id) == (made.key.id, ["smol"], PROJECT)
+    assert (key.id, key.models, key.project_id) == (made.key.id, ("smol",), PROJECT)
     assert made.secret.reveal().encode() not in routing.table_path().read_bytes()
     api_keys.revoke_key(admin, made.key.id)
     assert _table().keys == []
