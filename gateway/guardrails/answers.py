@@ -27,6 +27,11 @@ class Wrapped(Answer):
             setattr(self, name, getattr(inner, name))
         self._inner = inner
 
+    @property
+    def content_type(self) -> str:
+        """See `Answer`."""
+        return self._inner.content_type
+
 
 class Recorded(Wrapped):
     """A stream that is passed on as it comes; `recorded` is what it was."""

@@ -6,6 +6,7 @@ import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from core.detection.examination import Passage
 from gateway.answer import Answer
 from gateway.body import Parsed, not_json
 from gateway.errors import GatewayError
-from gateway.guardrails import checking, texts
+from gateway.guardrails import checking, documents, other_answers, texts
 from gateway.guardrails.answers import Recorded, read_back
 from gateway.guardrails.checking import Results
 from gateway.guardrails.rules import Rail, Rails
@@ -26,8 +27,7 @@ from gateway.stats import Stats
 
 _EMBEDDINGS = "/v1/embeddings"
 _REPORT_S = 30.0
-# To read more of a stream than this, the event loop is not held up.
-_LONG_BYTES = 64 * 1024
+_MOST_READ_BYTES = 32 * 1024 * 1024
 _TOLD = frozenset({"blocked", "refused"})
 
 
@@ -45,6 +45,7 @@ class Guard:
         self._results = Results()
         self._reports: list[asyncio.Task[None]] = []
         self._recorded: Recorded | None = None
+        self._read_back: Callable[[Sequence[bytes]], list[Passage]] = read_back
         self._stream: StreamGuard | None = None
 
     async def admit(self, body: Parsed) -> Parsed:
@@ -52,16 +53,45 @@ class Guard:
         rails = self._rails
         if not rails.asked and not rails.asked_report:
             return body
-        document = _document(body.raw)
-        passages = texts.of_request(document)
-        unread = texts.has_token_ids(document)
+        try:
+            document, passages = await documents.read(body.raw)
+        except documents.TooManyParts as problem:
+            for rail in rails.asked_report:
+                self._results.add(rail, "input", "let_through", 0.0)
+            self._cannot_read(str(problem))
+            return body
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise not_json(error) from None
+        if rails.asked_report:
+            self._report(rails.asked_report, "input", _copies(passages))
+        if texts.has_token_ids(document):
+            self._cannot_read("its prompt is given as token ids, not as text")
+            return body
+        if not rails.asked:
+            return body
+        await checking.enforce(rails.asked, "input", passages, self._results)
+        # Also where nothing was masked: of a name that stands twice, which is no error in JSON, the
+        # replica must read the one that was looked at.
+        raw = await documents.written(document, len(body.raw))
+        return msgspec.structs.replace(body, raw=raw)
+
+    async def admit_form(self, names: Sequence[str], values: list[str], unread: str) -> None:
+        """Look at the texts of a form, and mask them where they are.
+
+        Args:
+            names: Of its fields.
+            values: What they say.
+            unread: Why there is more than that; "" when there is not.
+
+        Raises GatewayError: a rule refuses it.
+        """
+        rails, passages = self._rails, texts.of_form(names, values)
         if rails.asked_report:
             self._report(rails.asked_report, "input", _copies(passages))
         if unread:
-            self._cannot_read(rails.asked)
-        elif await checking.enforce(rails.asked, "input", passages, self._results):
-            return msgspec.structs.replace(body, raw=msgspec.json.encode(document))
-        return body
+            self._cannot_read(unread)
+            return
+        await checking.enforce(rails.asked, "input", passages, self._results)
 
     def cannot_check(self, why: str) -> None:
         """Nothing of a request can be looked at. Raises GatewayError: a rule refuses it then."""
@@ -106,6 +136,37 @@ class Guard:
             whole = msgspec.json.encode(document)
         seen = copy.copy(answer)
         seen.first, seen.is_whole = whole, True
+        return seen
+
+    async def watch_other(
+        self, answer: Answer, collected: Callable[[Answer], Awaitable[bytes]]
+    ) -> Answer:
+        """As `watch`, for an answer that is no chat: it is read whole before any of it goes on."""
+        rails = self._rails
+        if not (rails.answered or rails.answered_report):
+            return answer
+        if not rails.answered and not answer.is_whole:
+            self._recorded = Recorded(answer)
+            self._read_back = partial(other_answers.read_back, answer.content_type)
+            return self._recorded
+        if (answer.content_bytes or 0) > _MOST_READ_BYTES:
+            self._cannot_read_answer("it is too long")
+            return answer
+        whole = answer.first if answer.is_whole else await collected(answer)
+        seen = copy.copy(answer)
+        seen.first, seen.is_whole = whole, True
+        try:
+            if other_answers.is_long(whole):
+                read = await asyncio.to_thread(other_answers.read, whole, answer.content_type)
+            else:
+                read = other_answers.read(whole, answer.content_type)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self._cannot_read_answer("it is not of the form that it says")
+            return seen
+        if rails.answered_report:
+            self._report(rails.answered_report, "output", _copies(read.passages))
+        if await checking.enforce(rails.answered, "output", read.passages, self._results):
+            seen.first = read.masked()
         return seen
 
     def end(self) -> bool:
@@ -153,33 +214,32 @@ class Guard:
     async def _report_stream(self, pieces: Sequence[bytes]) -> None:
         rails = self._rails.answered_report
         try:
-            if sum(map(len, pieces)) > _LONG_BYTES:
-                passages = await asyncio.to_thread(read_back, pieces)
+            if sum(map(len, pieces)) > documents.LONG_BYTES:
+                passages = await asyncio.to_thread(self._read_back, pieces)
             else:
-                passages = read_back(pieces)
+                passages = self._read_back(pieces)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             for rail in rails:
                 self._results.add(rail, "output", "let_through", 0.0)
         else:
             await checking.report(rails, "output", passages, self._results)
 
-    def _cannot_read(self, rails: Sequence[Rail]) -> None:
-        for rail in rails:
-            checking.give_up(
-                rail, "input", "its prompt is given as token ids, not as text", 0.0, self._results
-            )
+    def _cannot_read_answer(self, why: str) -> None:
+        """Raises GatewayError: a rule refuses what it cannot check."""
+        for rail in self._rails.answered_report:
+            self._results.add(rail, "output", "let_through", 0.0)
+        for rail in self._rails.answered:
+            checking.give_up(rail, "output", why, 0.0, self._results)
+
+    def _cannot_read(self, why: str) -> None:
+        """Raises GatewayError: a rule refuses what it cannot check."""
+        for rail in self._rails.asked:
+            checking.give_up(rail, "input", why, 0.0, self._results)
 
 
 def _copies(passages: Sequence[Placed]) -> list[Passage]:
     """The texts as they are now: masks come later."""
     return [Passage(each.text, each.role, each.is_answer) for each in passages]
-
-
-def _document(raw: bytes) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(raw, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise not_json(error) from None
 
 
 def _document_of_answer(content: bytes) -> dict[str, Any]:

@@ -20,7 +20,7 @@ _NO_TEXT = frozenset(
     }
 )
 # Whatever they hold.
-_NEVER_TEXT = frozenset({"logprobs", "input_audio"})
+_NEVER_TEXT = frozenset({"logprobs", "input_audio", "b64_json"})
 # Where media may stand as a `data:` URL.
 _URLS = frozenset({"url", "image_url"})
 _DEVELOPERS = "developer"
@@ -61,6 +61,23 @@ def of_request(document: dict[str, Any]) -> list[Placed]:
         elif _may_be_text(name, value):
             found += _walk(document, name, value, _USERS if name in _PROMPTS else _DEVELOPERS)
     return found
+
+
+def of_form(names: Sequence[str], values: list[str]) -> list[Placed]:
+    """What the fields of a form say."""
+    return [
+        passage
+        for place, name in enumerate(names)
+        for passage in _walk(
+            values, place, values[place], _USERS if name in _PROMPTS else _DEVELOPERS
+        )
+    ]
+
+
+def of_value(holder: Any, key: Any) -> list[Placed]:
+    """What stands at one place of an answer."""
+    found = not isinstance(key, str) or _may_be_text(key, holder[key])
+    return list(_walk(holder, key, holder[key], _MODELS)) if found else []
 
 
 def has_token_ids(document: dict[str, Any]) -> bool:

@@ -16,6 +16,7 @@ class Endpoint:
         is_form: The request is a form with files, else JSON.
         counts_tokens: Its price and its limits are by tokens, so they are estimated before.
         is_captured: Question and answer are texts that a project can keep.
+        answers_texts: Guardrails can read what it answers.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Endpoint:
     is_form: bool = False
     counts_tokens: bool = False
     is_captured: bool = False
+    answers_texts: bool = True
 
 
 _RERANK = Endpoint("rerank", "rerank", "/v1/rerank", counts_tokens=True, is_captured=True)
@@ -37,7 +39,7 @@ ENDPOINTS: dict[str, Endpoint] = {
     "/v1/images/generations": Endpoint(
         "images.generations", "image", "/v1/images/generations", is_captured=True
     ),
-    "/v1/audio/speech": Endpoint("audio.speech", "speech", "/v1/audio/speech"),
+    "/v1/audio/speech": Endpoint("audio.speech", "speech", "/v1/audio/speech", answers_texts=False),
     "/v1/audio/transcriptions": Endpoint(
         "audio.transcriptions", "transcription", "/v1/audio/transcriptions", is_form=True
     ),

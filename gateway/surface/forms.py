@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ from gateway.surface.spool import Spool
 _CHUNK_BYTES = 64 * 1024
 _MOST_FIELDS = 64
 _MOST_TEXT_BYTES = 1024
+# Of all texts of a form together; what is over that is taken for files.
+_MOST_TEXTS_BYTES = 256 * 1024
+_FILE = "file"
+_PLAIN = frozenset({"", "binary", "8bit", "7bit"})
 _TO_ESCAPE = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
 
 
@@ -68,6 +72,7 @@ class FormReader:
                 return
             if not isinstance(part, BodyPartReader) or not part.name:
                 raise _malformed("a field has no name")
+            _require_plain(part)
             yield part
         raise _malformed(f"it has over {_MOST_FIELDS} fields")
 
@@ -78,6 +83,11 @@ class FormReader:
             if self._content.total_bytes > self._max_bytes:
                 raise self._too_large()
             yield bytes(chunk)
+
+    @property
+    def received_bytes(self) -> int:
+        """Of the body, so far."""
+        return self._content.total_bytes
 
     async def text(self, part: BodyPartReader) -> str:
         """A short field. Raises GatewayError."""
@@ -115,10 +125,22 @@ class FormReader:
 
 
 class Form:
-    """A form that has been taken in; `model` is what its field of that name says."""
+    """A form that has been taken in: first its texts go on, then its files.
+
+    Attributes:
+        model: What its field of that name says.
+        names: Of its texts.
+        values: What those say; it may be changed until the form goes on.
+        unread: Why there is more to read than that, in fields that are no plain text or where no
+            file belongs; "" when there is not.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.model = ""
+        self.model = self.unread = ""
+        self.names: list[str] = []
+        self.values: list[str] = []
+        self._types: list[str] = []
+        self._texts_bytes = 0
         self._boundary = os.urandom(16).hex()
         self._spool = Spool(folder)
 
@@ -134,11 +156,12 @@ class Form:
                 if self.model:
                     raise _malformed("the field 'model' is there twice")
                 self.model = await reader.text(part)
-                continue
-            await self._spool.write(self._head(part.name or "", part.filename, part.headers))
-            async for chunk in reader.chunks(part):
-                await self._spool.write(chunk)
-            await self._spool.write(b"\r\n")
+            elif part.filename is None:
+                await self._take_text(reader, part)
+            else:
+                if part.name != _FILE:
+                    self.unread = f"the field {(part.name or '')[:40]!r} is a file"
+                await self._take_file(reader, part, b"")
         await self._spool.flush()
         if not self.model:
             raise GatewayError(
@@ -146,6 +169,31 @@ class Form:
                 "The form has no field 'model'. List yours with GET /v1/models.",
                 param="model",
             )
+
+    async def _take_text(self, reader: FormReader, part: BodyPartReader) -> None:
+        """Keep a text; what is none, or too long, goes the way of files."""
+        name, content_type = part.name or "", part.headers.get("Content-Type", "")
+        content, room_bytes = b"", _MOST_TEXTS_BYTES - self._texts_bytes
+        async for chunk in reader.chunks(part):
+            content += chunk
+            if len(content) > room_bytes:
+                break
+        text = _decoded(content, content_type) if len(content) <= room_bytes else None
+        if text is None:
+            self.unread = f"the field {name[:40]!r} is too long, or no text in UTF-8"
+            await self._take_file(reader, part, content)
+            return
+        self._texts_bytes += len(content)
+        self.names.append(name)
+        self.values.append(text)
+        self._types.append(content_type)
+
+    async def _take_file(self, reader: FormReader, part: BodyPartReader, begun: bytes) -> None:
+        content_type = part.headers.get("Content-Type", "")
+        await self._spool.write(self._head(part.name or "", part.filename, content_type) + begun)
+        async for chunk in reader.chunks(part):
+            await self._spool.write(chunk)
+        await self._spool.write(b"\r\n")
 
     def size_bytes(self, model: str) -> int:
         """Of the whole body for a replica that knows the model by this name."""
@@ -163,17 +211,21 @@ class Form:
         self._spool.close()
 
     def _first(self, model: str) -> bytes:
-        return self._head("model", None, {}) + model.encode() + b"\r\n"
+        texts = zip(self.names, self.values, self._types, strict=True)
+        fields = [("model", model, ""), *texts]
+        return b"".join(
+            self._head(name, None, content_type) + text.encode() + b"\r\n"
+            for name, text, content_type in fields
+        )
 
     @property
     def _last(self) -> bytes:
         return f"--{self._boundary}--\r\n".encode()
 
-    def _head(self, name: str, filename: str | None, headers: Mapping[str, str]) -> bytes:
+    def _head(self, name: str, filename: str | None, content_type: str) -> bytes:
         head = f'--{self._boundary}\r\nContent-Disposition: form-data; name="{_escaped(name)}"'
         if filename is not None:
             head += f'; filename="{_escaped(filename)}"'
-        content_type = headers.get("Content-Type", "")
         if content_type:
             # Its quotes are the type's own; a line break cannot be in a header that was parsed.
             head += f"\r\nContent-Type: {content_type}"
@@ -182,6 +234,24 @@ class Form:
 
 def _escaped(text: str) -> str:
     return text.translate(_TO_ESCAPE)
+
+
+def _decoded(content: bytes, content_type: str) -> str | None:
+    """A field's text; None when it is none that everybody reads alike."""
+    charset = content_type.lower().partition("charset=")[2].strip(' "')
+    if charset not in ("", "utf-8"):
+        return None
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _require_plain(part: BodyPartReader) -> None:
+    """Nobody encodes fields any more; what a replica would make of one that is, is not known."""
+    encoding = part.headers.get("Content-Transfer-Encoding", "")
+    if encoding.lower() not in _PLAIN or "Content-Encoding" in part.headers:
+        raise _malformed(f"the field {part.name!r} is encoded; send it as it is")
 
 
 def _malformed(why: object) -> GatewayError:

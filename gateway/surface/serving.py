@@ -6,6 +6,7 @@ from functools import partial
 
 from core.contracts.route_table import ApiKey, Route
 from gateway import models
+from gateway.answer import Answer
 from gateway.body import Parsed, parse
 from gateway.errors import GatewayError
 from gateway.guardrails.guard import Guard
@@ -80,7 +81,11 @@ class Surface:
         form = Form(worker.config.data_dir / FOLDER_NAME)
         self._uploads += 1
         try:
-            await form.take(await form_reader(exchange, worker))
+            reader = await form_reader(exchange, worker)
+            await form.take(reader)
+            exchange.fact.request_bytes = reader.received_bytes
+            # An upload takes its time: the key may have been revoked meanwhile.
+            key = await worker.access.admit(exchange.request, exchange.fact)
             body = FormBody(b"", form.model, False, None, form=form)
             return await self._carry(exchange, endpoint, key, body)
         finally:
@@ -103,17 +108,16 @@ class Surface:
             counted = body if endpoint.counts_tokens else without_tokens(body)
             exchange.held = await worker.limits.admit(key, route, counted)
             self._limit_beyond(exchange, endpoint, key, route)
-        rails = worker.tables.current.guardrails.get(key.project_id)
-        if rails is not None and not endpoint.is_form:
-            # What is asked is a text; what is answered is none, or no text of a model.
-            exchange.guard = Guard(rails, endpoint.path)
-            body = await exchange.guard.admit(body)
+        body = await self._guarded(exchange, endpoint, key, body)
         session = exchange.request.headers.get("X-Session-Id", "")
         answer = await self._proxy.begin(find, endpoint.path, body, fact, session, exchange.beyond)
         assert isinstance(answer, PassedAnswer)
         exchange.answer = answer
         try:
-            return await self._send(exchange, answer)
+            seen: Answer = answer
+            if exchange.guard is not None and endpoint.answers_texts:
+                seen = await exchange.guard.watch_other(answer, exchange.collected)
+            return await self._send(exchange, answer, seen)
         finally:
             exchange.account(answer, worker.stats)
             answer.release()
@@ -126,11 +130,27 @@ class Surface:
             kind = Beyond if endpoint.counts_tokens else RequestsOnly
             exchange.beyond = kind(limits)
 
-    async def _send(self, exchange: Exchange, answer: PassedAnswer) -> Response | None:
+    async def _guarded(
+        self, exchange: Exchange, endpoint: Endpoint, key: ApiKey, body: Parsed
+    ) -> Parsed:
+        """What may go to a replica. Raises GatewayError: a guardrail refuses it."""
+        rails = self._worker.tables.current.guardrails.get(key.project_id)
+        if rails is None:
+            return body
+        guard = exchange.guard = Guard(rails, endpoint.path)
+        if not isinstance(body, FormBody):
+            return await guard.admit(body)
+        form = body.form
+        await guard.admit_form(form.names, form.values, form.unread)
+        return body
+
+    async def _send(
+        self, exchange: Exchange, answer: PassedAnswer, seen: Answer
+    ) -> Response | None:
         fact = exchange.fact
         headers = {"X-Request-Id": fact.request_id}
         if answer.route.model != fact.model:
             headers["X-Bud-Fallback"] = fact.answered_by = answer.route.model
         if not answer.is_json:
             fact.stream, fact.ttft_ms = True, exchange.elapsed_ms()
-        return await exchange.send(answer, headers)
+        return await exchange.send(seen, headers)

@@ -36,6 +36,12 @@ class Worker:
 async def form_reader(exchange: Exchange, worker: Worker) -> FormReader:
     """Reads the form that a request brings. Raises GatewayError: it brings none."""
     request = exchange.request
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise GatewayError(
+            "invalid_request",
+            "A compressed form is not understood. Send it without Content-Encoding.",
+            status=415,
+        )
     caller = request.caller
     assert isinstance(caller, ColdCaller)
     return FormReader(
@@ -50,7 +56,9 @@ async def form_reader(exchange: Exchange, worker: Worker) -> FormReader:
 def answered(document: object, fact: RequestFact) -> Response:
     """A whole answer of JSON."""
     headers = {"X-Request-Id": fact.request_id, "Content-Type": "application/json"}
-    return Response(msgspec.json.encode(document), headers=headers)
+    body = msgspec.json.encode(document)
+    fact.response_bytes = len(body)
+    return Response(body, headers=headers)
 
 
 async def not_allowed(exchange: Exchange, allowed: str) -> Response | None:

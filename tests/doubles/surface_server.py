@@ -25,11 +25,15 @@ AUDIO_CHUNKS = [bytes([n]) * 4096 for n in range(8)]
 
 @dataclass
 class Seen:
-    """What came; `statuses` are answered first, in turn, `hold` stops speech after a chunk."""
+    """What came, `sizes` in bytes.
+
+    `statuses` are answered first, in turn, and `hold` stops speech after a chunk.
+    """
 
     url: str = ""
     paths: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     hold: threading.Event = field(default_factory=threading.Event)
@@ -84,6 +88,7 @@ def _remembering(seen: Seen) -> Any:
         seen.paths.append(request.path)
         seen.headers.append(dict(request.headers))
         if request.content_type == "application/json":
+            seen.sizes.append(len(await request.read()))
             seen.bodies.append(await request.json())
         elif request.content_type == "multipart/form-data":
             seen.bodies.append(await _form(request))
@@ -173,7 +178,9 @@ async def _transcription(request: web.Request) -> web.StreamResponse:
     if form.get("response_format") == "text":
         return web.Response(text="what was said\n")
     if form.get("stream") != "true":
-        return web.json_response({"text": "what was said", "usage": usage})
+        words = [{"word": word} for word in ("what", "was", "said")]
+        more = {"words": words} if form.get("response_format") == "verbose_json" else {}
+        return web.json_response({"text": "what was said", "usage": usage, **more})
     answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await answer.prepare(request)
     for word in ("what ", "was ", "said"):
