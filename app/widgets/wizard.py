@@ -25,7 +25,16 @@ from app.widgets.memory import fit_bar
 from app.widgets.wizard_predicted import badges, load_words, option_kpis, option_notes, setup_words
 from core.deployments import drafts, options
 from core.deployments.options import Option
-from core.deployments.schemas import ONE_PERSON, STEPS, DraftContent, DraftStep, DraftView, Load
+from core.deployments.planning import POOLED
+from core.deployments.schemas import (
+    ONE_PERSON,
+    STEPS,
+    DraftContent,
+    DraftStep,
+    DraftView,
+    Load,
+    Task,
+)
 from core.kernel.actor import Actor
 from core.kernel.errors import BudError
 from core.registry import services as registry
@@ -39,6 +48,11 @@ _TITLES: dict[DraftStep, str] = {
     "options": "Options",
     "configuration": "Configuration",
     "confirm": "Confirm",
+}
+_TASKS: dict[Task, str] = {
+    "chat": "Chats and texts",
+    "embedding": "Embeddings",
+    "rerank": "Rerank",
 }
 _JUST_RUN, _OWN = "just-run", "own"
 _WORKLOADS = {each.id: each for each in WORKLOADS}
@@ -161,7 +175,11 @@ def _model_step(actor: Actor, draft: DraftView) -> None:
     }
     st.caption(" · ".join(f"{name}: {escape(value)}" for name, value in facts.items()))
     version = _version_choice(actor, draft, chosen)
-    changes = {"model_id": chosen.id, "model_version_id": version and version.id}
+    changes = {
+        "model_id": chosen.id,
+        "model_version_id": version and version.id,
+        "task": _task_choice(draft, chosen),
+    }
     why_not, remedy = versions.blocked(actor, draft.project_id, version) if version else ("", "")
     if why_not:
         st.warning(f"It may not be deployed: {escape(why_not)} {escape(remedy)}")
@@ -189,6 +207,26 @@ def _version_choice(actor: Actor, draft: DraftView, model: ModelView) -> Version
     )
 
 
+def _task_choice(draft: DraftView, model: ModelView) -> Task | None:
+    """What callers shall ask of it; None is what the model is made for."""
+    own = options.task_of(draft.project_id, DraftContent(model_id=model.id), model)
+    able = options.tasks(model)
+    if len(able) < 2:
+        return None
+    known = draft.content.task if draft.content.task in able else own
+    st.session_state.setdefault(_key(draft, f"task-{model.id}"), known)
+    chosen = st.segmented_control(
+        "Answers",
+        able,
+        format_func=_TASKS.__getitem__,
+        required=True,
+        key=_key(draft, f"task-{model.id}"),
+        help="A deployment does one of them; deploy the model twice for both. To rerank takes a "
+        "model made for it, such as bge-reranker: its file has a head that scores documents.",
+    )
+    return None if chosen == own else chosen
+
+
 def _version_label(version: VersionView, *, is_current: bool) -> str:
     facts = (version.quantization, formats.size(version.size_bytes))
     current = " · current" if is_current else ""
@@ -199,6 +237,9 @@ def _targets_step(actor: Actor, draft: DraftView) -> None:
     names = {_JUST_RUN: "Just run it", **{each.id: each.name for each in WORKLOADS}}
     names[_OWN] = "Own numbers"
     _seed_load(draft)
+    if _task(actor, draft) in POOLED:
+        _texts_step(actor, draft)
+        return
     chosen = st.selectbox(
         "Workload",
         list(names),
@@ -228,6 +269,24 @@ def _targets_step(actor: Actor, draft: DraftView) -> None:
     )
     changes = {"workload": chosen, "load": load, "ttft_ms": ttft_ms, "tpot_ms": tpot_ms}
     _navigation(actor, draft, changes)
+
+
+def _task(actor: Actor, draft: DraftView) -> Task:
+    content = draft.content
+    model = versions.pinned(actor, content.model_id, content.model_version_id)
+    return options.task_of(draft.project_id, content, model)
+
+
+def _texts_step(actor: Actor, draft: DraftView) -> None:
+    """The targets of a deployment that writes nothing: how long its texts are, and how many."""
+    st.caption("It reads texts and writes none: their length decides the memory it takes.")
+    columns = st.columns(3)
+    isl = columns[0].number_input("Tokens of a text", step=1, key=_key(draft, "isl"))
+    concurrency = columns[1].number_input(
+        "Requests in flight", step=1, key=_key(draft, "concurrency")
+    )
+    load = draft.content.load.model_copy(update={"isl": isl, "concurrency": concurrency})
+    _navigation(actor, draft, {"load": load, "ttft_ms": None, "tpot_ms": None})
 
 
 def _target_inputs(draft: DraftView) -> tuple[float | None, float | None]:
@@ -277,7 +336,9 @@ def _take_workload(draft: DraftView) -> None:
 
 
 def _options_step(actor: Actor, draft: DraftView) -> None:
-    st.caption(f"Predicted for {load_words(draft.content.load)}; the best first.")
+    pooled = _task(actor, draft) in POOLED
+    order = "the least memory first" if pooled else "the best first"
+    st.caption(f"{_planned_words(actor, draft, draft.content)}; {order}.")
     try:
         with st.spinner("Predicting; the first time this machine is measured for two seconds …"):
             found = options.ranked(actor, draft.project_id, draft.content)
@@ -328,7 +389,7 @@ def _configuration_step(actor: Actor, draft: DraftView) -> None:
     changes = _configuration(actor, draft)
     edited = draft.content.model_copy(update=changes)
     can_go_on = False
-    st.caption(f"Predicted for {load_words(edited.load)}, again at each change.")
+    st.caption(f"{_planned_words(actor, draft, edited)}, again at each change.")
     try:
         option = options.evaluate(actor, draft.project_id, edited)
     except BudError as error:
@@ -364,12 +425,6 @@ def _configuration(actor: Actor, draft: DraftView) -> dict[str, Any]:
         help="The model name that callers use.",
     )
     replicas = right.number_input("Replicas", step=1, key=_key(draft, "set-replicas"))
-    task = content.task
-    if "embedding" in model.capabilities and len(model.capabilities) > 1:
-        st.session_state.setdefault(_key(draft, "set-task"), content.task or "chat")
-        task = st.segmented_control(
-            "Answers", ["chat", "embedding"], required=True, key=_key(draft, "set-task")
-        )
     context_tokens, slots, threads = engine_settings(
         model,
         key=_key(draft, "set"),
@@ -380,7 +435,6 @@ def _configuration(actor: Actor, draft: DraftView) -> dict[str, Any]:
     return {
         "name": (name or "").strip(),
         "replicas": replicas,
-        "task": task,
         "context_tokens": context_tokens,
         "slots": slots,
         "threads": threads,
@@ -405,7 +459,8 @@ def _confirm_step(actor: Actor, draft: DraftView) -> None:
                 st.caption(setup_words(option.fit))
             able = options.capabilities(draft.project_id, content, model)
             st.caption(f"Callers can ask it for: {', '.join(able)}.")
-            st.caption(f"Predicted for {load_words(content.load)}.{_targets_words(content)}")
+            words = _planned_words(actor, draft, content)
+            st.caption(f"{words}.{_targets_words(content)}")
             option_kpis(option, key="confirm")
             option_notes(option)
     except BudError as error:
@@ -425,6 +480,13 @@ def _confirm_step(actor: Actor, draft: DraftView) -> None:
     if deploy:
         with errors_shown():
             open_page("deployment", id=drafts.confirm(actor, draft.id).id)
+
+
+def _planned_words(actor: Actor, draft: DraftView, content: DraftContent) -> str:
+    if _task(actor, draft) not in POOLED:
+        return f"Predicted for {load_words(content.load)}"
+    texts = f"texts of {formats.tokens(content.load.isl)}, {content.load.concurrency:,} in flight"
+    return f"Planned for {texts}; speeds are predicted only where tokens are written"
 
 
 def _targets_words(content: DraftContent) -> str:

@@ -59,14 +59,15 @@ def option_kpis(option: Option, *, key: str) -> None:
             )
         )
     usd = option.usd_per_million_output_tokens
-    kpis.append(
-        Kpi(
-            "USD/M out",
-            formats.usd(usd.mean) if usd else None,
-            "USD for a million output tokens under this load.",
-            band(usd, formats.usd) if usd else "price not set",
+    if option.predicted is not None:
+        kpis.append(
+            Kpi(
+                "USD/M out",
+                formats.usd(usd.mean) if usd else None,
+                "USD for a million output tokens under this load.",
+                band(usd, formats.usd) if usd else "price not set",
+            )
         )
-    )
     kpi_row(kpis, key=key)
 
 

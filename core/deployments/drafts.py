@@ -66,8 +66,8 @@ def save(actor: Actor, draft_id: str, step: DraftStep, **changes: Any) -> DraftV
         draft_id: The draft.
         step: Where to go on.
         changes: Fields of `DraftContent`. A new model takes its own name and lets Bud choose
-            the rest anew, and its current version unless one is named; another version lets
-            Bud choose anew what depends on its size.
+            the rest anew, its current version and its task unless they are named; another
+            version or task lets Bud choose anew what depends on it.
 
     Raises:
         InvalidInput: A number out of its range, or a model that cannot be deployed.
@@ -78,10 +78,10 @@ def save(actor: Actor, draft_id: str, step: DraftStep, **changes: Any) -> DraftV
     actor.require("deployment:create", draft.project_id)
     content = DraftContent.model_validate(draft.content.model_dump() | changes)
     if content.model_id != draft.content.model_id:
-        named = {"model_version_id": changes.get("model_version_id")}
+        named = {name: changes.get(name) for name in ("model_version_id", "task")}
         content = content.model_copy(update=named)
         content = _with_model(actor, draft.project_id, content, content.model_id)
-    elif content.model_version_id != draft.content.model_version_id:
+    elif _is_other(content, draft.content):
         versions.pinned(actor, content.model_id, content.model_version_id)
         content = content.model_copy(update=_CHOSEN_ANEW)
     _check(content)
@@ -106,7 +106,12 @@ def confirm(actor: Actor, draft_id: str) -> DeploymentView:
     return deployed
 
 
-# What depends on how large a model's files are; None is left to Bud.
+def _is_other(content: DraftContent, before: DraftContent) -> bool:
+    now = (content.model_version_id, content.task)
+    return now != (before.model_version_id, before.task)
+
+
+# What depends on how large a model's files are, and on its task; None is left to Bud.
 _CHOSEN_ANEW: dict[str, None] = dict.fromkeys(("context_tokens", "slots", "threads"))
 
 
@@ -122,7 +127,6 @@ def _with_model(
         update={
             "model_id": model.id,
             "name": services.suggest_name(actor, project_id, model),
-            "task": None,
             **_CHOSEN_ANEW,
             "replicas": 1,
         }

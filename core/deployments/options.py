@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from core.clusters import services as clusters
 from core.clusters.schemas import ClusterView
 from core.contracts.route_table import Capability
 from core.deployments import planning, predictions, services
 from core.deployments.predictions import Predicted, Setup
-from core.deployments.schemas import DeploymentRequest, DraftContent, Fit, Load
+from core.deployments.schemas import DeploymentRequest, DraftContent, Fit, Load, Task
 from core.kernel.actor import Actor
 from core.kernel.errors import BudError
 from core.prices import services as prices
@@ -71,8 +72,18 @@ def request_of(project_id: str, content: DraftContent) -> DeploymentRequest:
 
 def capabilities(project_id: str, content: DraftContent, model: ModelView) -> list[Capability]:
     """What callers can ask of a draft's deployment of `model`, once it is there."""
-    task = planning.task_of(request_of(project_id, content), model)
-    return planning.capabilities(task, model)
+    return planning.capabilities(task_of(project_id, content, model), model)
+
+
+def tasks(model: ModelView) -> list[Task]:
+    """What a deployment of `model` can be for; its server does one of them."""
+    able = set(model.capabilities)
+    return [task for task in get_args(Task) if able & set(planning.CAPABILITIES[task])]
+
+
+def task_of(project_id: str, content: DraftContent, model: ModelView) -> Task:
+    """What a draft's deployment of `model` is for."""
+    return planning.task_of(request_of(project_id, content), model)
 
 
 def evaluate(actor: Actor, project_id: str, content: DraftContent) -> Option:
@@ -84,7 +95,7 @@ def evaluate(actor: Actor, project_id: str, content: DraftContent) -> Option:
     predictions.check_load(content.load)
     cluster = clusters.get_cluster(actor, content.cluster_id or clusters.THIS_MACHINE)
     fit = services.check_fit(actor, request_of(project_id, content))
-    return _predicted(actor, cluster, content, [fit])[0]
+    return _predicted(actor, cluster, project_id, content, [fit])[0]
 
 
 def ranked(actor: Actor, project_id: str, content: DraftContent) -> list[Option]:
@@ -117,16 +128,16 @@ def _on(actor: Actor, cluster: ClusterView, project_id: str, content: DraftConte
         least = min(fits, key=lambda fit: fit.needed_bytes)
         reason = f"{least.problem} {least.remedy}"
         return [Option(cluster.id, cluster.name, fit=least, ruled_out=reason)]
-    return _distinct(_predicted(actor, cluster, content, fitting))
+    return _distinct(_predicted(actor, cluster, project_id, content, fitting))
 
 
 def _plans(actor: Actor, project_id: str, content: DraftContent) -> Iterable[Fit]:
-    request = request_of(project_id, content).model_copy(
-        update={"context_tokens": _context_tokens(content.load)}
-    )
+    request = request_of(project_id, content).model_copy(update={"context_tokens": None})
     machine = clusters.this_machine()
     model = versions.pinned(actor, content.model_id, content.model_version_id)
-    embeds = planning.task_of(request, model) in planning.POOLED
+    task = task_of(project_id, content, model)
+    embeds = task in planning.POOLED
+    least_tokens = _least_context_tokens(content.load, task)
     cores = max(machine.physical_cores, 1)
     enough = next((slots for slots in _SLOTS if slots >= content.load.concurrency), _SLOTS[-1])
     for replicas, slots in itertools.product(_REPLICAS, _SLOTS):
@@ -134,26 +145,39 @@ def _plans(actor: Actor, project_id: str, content: DraftContent) -> Iterable[Fit
             continue
         for threads in sorted({1, max((cores - 1) // replicas, 1), max(cores // replicas, 1)}):
             update = {"replicas": replicas, "slots": slots, "threads": threads}
-            yield services.check_fit(actor, request.model_copy(update=update))
+            asked = request.model_copy(update=update)
+            fit = services.check_fit(actor, asked)
+            if fit.context_tokens < least_tokens:
+                update["context_tokens"] = least_tokens
+                fit = services.check_fit(actor, asked.model_copy(update=update))
+            yield fit
 
 
-def _context_tokens(load: Load) -> int:
+def _request_tokens(load: Load, task: Task) -> int:
+    """What a request takes of the context; a text that is embedded or ranked has none out."""
+    return load.isl + (0 if task in planning.POOLED else load.osl)
+
+
+def _least_context_tokens(load: Load, task: Task) -> int:
     """Room for one request and half as much again, for those that are longer than the mean."""
-    wanted = 1.5 * (load.isl + load.osl)
+    wanted = 1.5 * _request_tokens(load, task)
     return max(int(-(-wanted // _CONTEXT_STEP_TOKENS)), 1) * _CONTEXT_STEP_TOKENS
 
 
 def _predicted(
-    actor: Actor, cluster: ClusterView, content: DraftContent, fits: list[Fit]
+    actor: Actor, cluster: ClusterView, project_id: str, content: DraftContent, fits: list[Fit]
 ) -> list[Option]:
     price = prices.machine_price(actor, cluster.id)
     usd_per_hour = price.usd_per_hour if price else None
     note = ""
     found: list[Predicted | None] = [None] * len(fits)
+    model = versions.pinned(actor, content.model_id, content.model_version_id)
+    task = task_of(project_id, content, model)
     try:
-        asked = [(Setup.of(fit), content.load) for fit in fits]
-        model = versions.pinned(actor, content.model_id, content.model_version_id)
-        found = [*predictions.predict(actor, model, asked)]
+        # Texts that are embedded or ranked have no tokens out, whose times are predicted.
+        if task not in planning.POOLED:
+            asked = [(Setup.of(fit), content.load) for fit in fits]
+            found = [*predictions.predict(actor, model, asked)]
     except BudError as error:
         note = f"It cannot be predicted: {error.what}"
     return [
@@ -165,14 +189,13 @@ def _predicted(
             misses=_misses(content, predicted),
             usd_per_hour=usd_per_hour,
             ruled_out="" if fit.fits else f"{fit.problem} {fit.remedy}",
-            note=note or _too_long(content.load, fit),
+            note=note or _too_long(_request_tokens(content.load, task), fit),
         )
         for fit, predicted in zip(fits, found, strict=True)
     ]
 
 
-def _too_long(load: Load, fit: Fit) -> str:
-    tokens = load.isl + load.osl
+def _too_long(tokens: int, fit: Fit) -> str:
     if tokens <= fit.context_tokens:
         return ""
     return (
@@ -199,19 +222,23 @@ def _mean(read: Callable[[Predicted], Value]) -> Callable[[Option], float]:
     return lambda option: read(option.predicted).mean if option.predicted else 0.0
 
 
+_LEAST_MEMORY = "least memory"
 # What an option may be best at: the least of a number.
 _STRENGTHS: dict[str, Callable[[Option], float]] = {
     "most tokens/s": _mean(lambda predicted: predicted.e2e_ms),
     "quickest first token": _mean(lambda predicted: predicted.ttft_ms),
     "quickest tokens": _mean(lambda predicted: predicted.tpot_ms),
-    "least memory": _needed_bytes,
+    _LEAST_MEMORY: _needed_bytes,
 }
 
 
 def _distinct(options: list[Option]) -> list[Option]:
     """The best option of all and those that are best at something; each once."""
     found: dict[int, list[str]] = {options.index(min(options, key=_rank)): []}
+    is_predicted = all(option.predicted for option in options)
     for strength, score in _STRENGTHS.items():
+        if strength != _LEAST_MEMORY and not is_predicted:
+            continue
         scores = [score(option) for option in options]
         limit = min(scores) + _SAME_SHARE * abs(min(scores))
         same = [at for at, each in enumerate(scores) if each <= limit]

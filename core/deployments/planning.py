@@ -15,9 +15,12 @@ from core.registry.schemas import ModelView
 from core.simulation import memory
 from core.simulation.memory import MICRO_BATCH_TOKENS, PROCESS_BYTES
 
-_DEFAULT_CONTEXT_TOKENS = {"chat": 4096, "embedding": 2048, "rerank": 2048}
+_DEFAULT_CONTEXT_TOKENS = {"chat": 8192, "embedding": 2048, "rerank": 2048}
+# A longer context than this is chosen only where its KV cache leaves room for other deployments.
+_PLAIN_CONTEXT_TOKENS = 4096
+_CACHE_SHARE_OF_FREE = 0.25
 # What callers can ask of a deployment for each task.
-_CAPABILITIES: dict[Task, list[Capability]] = {
+CAPABILITIES: dict[Task, list[Capability]] = {
     "chat": ["chat", "completion"],
     "embedding": ["embedding"],
     "rerank": ["rerank"],
@@ -55,7 +58,7 @@ def capabilities(task: Task, model: ModelView | None) -> list[Capability]:
 
     A model of which that is not known (None, or an entry without files) is taken at its task.
     """
-    asked = _CAPABILITIES[task]
+    asked = CAPABILITIES[task]
     able = [each for each in asked if model is not None and each in model.capabilities]
     return able if model is not None and model.capabilities else asked
 
@@ -63,7 +66,8 @@ def capabilities(task: Task, model: ModelView | None) -> list[Capability]:
 def plan(request: DeploymentRequest, model: ModelView, machine: MachineView, reserved: int) -> Fit:
     """What `request` becomes on `machine`, of whose free memory `reserved` bytes are promised.
 
-    Without a stated context the largest is taken, up to 4096 tokens (2048 to embed), that fits.
+    Without a stated context the largest is taken, up to 8192 tokens (2048 to embed), that fits;
+    over 4096 only when its KV cache takes at most a quarter of the free memory.
 
     Raises:
         InvalidInput: A number is out of its range (says the range), or the model's file does
@@ -88,10 +92,16 @@ def plan(request: DeploymentRequest, model: ModelView, machine: MachineView, res
         tokens = _within("context", request.context_tokens, 0, _MIN_CONTEXT_TOKENS, trained)
         return _fit(model, machine, reserved, replace(shape, context_tokens=tokens))
     made = _fit(model, machine, reserved, shape)
-    while not made.fits and shape.context_tokens > _MIN_CONTEXT_TOKENS * 2:
+    while _is_too_long(made) and shape.context_tokens > _MIN_CONTEXT_TOKENS * 2:
         shape = replace(shape, context_tokens=shape.context_tokens // 2)
         made = _fit(model, machine, reserved, shape)
     return made
+
+
+def _is_too_long(fit: Fit) -> bool:
+    cache_bytes = fit.kv_cache_bytes * fit.replicas
+    is_greedy = cache_bytes > _CACHE_SHARE_OF_FREE * fit.free_bytes
+    return not fit.fits or (is_greedy and fit.context_tokens > _PLAIN_CONTEXT_TOKENS)
 
 
 def require_fit(fit: Fit) -> None:

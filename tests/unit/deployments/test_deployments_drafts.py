@@ -151,6 +151,28 @@ def test_a_cluster_that_is_ruled_out_says_why(admin: Actor, draft: DraftView) ->
     assert "mod_none" in unknown.ruled_out
 
 
+def test_a_draft_has_the_context_of_the_model_and_more_where_its_load_needs_it(
+    admin: Actor, draft: DraftView
+) -> None:
+    found = options.ranked(admin, PROJECT, draft.content.model_copy(update={"load": Load()}))
+    assert {option.fit.context_tokens for option in found if option.fit} == {8192}
+    embeds = draft.content.model_copy(update={"task": "embedding", "load": Load(isl=2000)})
+    (option,) = options.ranked(admin, PROJECT, embeds)
+    assert option.predicted is None
+    assert option.strengths == ("least memory",)
+    assert option.fit is not None
+    assert option.fit.context_tokens == 3072
+
+
+def test_another_task_lets_what_depends_on_it_be_chosen_anew(
+    admin: Actor, draft: DraftView
+) -> None:
+    drafts.save(admin, draft.id, "configuration", context_tokens=512)
+    assert drafts.save(admin, draft.id, "options", slots=2).content.context_tokens == 512
+    changed = drafts.save(admin, draft.id, "options", task="embedding").content
+    assert (changed.task, changed.context_tokens, changed.slots) == ("embedding", None, None)
+
+
 def test_a_configuration_is_predicted_and_warned_of(admin: Actor, draft: DraftView) -> None:
     small = draft.content.model_copy(
         update={"load": Load(isl=400, osl=400), "context_tokens": 512, "slots": 1, "threads": 1}

@@ -62,7 +62,9 @@ def test_the_kv_cache_is_two_bytes_for_each_key_and_value() -> None:
 
 
 def test_without_a_stated_context_the_largest_that_fits_is_taken() -> None:
-    assert _plan(_machine(60), slots=4).context_tokens == 4096
+    assert _plan(_machine(60), slots=4).context_tokens == 8192
+    assert _plan(_machine(60), slots=4, model=_model(context_tokens=2048)).context_tokens == 2048
+    assert _plan(_machine(16), slots=4).context_tokens == 4096, "half the memory left is not free"
     tight = _plan(_machine(6.8), slots=4)
     assert tight.fits
     assert tight.context_tokens == 1024

@@ -97,7 +97,7 @@ def test_a_value_is_set_and_given_back_to_bud(running: DeploymentView, admin: Ac
     deployments.edit(admin, running.id, context_tokens=None, slots=None)
     reset = deployments.get_deployment(admin, running.id)
     assert reset.requested == {"context_tokens": None, "slots": None, "threads": 1}
-    assert (reset.context_tokens, reset.threads) == (4096, 1)
+    assert (reset.context_tokens, reset.threads) == (8192, 1)
     assert reset.generation == running.generation + 2
 
 
