@@ -9,6 +9,7 @@ from core.kernel import clock
 from gateway import usage
 from gateway.balancer import Backend
 from gateway.errors import from_upstream
+from gateway.lane import Lane
 from gateway.patience import Patience
 from gateway.sse import EventStream, EventTooLarge, named
 from gateway.upstream import Broken, Connection, Stopped
@@ -178,7 +179,9 @@ class Answer:
         assert events is not None
 
         feed = events.feed
-        pass_on = None if write_chunk is None else events.passing(write_chunk)
+        connection, lane = self._connection, None
+        if write_chunk is not None and events.can_pass:
+            lane = Lane(connection, events, write_chunk)
 
         def forward(read: bytes) -> None:
             try:
@@ -188,9 +191,13 @@ class Answer:
             if out:
                 write(out)
 
-        await self._connection.hand_on(
-            forward, pass_on, self._patience.between_tokens_s, self._patience.left_s
-        )
+        try:
+            await connection.hand_on(
+                forward, lane, self._patience.between_tokens_s, self._patience.left_s
+            )
+        finally:
+            if lane is not None:
+                events.passed_bytes += lane.passed_bytes
         if not events.is_whole:
             rest = events.end()
             if not rest:

@@ -15,7 +15,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -367,10 +366,9 @@ class HotConnection(asyncio.Protocol):
         else:
             self._wake()
 
-    def finish(self, response: Response) -> None:
-        """Send the answer to a request that needed no task."""
+    def finished(self) -> None:
+        """The answer to a request that needed no task is out."""
         self._short = None
-        self.send(response)
         if self._closes:
             self.close()
         else:
@@ -496,7 +494,7 @@ class HotConnection(asyncio.Protocol):
         """Sends a piece of the body in its frame; None when it does not go out in chunks."""
         if not self._chunked or self.transport is None:
             return None
-        return partial(self._outbox.put, self.transport)
+        return self._outbox.sender(self.transport)
 
     def end(self) -> None:
         """The answer is whole."""

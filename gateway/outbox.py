@@ -7,6 +7,7 @@ it, which costs the writer several µs. Sent together, most find it awake.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 
 class Outbox:
@@ -22,9 +23,21 @@ class Outbox:
             self._loop.call_soon(self.flush)
         self._pending.append((transport, content))
 
+    def sender(self, transport: asyncio.Transport) -> Callable[[bytes], None]:
+        """`put` for one transport, for what is sent often."""
+        pending, call_soon, flush = self._pending, self._loop.call_soon, self.flush
+
+        def send(content: bytes) -> None:
+            if not pending:
+                call_soon(flush)
+            pending.append((transport, content))
+
+        return send
+
     def flush(self) -> None:
         """Send it all now; what was for a connection that is closing is dropped."""
-        pending, self._pending = self._pending, []
-        for transport, content in pending:
+        batch = self._pending.copy()
+        self._pending.clear()
+        for transport, content in batch:
             if not transport.is_closing():
                 transport.write(content)

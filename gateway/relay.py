@@ -18,6 +18,7 @@ from gateway.guardrails.guard import Guard
 from gateway.http_request import BodyTooLarge, Caller, Request, Response
 from gateway.limits.beyond import Beyond
 from gateway.limits.limiter import Reservation
+from gateway.sse import EventStream
 from gateway.stats import Stats
 from gateway.tracing import Trace
 from gateway.upstream import Broken, Stopped, TimedOut
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from gateway.short_way import ShortCall
 
 _JSON_HEADERS = {"Content-Type": "application/json"}
-_STREAM_HEADERS = {
+STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",
@@ -138,13 +139,12 @@ class Exchange:
             self.caller.start(headers, answer.content_bytes)
         else:
             self.fact.ttft_ms = self.elapsed_ms()
-            self.caller.start(headers | _STREAM_HEADERS)
+            self.caller.start(headers | STREAM_HEADERS)
         self.fact.status = 200
         try:
             await self._forward(answer)
         except (Broken, TimedOut, Stopped, GatewayError) as error:
-            broken = error if isinstance(error, GatewayError) else self._broken(error)
-            self.fact.error_class, self.fact.error_message = broken.error_class, broken.message
+            broken = self.broke_off(error)
             if isinstance(error, Broken | TimedOut):
                 answer.broke()
             if answer.events is None:
@@ -191,13 +191,12 @@ class Exchange:
             self.fact.response_bytes = len(body)
             return Response(body, headers=headers | _JSON_HEADERS)
         self.fact.ttft_ms = self.elapsed_ms()
-        self.caller.start(headers | _STREAM_HEADERS)
+        self.caller.start(headers | STREAM_HEADERS)
         self.fact.status = 200
         try:
             await self._translate(answer, translation)
         except (Broken, TimedOut, Stopped, GatewayError) as error:
-            broken = error if isinstance(error, GatewayError) else self._broken(error)
-            self.fact.error_class, self.fact.error_message = broken.error_class, broken.message
+            broken = self.broke_off(error)
             if isinstance(error, Broken | TimedOut):
                 answer.broke()
             last = translation.broken(broken)
@@ -250,6 +249,12 @@ class Exchange:
         if self.keep is not None:
             await self.keep()
 
+    def broke_off(self, error: Exception) -> GatewayError:
+        """Write down that an answer ended too early, and give what its caller is told."""
+        broken = error if isinstance(error, GatewayError) else self._broken(error)
+        self.fact.error_class, self.fact.error_message = broken.error_class, broken.message
+        return broken
+
     def _broken(self, error: Exception) -> GatewayError:
         model = self.fact.model
         if isinstance(error, Stopped):
@@ -269,13 +274,17 @@ class Exchange:
 
     def account(self, answer: Answer, stats: Stats) -> None:
         """Fill in tokens and cost, also of an answer that broke off."""
-        fact, route = self.fact, answer.route
-        if answer.events is not None and answer.events.error is not None and not fact.error_class:
+        self.count_stream(answer.events, answer.route.model, stats)
+        self.count(answer.usage, answer.price, answer.route.model, stats)
+
+    def count_stream(self, events: EventStream | None, model: str, stats: Stats) -> None:
+        """Fill in what a stream says, other than its usage."""
+        fact = self.fact
+        if events is not None and events.error is not None and not fact.error_class:
             fact.error_class = "upstream_error"
             fact.error_message = "The replica ended the stream with an error event."
         if fact.ttft_ms is not None:
-            stats.ttft.observe(fact.ttft_ms / 1000, route.model)
-        self.count(answer.usage, answer.price, route.model, stats)
+            stats.ttft.observe(fact.ttft_ms / 1000, model)
 
     def count(self, found: Usage | None, price: Price | None, model: str, stats: Stats) -> None:
         """Fill in tokens and cost.

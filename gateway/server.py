@@ -43,6 +43,7 @@ from gateway.relay import Exchange
 from gateway.response_store import ResponseStore
 from gateway.responses import KeptResponses
 from gateway.shadow import Shadows
+from gateway.short_stream import ShortStream
 from gateway.short_way import ShortCall, ShortWay
 from gateway.stats import Stats
 from gateway.table import TableHolder, Target
@@ -115,7 +116,7 @@ class Gateway:
         self._front = Front(self._answer, _HOT, config.max_body_bytes, config.timeouts, self._cors)
         self._short_way = ShortWay(
             self.table, self.access, self.limits, self.stats, self._new_fact, self._begun,
-            self._ended,
+            self._ended, ShortStream,
         )  # fmt: skip
         self._front.short = self._short
         self._surface: Surface | None = None
@@ -188,6 +189,7 @@ class Gateway:
             exchange.stop()
         await self._shadows.close()
         await self._emptied(1.0)
+        self._front.stop(close_idle=True)  # what they were told last goes out
         self._front.abort()
         if self._ticker is not None:
             self._ticker.cancel()
@@ -372,7 +374,7 @@ class Gateway:
         found = ENDPOINTS.get(request.path)
         if found is None or self._stopping or request.path in _TRANSLATED:
             return None
-        return self._short_way.take(request, caller, found[0], found[1])
+        return self._short_way.take(request, caller, found[0], found[1], can_stream=found[2])
 
     def _begun(self, exchange: Exchange) -> None:
         self._exchanges.add(exchange)

@@ -1,7 +1,7 @@
 """Answers what has to wait for nothing but its replica, without a task.
 
 Most requests are of this kind: their body came with their head, a connection to a replica is kept
-and idle, and the replica's answer is whole and good. A task and a chain of coroutines for such a
+and idle, and the replica's answer is good. A task and a chain of coroutines for such a
 request cost a quarter of its CPU time. What turns out otherwise goes the long way
 (`gateway.server`). Before anything was sent it begins there anew, so nothing is refused here;
 afterwards it goes on there with what was sent, so that retries, time-outs and errors exist once.
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_OK = 200
+OK = 200
 
 
 class ShortWay:
@@ -50,6 +50,7 @@ class ShortWay:
         new_fact: Makes the fact of a request to an endpoint.
         begun: Told of each request that is taken.
         ended: Told of each that has ended here; it counts, settles and keeps the fact.
+        stream: Makes a call whose answer is a stream.
     """
 
     def __init__(
@@ -61,14 +62,21 @@ class ShortWay:
         new_fact: Callable[[Request, str], RequestFact],
         begun: Callable[[Exchange], None],
         ended: Callable[[Exchange], None],
+        stream: type[ShortCall],
     ) -> None:
         self.stats = stats
         self.begun, self.ended = begun, ended
         self._tables, self._access, self._limits = tables, access, limits
-        self._new_fact = new_fact
+        self._new_fact, self._stream = new_fact, stream
 
     def take(
-        self, request: Request, caller: HotConnection, endpoint: str, capability: str
+        self,
+        request: Request,
+        caller: HotConnection,
+        endpoint: str,
+        capability: str,
+        *,
+        can_stream: bool,
     ) -> ShortCall | None:
         """Send a request whose body is there to a replica; None: it must go the long way."""
         table = self._tables.current
@@ -79,9 +87,9 @@ class ShortWay:
             return None
         raw = request.pieces[0]
         try:
-            body = parse(raw, can_stream=True)
+            body = parse(raw, can_stream=can_stream)
             target = table.routes.get((key.project_id, body.model))
-            if target is None or body.stream or not target.is_plain(capability):
+            if target is None or not target.is_plain(capability):
                 return None
             outgoing = body.for_replica(target.route.upstream_model)
         except GatewayError:
@@ -98,7 +106,8 @@ class ShortWay:
         fact = self._new_fact(request, endpoint)
         fact.key_id, fact.project_id, fact.user_id = key.id, key.project_id, key.user_id
         fact.request_bytes = len(raw)
-        call = ShortCall(self, Exchange(request, fact, clock.monotonic_s()), key, body)
+        kind = self._stream if body.stream else ShortCall
+        call = kind(self, Exchange(request, fact, clock.monotonic_s()), key, body)
         call.send(outgoing, target, backend, connection, held, caller)
         return call
 
@@ -137,7 +146,8 @@ class ShortCall:
         self.target, self.backend, self.connection = target, backend, connection
         self._caller = caller
         exchange.held, exchange.short = held, self
-        fact.model, fact.deployment_id = self.body.model, route.deployment_id
+        fact.model, fact.stream = self.body.model, self.body.stream
+        fact.deployment_id = route.deployment_id
         fact.attempts, fact.replica_id = 1, backend.replica.id
         self._way.begun(exchange)
         target.budget.request()
@@ -147,7 +157,7 @@ class ShortCall:
         path = exchange.request.path
         head = backend.pool.head(
             path, len(outgoing), fact.request_id,
-            stream=False, traceparent=traceparent(fact) if fact.trace_id else "",
+            stream=fact.stream, traceparent=traceparent(fact) if fact.trace_id else "",
         )  # fmt: skip
         connection.send(head, outgoing)
         connection.watch(self._moved, min(target.timeouts.first_byte_s, target.timeouts.total_s))
@@ -155,7 +165,7 @@ class ShortCall:
     def _moved(self) -> None:
         """Something came, or nothing more will."""
         answer = self.connection.whole()
-        if answer is not None and self.connection.status == _OK:
+        if answer is not None and self.connection.status == OK:
             try:
                 self._finish(answer)
             except Exception:  # a fault: the caller must not wait, and the log gets the traceback
@@ -165,22 +175,27 @@ class ShortCall:
             self._hand_over()
 
     def _finish(self, answer: bytes) -> None:
-        exchange, backend, connection = self.exchange, self.backend, self.connection
+        exchange, connection = self.exchange, self.connection
         route, fact, now_s = self.target.route, self.exchange.fact, clock.monotonic_s()
         exchange.count(usage.of_answer(answer), route.price, route.model, self._way.stats)
         answer = named(answer, as_json(self.body.model))
         content_type = connection.headers.get(b"content-type", b"application/json")
-        connection.unwatch()
-        exchange.short = None
-        backend.succeeded((now_s - self.sent_s) * 1000)
-        fact.status, fact.response_bytes = _OK, len(answer)
-        backend.ended()
-        backend.pool.release(connection)
-        self._way.ended(exchange)
+        self.backend.succeeded((now_s - self.sent_s) * 1000)
+        fact.status, fact.response_bytes = OK, len(answer)
+        self._release()
         headers = {
             "X-Request-Id": fact.request_id, "Content-Type": content_type.decode("latin-1"),
         }  # fmt: skip
-        self._caller.finish(Response(answer, _OK, headers))
+        self._caller.send(Response(answer, OK, headers))
+        self._caller.finished()
+
+    def _release(self) -> None:
+        """It has ended here: free the replica, count and settle."""
+        self.connection.unwatch()
+        self.exchange.short = None
+        self.backend.ended()
+        self.backend.pool.release(self.connection)
+        self._way.ended(self.exchange)
 
     def _hand_over(self) -> None:
         self.connection.unwatch()
@@ -189,14 +204,10 @@ class ShortCall:
         self._caller.go_long_way()
 
     def stop(self) -> None:
-        """The gateway stops: the long way tells it."""
+        """The gateway stops: the caller is told, here or on the long way."""
         self.connection.fail(Stopped())
 
     def left(self) -> None:
         """The caller has left: the replica need not go on."""
-        self.connection.unwatch()
-        self.exchange.short = None
-        self.backend.ended()
-        self.backend.pool.release(self.connection)
         self.exchange.caller_left()
-        self._way.ended(self.exchange)
+        self._release()

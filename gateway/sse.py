@@ -10,7 +10,6 @@ The byte patterns below cannot match inside a JSON text: a quote there is preced
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import lru_cache
 
 import msgspec
@@ -19,8 +18,6 @@ from gateway.errors import GatewayError
 from gateway.usage import Usage
 
 _END = b"\n\n"
-_END_OF_CHUNK = b"\n\n\r\n"
-_RETURNS_OF_FRAME = 2
 _DATA = b"data:"
 _DONE = re.compile(rb"(?:^|\n)data: ?\[DONE\]\n\n")
 _USAGE_NULL = re.compile(rb',\s*"usage"\s*:\s*null')
@@ -47,8 +44,14 @@ class EventStream:
     Args:
         keep_usage: The caller asked for usage, so it stays in.
         model: The name the caller knows the model by, as JSON.
+
+    Attributes:
+        named: What stands in each event with the model's name, so that it needs no change.
+        can_pass: Whether events may go on in the form in which they come.
+        passed_bytes: What went on without being fed, in its frames.
     """
 
+    can_pass = True
     # What a provider's error event means, where it is known better than its text says.
     failure: GatewayError | None = None
 
@@ -60,7 +63,7 @@ class EventStream:
         self.error: bytes | None = None
         self._keep_usage = keep_usage
         self._model = model
-        self._named = b'"model":' + model
+        self.named = b'"model":' + model
         self._pending = b""
 
     def feed(self, chunk: bytes) -> bytes:
@@ -83,34 +86,10 @@ class EventStream:
             raise EventTooLarge
         return self._inspect(data[:end]) if end else b""
 
-    def passing(self, write: Callable[[bytes], None]) -> Callable[[bytes], bool] | None:
-        """What passes on a chunk, in its frame, without looking into its events, where it can.
-
-        It can where the chunk holds whole events that `feed` would not change: most are so. None
-        where it never can.
-
-        Args:
-            write: Takes the chunk, in its frame.
-        """
-        named_so = self._named
-
-        def pass_on(chunk: bytes) -> bool:
-            if (
-                self._pending
-                or not self.has_data
-                or not chunk.endswith(_END_OF_CHUNK)
-                or named_so not in chunk
-                or chunk.count(b"\r") != _RETURNS_OF_FRAME
-                or b'"usage"' in chunk
-                or b"[DONE]" in chunk
-                or b'"error"' in chunk
-            ):
-                return False
-            self.passed_bytes += len(chunk)
-            write(chunk)
-            return True
-
-        return pass_on
+    @property
+    def is_between_events(self) -> bool:
+        """Whether its data has begun, and no part of an event is kept back."""
+        return self.has_data and not self._pending
 
     def end(self) -> bytes:
         """What is still to be forwarded now that the replica has ended without saying so."""
@@ -126,7 +105,7 @@ class EventStream:
             self.has_data = True
         if b"[DONE]" in events and _DONE.search(events):
             self.done = True
-        if self._named not in events:
+        if self.named not in events:
             events = named(events, self._model)
         if b'"usage"' in events:
             # Most events of some servers say no more of it than that there is none yet.

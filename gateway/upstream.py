@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from gateway.lane import Lane
 from gateway.outbox import Outbox
 
 _HIGH_WATER_BYTES = 256 * 1024
@@ -44,35 +45,15 @@ class Stopped(Exception):
     """The gateway is stopping."""
 
 
-def frame_of(size_bytes: int) -> tuple[bytes, ...]:
-    """How a whole chunk of the chunked transfer encoding begins, with which it has this size.
-
-    In small or in large hexadecimal digits; no chunk has the size for which there is neither.
-    """
-    return _FRAMES[size_bytes] if size_bytes < len(_FRAMES) else _frame(size_bytes)
-
-
-def _frame(size_bytes: int) -> tuple[bytes, ...]:
-    for digits in range(1, 9):
-        content_bytes = size_bytes - digits - 4
-        if content_bytes > 0 and len(f"{content_bytes:x}") == digits:
-            return tuple({b"%x\r\n" % content_bytes, b"%X\r\n" % content_bytes})
-    return ()
-
-
-# A chunk has one token, mostly.
-_FRAMES = [_frame(size_bytes) for size_bytes in range(1024)]
-
-
 class Connection(asyncio.Protocol):
     """One connection, one request at a time."""
 
     __slots__ = (
-        "_anything_seen", "_between_chunks", "_buffered_bytes", "_chunk_ended", "_complete",
+        "_anything_seen", "_buffered_bytes", "_chunk_ended", "_complete",
         "_deadline_s", "_ends_s", "_error", "_head_seen", "_in_use", "_is_large", "_keep_alive",
         "_lane", "_loop", "_outbox", "_parser", "_paused", "_pieces", "_pool", "_reads",
         "_silence_s", "_sink", "_timer", "_timer_at_s", "_waiter", "_watcher", "headers",
-        "idle_until_s", "reused", "status", "transport",
+        "idle_until_s", "is_between_chunks", "reused", "status", "transport",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pool: Pool, outbox: Outbox) -> None:
@@ -98,8 +79,8 @@ class Connection(asyncio.Protocol):
         self._error: Exception | None = None
         self._watcher: Callable[[], None] | None = None
         self._sink: Callable[[bytes], None] | None = None
-        self._lane: Callable[[bytes], bool] | None = None
-        self._chunk_ended = self._between_chunks = False
+        self._lane: Lane | None = None
+        self._chunk_ended = self.is_between_chunks = False
         self._silence_s = self._ends_s = math.inf
         self._deadline_s = self._timer_at_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -117,15 +98,6 @@ class Connection(asyncio.Protocol):
             # A replica that speaks unasked is out of step with us.
             self.abort()
             return
-        if (
-            self._between_chunks
-            and self._lane is not None
-            and data.startswith(frame_of(len(data)))
-            and self._lane(data)
-        ):
-            # It was one whole chunk, of which the parser need not know.
-            self._deadline_s = min(self._loop.time() + self._silence_s, self._ends_s)
-            return
         self._anything_seen = True
         self._chunk_ended = False
         try:
@@ -138,7 +110,7 @@ class Connection(asyncio.Protocol):
             # What stands behind an answer is nobody's: nothing more is read there.
             self._keep_alive = False
         # Behind a chunk there may be the beginning of the next one's size, but no whole line.
-        self._between_chunks = self._chunk_ended and data.endswith(b"\r\n")
+        self.is_between_chunks = self._chunk_ended and data.endswith(b"\r\n")
         pieces = self._pieces
         if pieces:
             read = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -250,7 +222,7 @@ class Connection(asyncio.Protocol):
         self._in_use = True
         self.status, self.headers = 0, {}
         self._head_seen = self._anything_seen = self._complete = self._keep_alive = False
-        self._between_chunks = False
+        self.is_between_chunks = False
         if len(body) < _ONE_WRITE_BYTES:
             self._outbox.put(self.transport, head + body)
         else:
@@ -271,13 +243,34 @@ class Connection(asyncio.Protocol):
         """The body of an answer that has ended well; None when it has not."""
         if not self._complete or self._error is not None:
             return None
+        return self.peek()
+
+    def peek(self) -> bytes:
+        """What has come of the body and was not read."""
         return self._reads[0] if len(self._reads) == 1 else b"".join(self._reads)
+
+    def drop(self) -> None:
+        """Keep nothing of what has come of the body."""
+        self._reads.clear()
+        self._buffered_bytes = 0
+        if self._paused and self.transport is not None:
+            self._paused = False
+            self.transport.resume_reading()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the answer is whole, or nothing more of it will come."""
+        return self._complete or self._error is not None
+
+    @property
+    def error(self) -> Exception | None:
+        """Why nothing more comes; None when the answer is whole or still comes."""
+        return self._error
 
     @property
     def is_under_way(self) -> bool:
         """Whether more will come, without being read."""
-        ended = self._complete or self._error is not None or self.transport is None
-        return not ended and not self._paused
+        return not (self.has_ended or self.transport is None or self._paused)
 
     async def head(self, timeout_s: float) -> None:
         """Wait for status and headers. Raises Broken or TimedOut.
@@ -308,7 +301,7 @@ class Connection(asyncio.Protocol):
     async def hand_on(
         self,
         sink: Callable[[bytes], None],
-        lane: Callable[[bytes], bool] | None,
+        lane: Lane | None,
         silence_s: float,
         total_s: float,
     ) -> None:
@@ -318,24 +311,43 @@ class Connection(asyncio.Protocol):
 
         Args:
             sink: Takes a read; what it raises is raised here.
-            lane: Is offered each read that is one whole chunk, in its frame (see `frame_of`);
-                what it does not take goes to `sink`.
+            lane: Takes the reads first; what it does not pass on goes to `sink`.
             silence_s: How long the replica may be silent, in seconds.
             total_s: How long all of it may take.
 
         Raises Broken or TimedOut.
         """
-        self._silence_s, self._ends_s = silence_s, self._loop.time() + total_s
+        ends_s = self._loop.time() + total_s
         while self._reads:
             sink(await self.read(silence_s))
-        self._sink, self._lane = sink, lane
+        self.push(sink, lane, silence_s, ends_s - self._loop.time())
         try:
             while not self._complete or self._error is not None:
                 if self._error is not None:
                     raise self._error
                 await self._wait(min(silence_s, total_s))
         finally:
-            self._sink = self._lane = None
+            self.pull()
+
+    def push(
+        self,
+        sink: Callable[[bytes], None],
+        lane: Lane | None,
+        silence_s: float,
+        total_s: float,
+    ) -> None:
+        """Begin what `hand_on` does, with what has not come yet; who waits or watches is told."""
+        self._silence_s, self._ends_s = silence_s, self._loop.time() + total_s
+        self._sink, self._lane = sink, lane
+        if lane is not None and self.transport is not None:
+            lane.arm()
+            self.transport.set_protocol(lane)
+
+    def pull(self) -> None:
+        """Give nothing more to a sink."""
+        if self._lane is not None and self.transport is not None:
+            self.transport.set_protocol(self)
+        self._sink = self._lane = None
 
     def pause(self) -> None:
         """Read no more for now; the replica's silence does not count meanwhile."""
@@ -365,11 +377,7 @@ class Connection(asyncio.Protocol):
         """Become idle."""
         self._in_use = self._is_large = False
         self.reused = True
-        self._reads.clear()
-        self._buffered_bytes = 0
-        if self._paused and self.transport is not None:
-            self._paused = False
-            self.transport.resume_reading()
+        self.drop()
         self.idle_until_s = self._loop.time() + self._keep_alive_s()
 
     def _keep_alive_s(self) -> float:
@@ -416,6 +424,9 @@ class Connection(asyncio.Protocol):
         if self._waiter is None and self._watcher is None:
             return
         now_s = self._loop.time()
+        if self._lane is not None:
+            heard_s = self._lane.heard_s
+            self._deadline_s = max(self._deadline_s, min(heard_s + self._silence_s, self._ends_s))
         if now_s < self._deadline_s - 0.001:
             self._look_at(self._deadline_s)
         elif self._sink is not None and self._paused and now_s < self._ends_s:

@@ -6,7 +6,6 @@ gateway's own `EventStream` then reads usage and errors out of them as of any re
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -113,6 +112,8 @@ class Chunks:
 class TranslatedStream(EventStream):
     """An `EventStream` behind a translator."""
 
+    can_pass = False
+
     def __init__(self, translator: Translator, *, keep_usage: bool, model: bytes) -> None:
         super().__init__(keep_usage=keep_usage, model=model)
         self._translator = translator
@@ -121,9 +122,6 @@ class TranslatedStream(EventStream):
     def failure(self) -> GatewayError | None:  # type: ignore[override]
         """What the error inside the stream means."""
         return self._translator.failure
-
-    def passing(self, _write: Callable[[bytes], None]) -> None:
-        """Nothing: every event is translated."""
 
     def feed(self, chunk: bytes) -> bytes:
         """The events that are complete now, in OpenAI's form."""

@@ -1,11 +1,14 @@
 """Requests that need no task: what becomes of them when the replica's answer is not a good one.
 
+Streams are compared with the same ones on the long way, byte for byte.
+
 Each test asks once before, so that there is a connection on which the next request takes it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
@@ -18,6 +21,7 @@ import pytest
 
 from core.contracts.route_table import Limit
 from gateway.hot import HotConnection
+from gateway.short_stream import ShortStream
 from gateway.short_way import ShortCall
 from tests.doubles.gateway_harness import CHAT, KEY, QUICK, GatewayHere, route, until
 from tests.doubles.openai_server import Knobs, OpenAiDouble
@@ -54,7 +58,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[ShortCall]:
 async def gateway(
     tmp_path: Path, double: OpenAiDouble, taken: list[ShortCall]
 ) -> AsyncIterator[GatewayHere]:
-    timeouts = replace(QUICK, first_byte_s=0.4, drain_s=0.1)
+    timeouts = replace(QUICK, first_byte_s=0.4, between_tokens_s=0.4, drain_s=0.1)
     async with GatewayHere(
         tmp_path, [route(double.base_url)], limits=[AT_ONCE], timeouts=timeouts
     ) as running:
@@ -195,3 +199,127 @@ async def test_a_stop_ends_it_with_an_error(
     answer = await asked
     assert (answer.status_code, len(taken)) == (503, 1)
     assert (await gateway.facts(2))[1].error_class == "gateway_stopped"
+
+
+# -- streams
+
+
+def _without_ids(content: bytes) -> bytes:
+    return re.sub(rb"request req_\w+|chatcmpl-\w+", b"", content)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "error_class", "short"),
+    [
+        ({}, "", 1),
+        ({"tokens": 100}, "", 1),
+        ({"crlf": True}, "", 1),
+        ({"usage_null": True}, "", 1),
+        ({"pad_bytes": 90_000, "delay_s": 0.005}, "", 1),
+        ({"pings": 2, "delay_s": 0.02}, "", 1),
+        ({"tokens": 9, "break_after": 3, "delay_s": 0.01}, "upstream_broke", 1),
+        ({"tokens": 9, "break_after": 3, "tear": True}, "upstream_broke", 1),
+        ({"stall_after": 2}, "timeout", 1),
+        ({"done": False}, "upstream_broke", 1),
+        ({"error_after": 2, "delay_s": 0.02}, "upstream_error", 1),
+        ({"error_after": 0}, "upstream_error", 1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("usage", [False, True])
+async def test_a_stream_comes_as_on_the_long_way(
+    gateway: GatewayHere, taken: list[ShortCall], *, knobs: dict[str, Any], error_class: str,
+    short: int, usage: bool,
+) -> None:  # fmt: skip
+    call = CALL | {"stream": True, "double": knobs}
+    if usage:
+        call["stream_options"] = {"include_usage": True}
+    long = await gateway.http.post(PATH, json=call, headers={"Content-Encoding": "identity"})
+    # What failed is aside for a moment, and its connection closed.
+    await until(lambda: all(each.available for each in gateway.gateway.table.backends))
+    assert (await gateway.http.post(PATH, json=CALL)).status_code == 200
+    taken.clear()
+    of_short = await gateway.http.post(PATH, json=call)
+    assert len(taken) == short
+    assert of_short.status_code == long.status_code
+    assert of_short.headers.keys() == long.headers.keys()
+    assert _without_ids(of_short.content) == _without_ids(long.content)
+    facts = sorted(await gateway.facts(4), key=lambda fact: fact.started_unix_s)
+    for name in ("status", "endpoint", "model", "key_id", "input_tokens", "output_tokens", "stream",
+                 "attempts", "deployment_id", "error_class", "error_message"):  # fmt: skip
+        assert getattr(facts[3], name) == getattr(facts[1], name), name
+    assert facts[3].error_class == error_class
+    assert (facts[3].ttft_ms is None) == (facts[1].ttft_ms is None)
+    assert facts[3].response_bytes >= len(of_short.content) * (of_short.status_code == 200)
+    assert all(backend.in_flight == 0 for backend in gateway.gateway.table.backends)
+    assert (await gateway.http.post(PATH, json=CALL)).status_code == 200
+
+
+async def test_a_stream_that_breaks_before_its_first_event_is_retried(
+    gateway: GatewayHere, double: OpenAiDouble, taken: list[ShortCall]
+) -> None:
+    double.knobs = Knobs(statuses=[503])
+    answer = await gateway.http.post(PATH, json=CALL | {"stream": True})
+    assert (answer.status_code, len(taken)) == (200, 1)
+    assert answer.content.endswith(b"data: [DONE]\n\n")
+    assert (await gateway.facts(2))[1].attempts == 2
+
+
+async def test_a_caller_that_leaves_a_stream_ends_the_replicas_work(
+    gateway: GatewayHere, double: OpenAiDouble, taken: list[ShortCall]
+) -> None:
+    double.knobs = Knobs(tokens=1000, delay_s=0.01)
+    async with gateway.http.stream("POST", PATH, json=CALL | {"stream": True}) as answer:
+        async for _ in answer.aiter_raw():
+            break
+    await until(lambda: double.state.cancelled == 1)
+    fact = (await gateway.facts(2))[1]
+    assert (fact.status, fact.error_class, len(taken)) == (499, "client_closed", 1)
+    assert fact.ttft_ms is not None
+    assert fact.response_bytes > 0
+    double.knobs = Knobs()
+    assert (await gateway.http.post(PATH, json=CALL)).status_code == 200
+
+
+async def test_a_slow_reader_pauses_a_stream_and_gets_all_of_it(
+    gateway: GatewayHere, double: OpenAiDouble, taken: list[ShortCall]
+) -> None:
+    double.knobs = Knobs(tokens=8000, pad_bytes=4000)
+    content = bytearray()
+    async with gateway.http.stream("POST", PATH, json=CALL | {"stream": True}) as answer:
+        await asyncio.sleep(0.3)
+        assert double.state.bytes_sent < 20_000_000  # the rest waits at the replica
+        async for piece in answer.aiter_raw():
+            content += piece
+    assert (content.count(b"data: {"), len(taken)) == (8001, 1)
+    assert content.endswith(b"data: [DONE]\n\n")
+
+
+async def test_a_stop_ends_a_stream_with_an_error_event(
+    gateway: GatewayHere, double: OpenAiDouble, taken: list[ShortCall]
+) -> None:
+    double.knobs = Knobs(tokens=1000, delay_s=0.01)
+    asked = asyncio.create_task(gateway.http.post(PATH, json=CALL | {"stream": True}))
+    await until(lambda: double.state.in_flight == 1)
+    await asyncio.sleep(0.1)
+    await gateway.stop()
+    answer = await asked
+    assert (answer.status_code, len(taken)) == (200, 1)
+    assert b'"gateway_stopping"' in answer.content.rsplit(b"data: ", 1)[1]
+    assert (await gateway.facts(2))[1].error_class == "gateway_stopped"
+
+
+async def test_a_fault_in_a_stream_holds_nobody(
+    gateway: GatewayHere, double: OpenAiDouble, taken: list[ShortCall],
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def fault(*_: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(ShortStream, "_feed", fault)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await gateway.http.post(PATH, json=CALL | {"stream": True, "double": {"delay_s": 0.02}})
+    assert "a fault of ours" in caplog.text
+    assert (await gateway.facts(2))[1].error_class == "client_closed"
+    assert (await gateway.http.post(PATH, json=CALL)).status_code == 200
+    assert all(backend.in_flight == 0 for backend in gateway.gateway.table.backends)
