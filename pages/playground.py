@@ -24,7 +24,7 @@ from core.kernel.settings import settings
 from core.playground import services as playground
 from core.playground import snippets
 from core.playground.answers import Answer
-from core.playground.schemas import ChatSettings, ChatView, Turn, Winner
+from core.playground.schemas import TOO_LONG, ChatSettings, ChatView, Turn, Winner
 
 context = session.current()
 actor, project_id = context.actor, context.project_id
@@ -93,12 +93,13 @@ def _load_settings(saved: ChatSettings) -> None:
         max_tokens=saved.max_tokens,
         seed=saved.seed,
         stop="\n".join(saved.stop),
+        first_turn=saved.first_turn,
     )
 
 
 def _new_chat() -> None:
     st.query_params.pop("chat", None)
-    _keep(loaded=None, focused=None)
+    _keep(loaded=None, focused=None, first_turn=1)
 
 
 def _choose(models: list[str]) -> ChatSettings:
@@ -200,6 +201,7 @@ def _parameters(models: list[str]) -> ChatSettings:
         max_tokens=max_tokens,
         seed=seed,
         stop=[line for line in (stop or "").splitlines() if line][:4],
+        first_turn=_kept("first_turn", 1),
     )
 
 
@@ -316,6 +318,8 @@ def _last_turn_actions(chat: ChatView, turn: Turn, chosen: ChatSettings) -> None
         if winner != turn.vote:
             with errors_shown():
                 playground.vote(actor, chat.session.id, turn.number, winner)
+    if any(answer.finish_reason == TOO_LONG for answer in turn.answers):
+        _too_long_actions(chat, turn, chosen)
     with st.container(horizontal=True, gap="small", key="playground-actions"):
         if st.button("Regenerate", icon=":material/refresh:", type="tertiary"):
             with errors_shown():
@@ -337,6 +341,17 @@ def _last_turn_actions(chat: ChatView, turn: Turn, chosen: ChatSettings) -> None
             for answer in turn.answers:
                 st.caption(escape(answer.model))
                 st.code(answer.content, language=None, wrap_lines=True, height=180)
+
+
+def _too_long_actions(chat: ChatView, turn: Turn, chosen: ChatSettings) -> None:
+    with st.container(horizontal=True, gap="small", key="playground-too-long"):
+        can_shorten = chosen.first_turn < turn.number
+        if can_shorten and st.button("Leave out the oldest messages", icon=":material/cut:"):
+            with errors_shown():
+                shorter = playground.regenerate_shorter(actor, chat.session.id, chosen)
+                _keep(first_turn=shorter.first_turn)
+                st.rerun()
+        st.button("New chat", icon=":material/add_comment:", on_click=_new_chat, key="too-long-new")
 
 
 def _greeting(chosen: ChatSettings) -> str | None:
@@ -366,6 +381,8 @@ def _header(chat: ChatView | None) -> tuple[bool, bool]:
 def _conversation(chat: ChatView, live: list[Answer], chosen: ChatSettings) -> dict[str, LiveSlot]:
     slots: dict[str, LiveSlot] = {}
     for turn in chat.turns:
+        if turn.number == chosen.first_turn > 1:
+            st.caption(":material/cut: The model no longer reads what stands above this line.")
         slots |= show_turn(turn, live)
     actions = st.empty()
     if chat.turns and not live and chosen.models:

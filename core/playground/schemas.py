@@ -11,13 +11,16 @@ from core.kernel.crypto import Secret
 
 MessageState = Literal["streaming", "done", "stopped", "failed", "interrupted"]
 Winner = Literal["a", "b", "tie", "neither"]
+# Why an answer failed that has a remedy of its own: its `finish_reason`.
+TOO_LONG = "context_length_exceeded"
 LANES = (0, 1)
 
 
 class ChatSettings(BaseModel):
     """How a chat asks: one model, or two side by side, and the sampling parameters.
 
-    None leaves a parameter to the server's default.
+    None leaves a parameter to the server's default. `first_turn` is the first one that is sent:
+    those before it are left out of what the model reads.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -29,6 +32,7 @@ class ChatSettings(BaseModel):
     max_tokens: int | None = Field(512, ge=1)
     seed: int | None = None
     stop: list[str] = Field(default_factory=list, max_length=4)
+    first_turn: int = Field(1, ge=1)
 
 
 class SessionView(BaseModel):

@@ -150,6 +150,24 @@ def regenerate(actor: Actor, session_id: str, chat_settings: ChatSettings) -> No
     edit_last_question(actor, session_id, None, chat_settings)
 
 
+def regenerate_shorter(actor: Actor, session_id: str, chat_settings: ChatSettings) -> ChatSettings:
+    """Answer the last question again without the older half of what is sent; how it was asked.
+
+    Raises:
+        InvalidInput: No model.
+        Conflict: Only the last question is sent already, or it is still being answered.
+    """
+    last = get_session(actor, session_id).turns[-1].number
+    if chat_settings.first_turn >= last:
+        raise Conflict(
+            "Nothing but your last message is sent already.", remedy="Send a shorter one."
+        )
+    first_turn = last - (last - chat_settings.first_turn) // 2
+    shorter = chat_settings.model_copy(update={"first_turn": first_turn})
+    edit_last_question(actor, session_id, None, shorter)
+    return shorter
+
+
 def edit_last_question(
     actor: Actor, session_id: str, question: str | None, chat_settings: ChatSettings
 ) -> None:
@@ -366,6 +384,8 @@ def _request(
     if chat_settings.system_prompt.strip():
         messages.append({"role": "system", "content": chat_settings.system_prompt.strip()})
     for turn in turns:
+        if turn.number < chat_settings.first_turn:
+            continue
         asked = {"role": "user", "content": turn.question.content}
         given = _answer_of(turn, lane)
         if turn.number == until:

@@ -92,9 +92,9 @@ class Exchange:
         self.event({"choices": [], "usage": usage})
         self.event("[DONE]")
 
-    def error(self, status: int, message: str) -> None:
+    def error(self, status: int, message: str, code: str = "y") -> None:
         self.head(status, "application/json")
-        body = {"error": {"message": message, "type": "x", "code": "y"}}
+        body = {"error": {"message": message, "type": "x", "code": code}}
         self._handler.wfile.write(json.dumps(body).encode())
 
     def until_closed(self) -> None:

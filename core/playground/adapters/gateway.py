@@ -16,7 +16,7 @@ import httpx
 
 from core.kernel import clock
 from core.kernel.errors import BudError, InvalidInput, NotFound, Unavailable, UpstreamFailed
-from core.playground.schemas import ChatRequest, Endpoint
+from core.playground.schemas import TOO_LONG, ChatRequest, Endpoint
 
 _TIMEOUT = httpx.Timeout(connect=5, write=30, pool=5, read=300)
 # A key that was just made reaches the gateway with the next route table, within a second.
@@ -164,7 +164,10 @@ class ChatStream:
             await response.aclose()
             may_be_new = response.status_code == httpx.codes.UNAUTHORIZED
             if not may_be_new or clock.monotonic_s() > give_up_s:
-                raise _error_of(_json(content), response.status_code)
+                body = _json(content)
+                if _code(body) == TOO_LONG:
+                    self._stream.finish_reason = TOO_LONG
+                raise _error_of(body, response.status_code)
             await asyncio.sleep(_KEY_RETRY_S)
 
     async def _read(self, response: httpx.Response) -> AsyncIterator[Delta]:
@@ -195,6 +198,10 @@ def _json(content: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {"error": {"message": str(found)[:500]}}
 
 
+_SHORTER = (
+    "Begin a new chat, leave out the oldest messages, or send a shorter one. Who runs the "
+    "deployment can give it a longer context, up to what its model was trained for."
+)
 _REMEDIES: dict[int, tuple[type[BudError], str]] = {
     400: (InvalidInput, "Change the parameters, or begin a new chat when it has become too long."),
     401: (Unavailable, "Reload the page: the Playground gets a new key."),
@@ -209,10 +216,17 @@ _REMEDIES: dict[int, tuple[type[BudError], str]] = {
 }
 
 
+def _code(body: dict[str, Any]) -> object:
+    error = body.get("error")
+    return error.get("code") if isinstance(error, dict) else None
+
+
 def _error_of(body: dict[str, Any], status: int) -> BudError:
     """The error that an OpenAI error body says, with a remedy."""
     error = body.get("error")
     said = error.get("message") if isinstance(error, dict) else error
+    if _code(body) == TOO_LONG:
+        return InvalidInput(f"The conversation is too long for this model. {said}", remedy=_SHORTER)
     kind, remedy = _REMEDIES.get(
         status, (UpstreamFailed, "What came before is kept. Regenerate the answer.")
     )

@@ -14,7 +14,7 @@ from core.kernel import audit
 from core.kernel.actor import Actor
 from core.kernel.errors import Conflict, InvalidInput, NotFound, PermissionDenied
 from core.playground import answers, services
-from core.playground.schemas import ChatSettings, ChatView, MessageView, Winner
+from core.playground.schemas import TOO_LONG, ChatSettings, ChatView, MessageView, Winner
 from core.prices import services as prices
 from tests.doubles.scripted_gateway import Exchange, ScriptedGateway
 
@@ -141,6 +141,31 @@ def test_an_error_keeps_what_came_and_says_what_to_do(
     assert (answer.state, answer.content) == ("failed", "half")
     assert answer.error == "The replica died."
     assert "Regenerate" in answer.remedy
+
+
+def test_a_conversation_that_is_too_long_goes_on_without_its_oldest_half(
+    person: Actor, gateway: ScriptedGateway
+) -> None:
+    chat_id = asked(person, "One").session.id
+    for question in ("Two", "Three"):
+        services.ask(person, PROJECT, question, ONE, session_id=chat_id)
+        settled(person, chat_id)
+    gateway.behave = lambda exchange: exchange.error(400, "It has 9 tokens.", code=TOO_LONG)
+    services.regenerate(person, chat_id, ONE)
+    (answer,) = settled(person, chat_id).turns[-1].answers
+    assert (answer.state, answer.finish_reason) == ("failed", TOO_LONG)
+    assert answer.error == "The conversation is too long for this model. It has 9 tokens."
+    assert "leave out the oldest" in answer.remedy
+    gateway.behave = lambda exchange: exchange.stream("yes")
+    shorter = services.regenerate_shorter(person, chat_id, ONE)
+    assert settled(person, chat_id).session.settings == shorter
+    said = [message["content"] for message in gateway.requests[-1]["messages"]]
+    assert said == ["Two", "Hello you", "Three"]
+    services.regenerate_shorter(person, chat_id, shorter)
+    settled(person, chat_id)
+    assert [message["content"] for message in gateway.requests[-1]["messages"]] == ["Three"]
+    with pytest.raises(Conflict, match="last message"):
+        services.regenerate_shorter(person, chat_id, ChatSettings(models=["tiny"], first_turn=3))
 
 
 def test_what_came_is_saved_while_it_comes(
