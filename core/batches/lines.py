@@ -35,6 +35,10 @@ class _Body(msgspec.Struct):
     background: bool | None = None
 
 
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
 class Usage(msgspec.Struct):
     """Tokens as any of the endpoints counts them."""
 
@@ -42,6 +46,8 @@ class Usage(msgspec.Struct):
     input_tokens: int | None = None
     completion_tokens: int | None = None
     output_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    input_tokens_details: _Details | None = None
 
 
 class _AnswerBody(msgspec.Struct):
@@ -76,13 +82,22 @@ def read(path: Path) -> Iterator[Line]:
                 yield _decode_line(raw)
 
 
-def check(path: Path, endpoint: str) -> tuple[int, set[str], list[BatchError]]:
-    """Count the lines of an input; the models they ask, and the first things wrong with it."""
+def check(
+    path: Path, endpoint: str, longest_bytes: int = 32_000_000
+) -> tuple[int, set[str], list[BatchError]]:
+    """Count the lines of an input; the models they ask, and the first things wrong with it.
+
+    No more of it than `longest_bytes`, the longest line, is in memory.
+    """
     errors: list[BatchError] = []
     known: set[str] = set()
     models: set[str] = set()
     with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
+        for number, raw in enumerate(iter(lambda: file.readline(longest_bytes + 1), b""), 1):
+            if len(raw) > longest_bytes:
+                says = f"The line has over {longest_bytes / 1_000_000:g} MB."
+                errors.append(BatchError(code="line_too_long", message=says, line=number))
+                break
             if not raw.strip():
                 continue
             problem = _problem(raw, endpoint, known, models)
@@ -147,7 +162,7 @@ class Answers:
     def __init__(self, folder: Path) -> None:
         self.done: set[str] = set()
         self.completed = self.failed = 0
-        self.input_tokens = self.output_tokens = 0
+        self.input_tokens = self.output_tokens = self.cached_tokens = 0
         for name in (RESULTS, ERRORS):
             path = folder / name
             if path.exists():
@@ -206,6 +221,8 @@ class Answers:
         if usage is not None:
             self.input_tokens += usage.prompt_tokens or usage.input_tokens or 0
             self.output_tokens += usage.completion_tokens or usage.output_tokens or 0
+            details = usage.prompt_tokens_details or usage.input_tokens_details
+            self.cached_tokens += (details and details.cached_tokens) or 0
 
 
 def _usage(body: msgspec.Raw) -> Usage | None:

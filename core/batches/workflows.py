@@ -21,11 +21,14 @@ from core.contracts.batch import (
     Folder,
     Status,
     StoredFile,
+    used_bytes,
 )
 from core.jobs import Progress, Run, Step, workflow
 from core.kernel import clock, ids
-from core.kernel.errors import BudError, Conflict, InvalidInput, NotFound
+from core.kernel.errors import BudError, Conflict, InvalidInput, NoCapacity, NotFound
 from core.kernel.settings import settings
+
+_ROOM_S = 10.0
 
 
 def _cancelled(project_id: str, batch_id: str) -> None:
@@ -69,7 +72,8 @@ def _check(progress: Progress, project_id: str, batch_id: str) -> None:
         raise NotFound(
             f"The input file {request.input_file_id} was deleted.", remedy="Upload it again."
         )
-    total, models, errors = lines.check(content, request.endpoint)
+    longest_bytes = settings().max_body_mb * 1_000_000
+    total, models, errors = lines.check(content, request.endpoint, longest_bytes)
     if errors:
         _put(folder, batch, status="failed", errors=errors, ended_unix_s=_now())
         first = errors[0]
@@ -96,19 +100,50 @@ def _ask(progress: Progress, project_id: str, batch_id: str) -> bool:
 
     def report(asked: int) -> None:
         _count(folder, batch, answers)
+        room.check()
         done, total = len(answers.done), batch.state.total
         failed = f", {answers.failed:,} with an error" if answers.failed else ""
         waits = "" if asked or done == total else "; it waits for a free slot"
         progress.update(done / total, f"{done:,} of {total:,} lines{failed}{waits}")
 
+    room = _Room(settings().data_dir, settings().files_max_mb)
     asking = Asking(folder, batch.request, answers, progress.check, report)
     try:
         in_time = asyncio.run(asking.run())
+    except FileNotFoundError:
+        raise NotFound(
+            f"The input file {batch.request.input_file_id} was deleted.",
+            remedy="Upload what is left, and make a new batch of it.",
+        ) from None
+    except OSError as error:
+        raise BudError(
+            f"The answers cannot be written: {error.strerror}.",
+            remedy="Make room on the disk of the data folder, and a new batch of what is left.",
+        ) from error
     finally:
         answers.close()
         _count(folder, batch, answers)
     report(0)
     return in_time
+
+
+class _Room:
+    """What all files may take together; asked now and then, since it takes a look at each."""
+
+    def __init__(self, data_dir: Path, most_mb: int) -> None:
+        self._data_dir, self._most_mb = data_dir, most_mb
+        self._asked_s = clock.monotonic_s()
+
+    def check(self) -> None:
+        """Raises NoCapacity: no more answers may be kept."""
+        if clock.monotonic_s() - self._asked_s < _ROOM_S:
+            return
+        self._asked_s = clock.monotonic_s()
+        if used_bytes(self._data_dir) > self._most_mb * 1_000_000:
+            raise NoCapacity(
+                f"All files together have reached the limit of {self._most_mb:,} MB.",
+                remedy="Delete what is not needed any more, or raise BUD_FILES_MAX_MB.",
+            )
 
 
 def _finish(progress: Progress, project_id: str, batch_id: str, in_time: bool) -> None:
@@ -203,6 +238,7 @@ def _count(folder: Folder, batch: Batch, answers: Answers) -> None:
         failed=answers.failed,
         input_tokens=answers.input_tokens,
         output_tokens=answers.output_tokens,
+        cached_tokens=answers.cached_tokens,
     )
 
 

@@ -272,3 +272,6 @@ def _read(path: Path, kind: type[_Struct]) -> _Struct | None:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # What a power cut tore is lost; it must not stop what is whole.
+        return None

@@ -15,7 +15,7 @@ from gateway.body import invalid, not_json
 from gateway.errors import GatewayError
 from gateway.http_request import Response
 from gateway.relay import Exchange
-from gateway.surface.files import ids_of_page, in_thread, page, whole
+from gateway.surface.files import check_ttl, ids_of_page, in_thread, is_live, page, whole
 from gateway.surface.worker import Handler, Worker, answered, missing, not_allowed
 
 PATH = "/v1/batches"
@@ -94,7 +94,7 @@ class Batches:
 
     def _begin(self, folder: Folder, request: BatchRequest) -> None:
         file = folder.file(request.input_file_id)
-        if file is None:
+        if file is None or not is_live(file):
             raise missing("file", request.input_file_id)
         if file.purpose != "batch":
             raise GatewayError(
@@ -212,6 +212,8 @@ def _read(raw: bytes) -> _Asked:
             f"'completion_window' must be {_WINDOW!r}, not {asked.completion_window[:20]!r}.",
             param="completion_window",
         )
+    if asked.output_expires_after is not None:
+        check_ttl("output_expires_after", asked.output_expires_after.seconds)
     metadata = asked.metadata or {}
     too_long = [
         name

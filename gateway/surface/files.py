@@ -12,6 +12,7 @@ from aiohttp import BodyPartReader
 
 from core.contracts import batch
 from core.contracts.batch import Folder, StoredFile
+from core.contracts.route_table import ApiKey
 from core.kernel import clock, ids
 from gateway.errors import GatewayError
 from gateway.http_request import Response
@@ -23,7 +24,9 @@ from gateway.surface.worker import Handler, Worker, answered, form_reader, missi
 PATH = "/v1/files"
 _PURPOSE: Literal["batch"] = "batch"
 _PIECE_BYTES = 256 * 1024
+_ROOM_EVERY_BYTES = 8 * 1024 * 1024
 _MOST_LISTED = 10_000
+_MOST_DIGITS = 10
 _TTL_S = range(3600, 30 * 86_400 + 1)
 
 _Result = TypeVar("_Result")
@@ -57,14 +60,21 @@ class Files:
 
     async def _create(self, exchange: Exchange) -> Response | None:
         key = await self._worker.access.admit(exchange.request, exchange.fact)
+        with self._worker.uploads.one():
+            return await self._uploaded(exchange, key)
+
+    async def _uploaded(self, exchange: Exchange, key: ApiKey) -> Response | None:
         reader = await form_reader(exchange, self._worker)
-        await in_thread(self._require_room)
+        await in_thread(self._require_room, exchange.request.content_bytes)
         folder = Folder(self._data_dir, key.project_id)
         file_id = ids.new_id("file")
         partial_file = folder.content(file_id).with_suffix(".content.partial")
         partial_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             stored = await self._received(reader, file_id, partial_file)
+            exchange.fact.request_bytes = reader.received_bytes
+            # An upload takes its time: the key may have been revoked meanwhile.
+            await self._worker.access.admit(exchange.request, exchange.fact)
             await in_thread(partial_file.replace, folder.content(file_id))
             await in_thread(folder.add_file, stored)
         finally:
@@ -77,7 +87,7 @@ class Files:
         async for part in reader.fields():
             if part.name == "file":
                 filename = part.filename or "upload.jsonl"
-                await _written(reader, part, path)
+                await self._written(reader, part, path)
             else:
                 texts[part.name or ""] = await reader.text(part)
         if filename is None:
@@ -99,9 +109,26 @@ class Files:
             expires_unix_s=None if ttl_s is None else now_s + ttl_s,
         )
 
-    def _require_room(self) -> None:
+    async def _written(self, reader: FormReader, part: BodyPartReader, path: Path) -> None:
+        pieces, held_bytes, unasked_bytes = list[bytes](), 0, 0
+        with path.open("wb") as file:
+            async for chunk in reader.chunks(part):
+                pieces.append(chunk)
+                held_bytes += len(chunk)
+                if held_bytes < _PIECE_BYTES:
+                    continue
+                await in_thread(file.write, b"".join(pieces))
+                unasked_bytes += held_bytes
+                pieces, held_bytes = [], 0
+                if unasked_bytes >= _ROOM_EVERY_BYTES:
+                    unasked_bytes = 0
+                    await in_thread(self._require_room)
+            await in_thread(file.write, b"".join(pieces))
+
+    def _require_room(self, more_bytes: int = 0) -> None:
+        """Raises GatewayError: there is none for so much more, beside what others upload now."""
         most_bytes = self._worker.config.files_max_bytes
-        if batch.used_bytes(self._data_dir) >= most_bytes:
+        if batch.used_bytes(self._data_dir) + max(more_bytes, 1) > most_bytes:
             raise GatewayError(
                 "too_large",
                 f"All files together have reached the limit of {most_bytes / 1_000_000:g} MB. "
@@ -122,7 +149,7 @@ class Files:
             found: list[StoredFile] = []
             for file_id in kept:
                 file = folder.file(file_id)
-                if file is not None and _is_live(file) and wanted in (None, file.purpose):
+                if file is not None and is_live(file) and wanted in (None, file.purpose):
                     found.append(file)
                     if len(found) > limit:
                         break
@@ -167,21 +194,9 @@ class Files:
         key = await self._worker.access.admit(exchange.request, exchange.fact)
         folder = Folder(self._data_dir, key.project_id)
         file = await in_thread(folder.file, file_id)
-        if file is None or not _is_live(file):
+        if file is None or not is_live(file):
             raise missing("file", file_id)
         return folder, file
-
-
-async def _written(reader: FormReader, part: BodyPartReader, path: Path) -> None:
-    pieces, held_bytes = list[bytes](), 0
-    with path.open("wb") as file:
-        async for chunk in reader.chunks(part):
-            pieces.append(chunk)
-            held_bytes += len(chunk)
-            if held_bytes >= _PIECE_BYTES:
-                await in_thread(file.write, b"".join(pieces))
-                pieces, held_bytes = [], 0
-        await in_thread(file.write, b"".join(pieces))
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -189,7 +204,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 async def in_thread(call: Callable[..., _Result], *given: Any) -> _Result:
-    """What a call gives that waits for the disk. Raises GatewayError: the disk is full."""
+    """What a call gives that waits for the disk. Raises GatewayError: that fails."""
     try:
         return await asyncio.to_thread(call, *given)
     except FileNotFoundError:
@@ -213,10 +228,10 @@ def document(file: StoredFile) -> dict[str, Any]:
 
 
 def ids_of_page(known: list[str], after: str | None, order: str | None) -> list[str]:
-    """The ids of a list in its order, from behind one of them."""
-    if order != "asc":
-        known = known[::-1]
-    return known[known.index(after) + 1 :] if after in known else known
+    """The ids of a list in its order, from behind one that may be deleted by now."""
+    if order == "asc":
+        return [each for each in known if after is None or each > after]
+    return [each for each in reversed(known) if after is None or each < after]
 
 
 def page(shown: list[dict[str, Any]], limit: int) -> dict[str, Any]:
@@ -235,7 +250,7 @@ def whole(text: str | None, default: int, most: int) -> int:
     """A limit of a list. Raises GatewayError."""
     if text is None:
         return default
-    if not text.isdigit() or not 1 <= int(text) <= most:
+    if not text.isdecimal() or len(text) > _MOST_DIGITS or not 1 <= int(text) <= most:
         raise _invalid(f"'limit' is from 1 to {most:,}, not {text[:20]!r}.", "limit")
     return int(text)
 
@@ -243,15 +258,19 @@ def whole(text: str | None, default: int, most: int) -> int:
 def _ttl_s(text: str | None) -> int | None:
     if text is None:
         return None
-    if not text.isdigit() or int(text) not in _TTL_S:
-        raise _invalid(
-            f"'expires_after[seconds]' is from {_TTL_S[0]:,} to {_TTL_S[-1]:,}, not {text[:20]!r}.",
-            "expires_after",
-        )
-    return int(text)
+    seconds = int(text) if text.isdecimal() and len(text) < _MOST_DIGITS else -1
+    check_ttl("expires_after", seconds)
+    return seconds
 
 
-def _is_live(file: StoredFile) -> bool:
+def check_ttl(param: str, seconds: int) -> None:
+    """How long a file may be kept. Raises GatewayError."""
+    if seconds not in _TTL_S:
+        raise _invalid(f"{param!r} is from {_TTL_S[0]:,} to {_TTL_S[-1]:,} seconds.", param)
+
+
+def is_live(file: StoredFile) -> bool:
+    """Whether it has not expired."""
     return file.expires_unix_s is None or file.expires_unix_s > clock.unix_s()
 
 

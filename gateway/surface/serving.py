@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from functools import partial
 
 from core.contracts.route_table import ApiKey, Route
 from gateway import models
 from gateway.answer import Answer
 from gateway.body import Parsed, parse
-from gateway.errors import GatewayError
 from gateway.guardrails.guard import Guard
 from gateway.http_request import Response
 from gateway.limits.beyond import Beyond
@@ -30,9 +30,6 @@ from gateway.surface.spool import FOLDER_NAME
 from gateway.surface.worker import Handler, Worker, form_reader, not_allowed
 from gateway.table import Target
 
-# Each may take `max_upload_bytes` of the disk.
-_MOST_UPLOADS = 64
-
 
 class Surface:
     """Its routes, as one worker serves them."""
@@ -40,7 +37,6 @@ class Surface:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._proxy = PassingProxy(worker.stats)
-        self._uploads = 0
         self._files = Files(worker)
         self._batches = Batches(worker)
         self._realtime = Realtime(worker)
@@ -71,16 +67,7 @@ class Surface:
             if capture is not None and endpoint.is_captured:
                 exchange.record(capture, raw)
             return await self._carry(exchange, endpoint, key, parse(raw, can_stream=False))
-        if self._uploads >= _MOST_UPLOADS:
-            raise GatewayError(
-                "rate_limited",
-                f"This worker takes {_MOST_UPLOADS} uploads in. Try again soon.",
-                param="uploads",
-                retry_after_s=5,
-            )
-        form = Form(worker.config.data_dir / FOLDER_NAME)
-        self._uploads += 1
-        try:
+        with worker.uploads.one(), closing(Form(worker.config.data_dir / FOLDER_NAME)) as form:
             reader = await form_reader(exchange, worker)
             await form.take(reader)
             exchange.fact.request_bytes = reader.received_bytes
@@ -88,9 +75,6 @@ class Surface:
             key = await worker.access.admit(exchange.request, exchange.fact)
             body = FormBody(b"", form.model, False, None, form=form)
             return await self._carry(exchange, endpoint, key, body)
-        finally:
-            self._uploads -= 1
-            form.close()
 
     async def _carry(
         self, exchange: Exchange, endpoint: Endpoint, key: ApiKey, body: Parsed

@@ -8,6 +8,7 @@ taken in before any of it is sent on. The file goes with the process, however th
 from __future__ import annotations
 
 import asyncio
+import errno
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from gateway.errors import GatewayError
 FOLDER_NAME = "uploads"
 IN_MEMORY_BYTES = 256 * 1024
 _PIECE_BYTES = 256 * 1024
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Spool:
@@ -65,7 +67,9 @@ class Spool:
 
 
 def no_room(error: OSError) -> GatewayError:
-    """What a caller is told whose upload cannot be kept."""
+    """What a caller is told whose upload cannot be kept, or whose file cannot be read."""
+    if error.errno not in _FULL:
+        return GatewayError("internal", f"The gateway's disk fails ({error.strerror}).")
     return GatewayError(
         "internal",
         f"The gateway has no room for this upload now ({error.strerror}). Try again later.",

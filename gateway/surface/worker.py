@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -19,7 +20,33 @@ from gateway.stats import Stats
 from gateway.surface.forms import FormReader
 from gateway.table import TableHolder
 
+# Each may take `max_upload_bytes` of the disk.
+_MOST_UPLOADS = 64
+
 Handler = Callable[[Exchange], Awaitable[Response | None]]
+
+
+class Uploads:
+    """The forms that a worker takes in now."""
+
+    def __init__(self) -> None:
+        self._now = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Take one in. Raises GatewayError: there are too many."""
+        if self._now >= _MOST_UPLOADS:
+            raise GatewayError(
+                "rate_limited",
+                f"This worker takes {_MOST_UPLOADS} uploads in. Try again soon.",
+                param="uploads",
+                retry_after_s=5,
+            )
+        self._now += 1
+        try:
+            yield
+        finally:
+            self._now -= 1
 
 
 @dataclass(frozen=True)
@@ -31,6 +58,7 @@ class Worker:
     access: AccessGate
     limits: LimitGate
     stats: Stats
+    uploads: Uploads = field(default_factory=Uploads)
 
 
 async def form_reader(exchange: Exchange, worker: Worker) -> FormReader:

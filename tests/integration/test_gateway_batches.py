@@ -90,7 +90,7 @@ async def running(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
             api_key("bud-narrow", id="key_narrow", project_id=PROJECT, scopes=("files", "batches")),
         ]
         publish(data_dir, [route(double.base_url, project_id=PROJECT)], keys)
-        gateway = GatewayProcess(data_dir, "--max-upload-mb", "2")
+        gateway = GatewayProcess(data_dir, "--max-upload-mb", "2", "--files-max-mb", "3")
         monkeypatch.setenv("BUD_GATEWAY_PORT", str(gateway.port))
         process = await asyncio.to_thread(gateway.start)
         client = openai.AsyncOpenAI(
@@ -250,6 +250,11 @@ async def test_files_are_of_a_project(running: Running) -> None:
     assert (await client.files.delete(files[0].id)).deleted
     with pytest.raises(openai.NotFoundError):
         await client.files.retrieve(files[0].id)
+    # The next page is behind it all the same.
+    assert [file.id for file in (await client.files.list(after=files[1].id)).data] == []
+    assert (await client.files.delete(files[1].id)).deleted
+    later = await client.files.list(after=files[1].id, order="asc")
+    assert [file.id for file in later.data] == [files[2].id]
 
 
 async def test_what_is_refused(running: Running) -> None:
@@ -270,11 +275,25 @@ async def test_what_is_refused(running: Running) -> None:
         await create(input_file_id="../x", endpoint=CHAT_PATH, completion_window="24h")
     with refused(400, "24h"):
         await create(input_file_id=file.id, endpoint=CHAT_PATH, completion_window="1h")
+    with refused(400, "3,600"):
+        await create(
+            input_file_id=file.id, endpoint=CHAT_PATH, completion_window="24h",
+            output_expires_after={"anchor": "created_at", "seconds": -5},
+        )  # fmt: skip
+    folder = Folder(running.gateway.data_dir, PROJECT)
+    stored = folder.file(file.id)
+    assert stored is not None
+    folder.add_file(msgspec.structs.replace(stored, expires_unix_s=1))
+    with refused(404, "has expired"):
+        await create(input_file_id=file.id, endpoint=CHAT_PATH, completion_window="24h")
+    with refused(507, "limit of 3 MB"):
+        for _ in range(3):
+            await client.files.create(file=bytes(1_400_000), purpose="batch")
     narrow: Callable[..., Any] = running.with_key("bud-narrow").batches.create
     with refused(403, "may not use /v1/chat/completions"):
         await narrow(input_file_id=file.id, endpoint=CHAT_PATH, completion_window="24h")
     # A ticket that is no ticket of ours opens nothing.
     with refused(401, "unknown, revoked or expired"):
         await running.with_key("bud-batch-v1.x.y").models.list()
-    stored = running.gateway.data_dir / "batches" / PROJECT / "files"
-    assert sorted(path.suffix for path in stored.iterdir()) == [".content", ".json"]
+    kept = running.gateway.data_dir / "batches" / PROJECT / "files"
+    assert sorted(path.suffix for path in kept.iterdir()) == [".content"] * 3 + [".json"] * 3

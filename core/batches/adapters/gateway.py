@@ -67,7 +67,7 @@ class Gateway:
         """Ask until there is an answer that another try would not change.
 
         A limit that lets requests in again within a minute is waited for, and so is a gateway that
-        is being restarted; what a model's servers do wrong is tried five times.
+        cannot be reached; what breaks off or a model's servers do wrong is tried five times.
 
         Args:
             path: The endpoint.
@@ -76,7 +76,7 @@ class Gateway:
             until_unix_s: When the batch expires; the last answer holds then.
 
         Raises:
-            Unavailable: No answer came until then.
+            Unavailable: No answer came until then, or each try broke off.
         """
         tries = 0
         while True:
@@ -85,10 +85,13 @@ class Gateway:
                     path, content=body, headers={"X-Request-Id": request_id}
                 )
             except httpx.TransportError as error:
-                wait_s = _FIRST_WAIT_S
-                if clock.unix_s() + wait_s > until_unix_s:
+                # Where nothing listens, nothing was asked.
+                tries += not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                wait_s = float(_FIRST_WAIT_S * 2.0**tries)
+                if tries >= _MOST_TRIES or clock.unix_s() + wait_s > until_unix_s:
+                    when = f"in {tries} tries" if tries else "before the batch expired"
                     raise Unavailable(
-                        f"No answer came before the batch expired: {type(error).__name__}.",
+                        f"No answer came {when}: {type(error).__name__}.",
                         remedy="See that the gateway runs, and make a new batch of what is left.",
                     ) from error
             else:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
 from core.batches import lines, pacing
+from core.batches.adapters import gateway
 from core.batches.lines import Answers
 from core.batches.pacing import Lane
 from core.contracts.batch import ERRORS, RESULTS
+from core.kernel import clock
+from core.kernel.crypto import Secret
+from core.kernel.errors import Unavailable
 from core.routing.live import Capacity
 
 
 def test_answers_are_read_back_without_a_torn_line(tmp_path: Path) -> None:
     answers = Answers(tmp_path)
-    usage = {"usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+    counts = {"prompt_tokens": 3, "completion_tokens": 2}
+    usage = {"usage": {**counts, "prompt_tokens_details": {"cached_tokens": 1}}}
     answers.add("a", "req_a", status=200, body=json.dumps(usage, indent=1).encode())
     answers.add("b", "req_b", status=502, body=b"<html>\n")
     answers.add("c", "req_c", error={"code": "batch_expired", "message": "m"})
@@ -27,7 +33,7 @@ def test_answers_are_read_back_without_a_torn_line(tmp_path: Path) -> None:
     again.close()
     assert again.done == {"a", "b", "c"}
     assert (again.completed, again.failed) == (1, 2)
-    assert (again.input_tokens, again.output_tokens) == (3, 2)
+    assert (again.input_tokens, again.output_tokens, again.cached_tokens) == (3, 2, 1)
     (good,) = [json.loads(line) for line in (tmp_path / RESULTS).read_text().splitlines()]
     assert good["response"]["body"] == usage
     bad, expired = [json.loads(line) for line in (tmp_path / ERRORS).read_text().splitlines()]
@@ -49,8 +55,31 @@ def test_an_input_is_checked_as_a_whole(tmp_path: Path) -> None:
     many = [good | {"custom_id": str(n), "body": {"model": f"m{n}"}} for n in range(30)]
     path.write_text("\n".join(map(json.dumps, many)))
     assert [each.code for each in lines.check(path, "/v1/embeddings")[2]] == ["too_many_models"]
+    assert [each.code for each in lines.check(path, "/v1/embeddings", 50)[2]] == ["line_too_long"]
     path.write_text("")
     assert [error.code for error in lines.check(path, "/v1/embeddings")[2]] == ["empty_file"]
+
+
+async def test_what_always_breaks_off_is_not_asked_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may be the line that does it, and each try may cost."""
+    monkeypatch.setattr(gateway, "_FIRST_WAIT_S", 0.001)
+    asked = 0
+
+    async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.read(1)
+        writer.close()
+
+    async with await asyncio.start_server(break_off, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        asking = gateway.Gateway(f"http://127.0.0.1:{port}", Secret("s"))
+        with pytest.raises(Unavailable, match="in 5 tries"):
+            await asking.ask("/v1/embeddings", b"{}", "req_a", clock.unix_s() + 60)
+        await asking.close()
+    assert asked == 5
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -16,11 +17,12 @@ from app.commands import context
 from core import jobs
 from core.accounts import services as accounts
 from core.batches import services as batches
+from core.batches import workflows
 from core.contracts import batch as contract
 from core.contracts.batch import BatchRequest, BatchState, Folder, StoredFile
 from core.kernel import clock, ids
 from core.kernel.actor import Actor
-from core.kernel.errors import NotFound, PermissionDenied
+from core.kernel.errors import NoCapacity, NotFound, PermissionDenied
 from core.projects import services as projects
 
 PROJECT = "prj_default"
@@ -104,6 +106,29 @@ def test_two_run_at_once_and_projects_take_turns(folder: Folder, admin: Actor) -
     batches.take_up()
     assert batches.get_batch(admin, PROJECT, mine[2]).status == "cancelled"
     assert jobs.find_active(admin, PROJECT, f"batch:{mine[1]}") is None
+
+
+def test_a_batch_fails_when_its_input_goes_or_there_is_no_room(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(*_: object) -> None:
+        pass
+
+    progress: Any = SimpleNamespace(log=nothing, update=nothing, check=nothing)
+    batch_id = asked(folder)
+    with pytest.raises(NotFound, match="was deleted"):
+        workflows._ask(progress, PROJECT, batch_id)
+    (folder.of_batch(batch_id) / contract.RESULTS).write_bytes(bytes(2_000_000))
+    monkeypatch.setattr(workflows, "_ROOM_S", 0.0)
+    with pytest.raises(NoCapacity, match="limit of 1 MB"):
+        workflows._Room(folder.root.parent, 1).check()
+
+
+def test_one_torn_batch_does_not_stop_the_others(folder: Folder) -> None:
+    torn, whole = sorted((asked(folder), asked(folder)))
+    (folder.of_batch(torn) / contract.REQUEST).write_bytes(b"")
+    assert batches.take_up() == 1
+    assert [each.id for each in batches.list_batches(Actor.system(), PROJECT)] == [whole]
 
 
 def test_what_is_old_is_forgotten(folder: Folder, admin: Actor) -> None:
