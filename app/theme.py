@@ -47,6 +47,8 @@ a[href^="mailto:"] { color: inherit !important; text-decoration: none !important
 @media (max-width: 640px) {
   [data-testid="stMainBlockContainer"] { padding: 4.4rem 1rem 4rem; }
   [data-testid="stMetricValue"] { font-size: 1.25rem; }
+  /* Without a keyboard a shortcut says nothing. */
+  [data-has-shortcut] kbd { display: none; }
 }
 @media (prefers-reduced-motion: reduce) { * { transition: none !important; } }
 </style>"""

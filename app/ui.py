@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import history, session, theme
+from app import history, session, sidebar, theme
 from app.warming import visits
 from app.widgets import errors_shown, escape, none_is_open
 from core.accounts import services as accounts
@@ -56,6 +56,7 @@ def main() -> None:
     st.set_page_config(page_title="Bud", page_icon=theme.LOGO_SVG, layout="wide")
     theme.apply()
     history.mend()
+    sidebar.close_after_choice()
     none_is_open()
     # One row above the navigation (theme.py puts it there): which project, and who.
     with st.sidebar:

@@ -17,6 +17,8 @@ _FRAME_S = 0.06
 _SLOWEST_FRAME_S = 0.25
 # Each frame sends the text anew, so long answers are drawn less often.
 _CHARACTERS_PER_FRAME_S = 60_000
+# Why no cost is shown, by where it would come from.
+_NO_COST = {"not set": " (no price is set)", "not known yet": " (no answer began)"}
 _CURSOR = " ▍"
 
 
@@ -124,6 +126,6 @@ def numbers_line(answer: MessageView) -> str:
 
 def _cost(answer: MessageView) -> str:
     if answer.cost_usd is None:
-        return formats.NONE
+        return f"{formats.NONE}{_NO_COST.get(answer.cost_basis, '')}"
     bound = "at most " if answer.cost_basis == "machine time" else ""
     return f"{bound}{formats.usd(answer.cost_usd)}"

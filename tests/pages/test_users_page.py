@@ -120,3 +120,12 @@ def test_how_they_look(bud: Bud, tab: Callable[..., Page], width: int) -> None:
         bud.open(page, name)
         expect(page.get_by_test_id("stDataFrame").first).to_be_visible()
         looks(page, name)
+    if width < 640:
+        _navigation_makes_way(page)
+
+
+def _navigation_makes_way(page: Page) -> None:
+    page.get_by_test_id("stExpandSidebarButton").click()
+    page.get_by_test_id("stSidebarNavLink").filter(has_text="Jobs").click()
+    expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+    expect(page.get_by_test_id("stExpandSidebarButton")).to_be_visible()
