@@ -36,17 +36,25 @@ def question(check: Classifier, texts: Sequence[str]) -> bytes:
     return msgspec.json.encode({"input": list(texts), **model})
 
 
-def verdict(check: Classifier, answer: bytes) -> tuple[bool, Counter[str]]:
-    """Whether the text is flagged, and by which categories. Raises ValueError: it is no answer."""
+def verdict(check: Classifier, answer: bytes, asked: int) -> tuple[bool, Counter[str]]:
+    """Whether a text is flagged, and by which categories.
+
+    Args:
+        check: How it was asked.
+        answer: What it said.
+        asked: About how many texts.
+
+    Raises ValueError: it is no answer, or says nothing of some.
+    """
     try:
         if check.form == "text":
             verdicts = [msgspec.json.decode(answer, type=_Verdict)]
         else:
             verdicts = msgspec.json.decode(answer, type=_Moderations).results
+            if len(verdicts) != asked:
+                raise ValueError(f"its answer holds {len(verdicts)} results for {asked} texts")
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise ValueError("its answer is not of the form that is expected") from None
-    if not verdicts:
-        raise ValueError("its answer holds no result")
     flagged = [each for each in verdicts if each.flagged]
     found = Counter(name for each in flagged for name in _names(each.categories))
     return bool(flagged), found or Counter({"flagged": len(flagged)})

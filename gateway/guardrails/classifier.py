@@ -45,7 +45,7 @@ class ClassifierClient:
         try:
             async with asyncio.timeout(within_s):
                 answer = await self._asked(verdicts.question(self._check, texts), within_s)
-            flagged, found = verdicts.verdict(self._check, answer)
+            flagged, found = verdicts.verdict(self._check, answer, len(texts))
         except (TimeoutError, TimedOut):
             raise CannotSay(f"its classifier did not answer within {within_s:g} s") from None
         except ConnectFailed:

@@ -91,10 +91,10 @@ class StreamGuard:
                 at_once.append(raw + END)  # a sign of life
             elif raw:
                 await self._take(raw)
+                if self._held_bytes > _MOST_HELD_BYTES:
+                    self._give_all_up()
         if is_end:
             await self._conclude()
-        elif self._whole:
-            self._bound()
         return b"".join([*at_once, *self._released()])
 
     def tell(self) -> None:
@@ -134,7 +134,9 @@ class StreamGuard:
         part = Part(window, window.length, window.length + len(text), choice, holder, key)
         window.add(text)
         self._measure(text)
-        if not window.is_call:
+        if window.is_call and not self._finding:
+            window.settle_call()
+        elif not window.is_call:
             for other in self._of_choice(number):
                 # A thought has ended when the answer begins.
                 if other is not window and not other.is_call:
@@ -186,7 +188,7 @@ class StreamGuard:
                 self._turn_s += took_s
                 self._count(rail, Counter(each.entity for each in found))
                 if self._worked_s[rail] * 1000 > rail.rule.budget_ms:
-                    self._give_up(rail)
+                    self._give_up(rail, str(checking.over_budget(rail)))
                     break
                 if self._turn_s > _TURN_S:
                     self._turn_s = 0.0
@@ -199,23 +201,28 @@ class StreamGuard:
             self._results.add(rail, "output", "blocked", self._worked_s[rail] * 1000, found)
             raise checking.refusal(rail, "output", checking.holds(found))
 
-    def _give_up(self, rail: Rail) -> None:
-        """Its time is over: it looks at nothing more, or the stream ends here."""
+    def _give_up(self, rail: Rail, why: str) -> None:
+        """It cannot say: it looks at nothing more, or the stream ends here."""
         self._told.add(rail)
         self._finding.remove(rail)
         for window in self._windows.values():
             window.forget(rail)
-        why, ms = str(checking.over_budget(rail)), self._worked_s[rail] * 1000
-        checking.give_up(rail, "output", why, ms, self._results)
+        checking.give_up(rail, "output", why, self._worked_s[rail] * 1000, self._results)
 
     # -- what goes on
 
-    def _bound(self) -> None:
-        if self._held_bytes <= _MOST_HELD_BYTES:
-            return
+    def _give_all_up(self) -> None:
+        """More is held back than there is room for."""
         for rail in self._whole:
             checking.give_up(rail, "output", "it is too long", 0.0, self._results)
         self._whole = []
+        for rail in list(self._finding):
+            self._give_up(rail, "a tool call in it is too long")
+        for window in self._windows.values():
+            if window.is_call:
+                window.settle_call()
+            else:
+                window.advance()
 
     def _released(self) -> Iterator[bytes]:
         if self._whole:

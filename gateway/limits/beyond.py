@@ -32,7 +32,7 @@ class Beyond:
 
     def __init__(self, gate: LimitGate) -> None:
         self._gate = gate
-        self._held: list[Reservation] = []
+        self._held: list[tuple[Reservation, Route]] = []
 
     async def within(
         self, model: str, route: Route, body: Parsed, begin: Callable[[], Awaitable[_Answer]]
@@ -57,13 +57,24 @@ class Beyond:
             self._gate.settle_unused(held)
             raise
         except BaseException:
-            self._held.append(held)  # the caller left while it may have worked
+            self._held.append((held, route))  # it may have worked on it
             raise
-        self._held.append(held)
+        self._held.append((held, route))
         return answer
 
     def settle(self, fact: RequestFact) -> None:
-        """Put what the request took in the place of all that it holds."""
-        for held in self._held:
-            self._gate.settle(held, fact)
+        """Put what the request took in the place of all that it holds.
+
+        Of two targets that were asked, the one that was not waited for took the prompt.
+        """
+        took_usd, hedge_usd = fact.cost_usd or 0.0, fact.hedge_cost_usd or 0.0
+        for held, route in self._held:
+            answered = bool(route.targets) or route.deployment_id == fact.deployment_id
+            if fact.input_tokens is None:
+                self._gate.settle(held, fact)
+            elif answered:
+                tokens = fact.input_tokens + (fact.output_tokens or 0)
+                self._gate.settle_as(held, tokens, took_usd - hedge_usd)
+            else:
+                self._gate.settle_as(held, fact.input_tokens, hedge_usd)
         self._held.clear()

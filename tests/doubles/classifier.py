@@ -17,7 +17,8 @@ WORD = "bomb"
 class ClassifierDouble:
     """`async with ClassifierDouble() as double: double.url`; `mode` says how it answers.
 
-    Modes: "" answers well; slow, redirect, fails, garbage; echo repeats the text as a category.
+    Modes: "" answers well; slow, redirect, fails, garbage, fewer; echo repeats the text as a
+    category.
     """
 
     def __init__(self) -> None:
@@ -69,6 +70,8 @@ class ClassifierDouble:
             {"flagged": WORD in text, "categories": {"violence": WORD in text, "hate": False}}
             for text in body["input"]
         ]
+        if self.mode == "fewer":
+            results.pop()
         answer = {"id": "modr-1", "model": body.get("model", "m"), "results": results}
         return wrong or web.json_response(answer)
 

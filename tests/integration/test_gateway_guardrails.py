@@ -381,6 +381,17 @@ async def test_a_classifier_that_does_not_answer(
         assert [outcome for *_, outcome in outcomes(fact)] == ["let_through"] * 2
 
 
+async def test_a_classifier_that_says_nothing_of_some_texts_says_nothing(
+    tmp_path: Path, double: OpenAiDouble, classifier: ClassifierDouble
+) -> None:
+    classifier.mode = "fewer"
+    check = Classifier(url=f"{classifier.url}/v1/moderations", form="moderations")
+    async with guarded(tmp_path, double, rule(check, "cls", applies_to="input")) as gateway:
+        asked = {"model": CHAT, "prompt": ["Hi", f"A {WORD}"]}
+        answer = await gateway.http.post("/v1/completions", json=asked)
+    assert (answer.status_code, "1 results for 2 texts" in answer.text) == (503, True)
+
+
 async def test_what_a_classifier_repeats_is_not_told(
     tmp_path: Path, double: OpenAiDouble, classifier: ClassifierDouble
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -133,16 +134,30 @@ async def test_a_target_of_one_replica_is_hedged_with_the_next_target(
     targets = [RouteTarget(model="own"), RouteTarget(model="spare", priority=1)]
     routes = [
         route(model="both", deployment_id="rte_1", targets=targets, hedge=AT_ONCE),
-        route(slow.base_url, model="own", deployment_id="dep_own", price=PRICE),
-        route(quick.base_url, model="spare", deployment_id="dep_spare"),
+        route(slow.base_url, model="own", deployment_id="dep_own", price=PRICE, context_tokens=0),
+        route(quick.base_url, model="spare", deployment_id="dep_spare", context_tokens=0),
     ]
-    async with GatewayHere(tmp_path, routes) as running:
+    limits = [
+        Limit(project_id="prj_a", level="model", subject=model, metric="tokens", window="day",
+              amount=530)
+        for model in ("own", "spare")
+    ]  # fmt: skip
+    async with GatewayHere(tmp_path, routes, limits=limits) as running:
         answer = await running.http.post(PATH, json={**CALL, "model": "both"})
         assert answer.json()["model"] == "both"
         fact = (await running.facts(1))[0]
         assert (fact.hedge, fact.deployment_id, fact.attempts) == ("won", "dep_spare", 2)
         assert fact.hedge_cost_usd == 7.0
         await until(lambda: slow.state.cancelled == 1)
+        # Each counts in the limit of its own model: seven tokens in here, and three out more there.
+        slow.knobs.first_delay_s = 0.0
+        for model, tokens in (("own", 7), ("spare", 10)):
+            for left, status in ((530 - tokens + 1, 429), (530 - tokens, 200)):
+                asked = json.dumps({**CALL, "model": model, "max_tokens": 100})
+                most = left - len(asked) // 4  # a token for each four bytes
+                body = asked.replace("100", str(most))
+                answer = await running.http.post(PATH, content=body)
+                assert answer.status_code == status, (model, left, answer.text)
 
 
 async def test_a_caller_who_leaves_ends_both(tmp_path: Path, doubles: list[OpenAiDouble]) -> None:

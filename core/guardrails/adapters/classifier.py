@@ -68,6 +68,6 @@ def ask(
     if answer.status_code != 200:
         raise UpstreamFailed(f"The classifier answers with status {answer.status_code}.")
     try:
-        return verdicts.verdict(check, answer.content)
+        return verdicts.verdict(check, answer.content, 1)
     except ValueError as error:
         raise UpstreamFailed(f"Of the classifier, {error}.") from error

@@ -16,7 +16,7 @@ from core.detection import personal
 from core.detection.examination import Passage, examiner
 from core.detection.masking import as_plain_json, masked, masked_json
 from gateway.errors import GatewayError
-from gateway.guardrails import checking, texts
+from gateway.guardrails import checking, documents, streams, texts
 from gateway.guardrails.answers import read_back
 from gateway.guardrails.checking import Results
 from gateway.guardrails.rules import Rail, RailMaker
@@ -90,11 +90,11 @@ values = st.recursive(
                             st.dictionaries(st.text(max_size=4), inner, max_size=3)),
     max_leaves=8,
 )  # fmt: skip
-documents = st.dictionaries(st.sampled_from(["a", "mail", "ada@example.org"]), values, min_size=1)
+objects = st.dictionaries(st.sampled_from(["a", "mail", "ada@example.org"]), values, min_size=1)
 
 
 @settings(max_examples=150)
-@given(documents)
+@given(objects)
 def test_masks_keep_json_what_it_is(document: dict[str, Any]) -> None:
     plain = as_plain_json(json.dumps(document))
     assert plain is not None
@@ -105,7 +105,7 @@ def test_masks_keep_json_what_it_is(document: dict[str, Any]) -> None:
 
 
 @settings(max_examples=60)
-@given(documents, st.lists(st.integers(0, 200), max_size=30))
+@given(objects, st.lists(st.integers(0, 200), max_size=30))
 def test_json_that_is_streamed_stays_json(document: dict[str, Any], cuts: list[int]) -> None:
     text = msgspec.json.encode(document).decode()
     events = [event({"content": piece}) for piece in pieces(text, cuts)]
@@ -165,6 +165,38 @@ def test_a_stream_whose_rule_has_no_time_left(on_failure: Any) -> None:
     guard.tell()
     outcome = "refused" if on_failure == "closed" else "let_through"
     assert [each.outcome for each in results.all] == [outcome]
+
+
+@pytest.mark.parametrize("on_failure", ["closed", "open"])
+def test_the_arguments_of_a_call_have_a_bound(
+    on_failure: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_MOST_HELD_BYTES", 10_000)
+    call = event({"tool_calls": [{"index": 0, "function": {"arguments": "x" * 500}}]})
+
+    async def main() -> list[bytes]:
+        guard = StreamGuard([rail(Pii(), on_failure=on_failure)], Results())
+        return [await guard.pass_on(call, is_end=False) for _ in range(30)]
+
+    if on_failure == "closed":
+        with pytest.raises(GatewayError, match="tool call in it is too long"):
+            asyncio.run(main())
+    else:
+        # What was held goes on, and nothing is held any more.
+        out = asyncio.run(main())
+        assert b"".join(out) == call * 30
+        assert out[-1] == call
+
+
+async def test_a_long_document_is_read_in_parts() -> None:
+    small = {"role": "user", "content": [{"type": "text", "text": "ada@example.org"}]}
+    document = {"model": "m", "messages": [small] * 2000, "input": [[1, [2.5, None]]] * 20_000}
+    read, passages = await documents.read(msgspec.json.encode(document))
+    assert read == document
+    assert len(passages) == 2000
+    hostile = b'{"documents":[' + b",".join([b"[[]]"] * 300_000) + b"]}"
+    with pytest.raises(documents.TooManyParts):
+        await documents.read(hostile)
 
 
 def test_a_schema_holds_all_of_it_back_and_masks_come_first() -> None:
