@@ -72,6 +72,8 @@ class DiskStore:
         self._connections: list[sqlite3.Connection] = []
         self._waiting_bytes = 0
         self._lock = threading.Lock()
+        # Who makes it a file with a log does so alone: SQLite waits for nobody there.
+        self._opening = threading.Lock()
         self._logged_s = float("-inf")
 
     async def get(self, project_id: str, key: bytes, cache: Cache) -> Entry | None:
@@ -82,7 +84,9 @@ class DiskStore:
             self._reader, self._read, project_id, key
         )
         try:
-            found = await asyncio.wait_for(asked, _IN_TIME_S)
+            # Not `wait_for`, which can lose a cancellation.
+            async with asyncio.timeout(_IN_TIME_S):
+                found = await asked
         except (sqlite3.Error, OSError, TimeoutError) as error:
             raise CacheFailed(str(error) or "the disk does not answer in time") from None
         if found is None:
@@ -156,8 +160,13 @@ class DiskStore:
     def _opened(self) -> sqlite3.Connection:
         """This thread's connection."""
         known: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if known is not None:
-            return known
+        if known is None:
+            with self._opening:
+                known = self._local.connection = self._connected()
+                self._connections.append(known)
+        return known
+
+    def _connected(self) -> sqlite3.Connection:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._folder / FILE_NAME
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -173,8 +182,6 @@ class DiskStore:
         except sqlite3.Error:
             connection.close()
             raise
-        self._local.connection = connection
-        self._connections.append(connection)
         return connection
 
     def _drop(self, why: str) -> None:
