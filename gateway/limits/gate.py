@@ -72,7 +72,8 @@ class LimitGate:
 
     def _opened(self) -> bool:
         try:
-            self._limiter = Limiter(self._folder, shared=self._valkey_url is not None)
+            shared = self._valkey_url is not None
+            self._limiter = Limiter(self._folder, shared=shared, when_kept=self._flush_soon)
         except (OSError, NoPlace, Stuck) as error:
             if not self._problem:
                 log.error("limits cannot be kept, so requests are refused: %s", error)
@@ -223,8 +224,11 @@ class LimitGate:
         """Put so many tokens and USD in the place of what is held."""
         assert self._limiter is not None
         self._limiter.defer(held, tokens, cost_usd)
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
         if not self._flushes:
-            # Several that end in one turn of the event loop take their locks once.
+            # Several that begin or end in one turn of the event loop take their locks once.
             self._flushes = True
             asyncio.get_running_loop().call_soon(self._flush)
 

@@ -18,10 +18,12 @@ import fcntl
 import os
 import struct
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from core.kernel import clock
 from gateway.limits import windows
 from gateway.limits.shared_table import (
+    ALONE,
     ENTRIES,
     ENTRY_BYTES,
     LEDGERS_USED,
@@ -63,12 +65,14 @@ class NoPlace(Exception):
 class Ledger:
     """The place of one worker in the table.
 
-    Raises NoPlace.
+    `alone` is what the table says while this is the only worker. Raises NoPlace.
     """
 
     def __init__(self, table: SharedTable) -> None:
         self._table = table
         self.worker, self._lock = self._claimed()
+        self.alone = self.worker + 1
+        self._note_others()
         give_back(table, self.worker)  # what the last one here left
         self.free: list[int] = []
 
@@ -92,6 +96,26 @@ class Ledger:
             if lock is not None:
                 return worker, lock
         raise NoPlace(f"{MAX_WORKERS} gateway workers run on this data folder already")
+
+    def look_around(self) -> None:
+        """Find out when this worker has become the only one; for now and then."""
+        if self._table.words[ALONE] != self.alone and not self._others_live():
+            self._note_others()
+
+    def _note_others(self) -> None:
+        # A worker writes this when it comes, so that no other one goes on as if it were alone.
+        with self._table.all_locked():
+            self._table.words[ALONE] = 0 if self._others_live() else self.alone
+
+    def _others_live(self) -> bool:
+        for worker in range(MAX_WORKERS):
+            if worker == self.worker or not _lock_path(self._table, worker).exists():
+                continue
+            lock = _lock_if_dead(self._table, worker)
+            if lock is None:
+                return True
+            os.close(lock)
+        return False
 
     def expire(self, admitted_before_us: int) -> int:
         """Give back this worker's own reservations of before a moment; how many there were."""
@@ -192,14 +216,17 @@ def _refs(table: SharedTable, at: int) -> memoryview:
 
 
 def _lock_if_dead(table: SharedTable, worker: int) -> int | None:
-    path = table.folder / f"worker.{worker:02d}.lock"
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(_lock_path(table, worker), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
         return None
     return lock
+
+
+def _lock_path(table: SharedTable, worker: int) -> Path:
+    return table.folder / f"worker.{worker:02d}.lock"
 
 
 def now_us() -> int:

@@ -6,7 +6,7 @@ All limits of a request hold at once: it is admitted by every one of them, or co
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import add, gt
 from pathlib import Path
@@ -20,7 +20,7 @@ from gateway.limits.leases import Lacking, Leases, Short
 from gateway.limits.ledger import CHANGING, FREE, HELD, Ledger
 from gateway.limits.periods import Calendar
 from gateway.limits.plan import HOLD_S, NANO, Known, Plan, Scope
-from gateway.limits.shared_table import RECORDS, SharedTable, acquire, release
+from gateway.limits.shared_table import ALONE, RECORDS, SharedTable, acquire, release
 
 _now_s = clock.monotonic_s
 _flock = fcntl.flock
@@ -74,16 +74,26 @@ class Limiter:
         folder: Where the workers of this host share their table.
         records: How many limits have room; the same for all workers.
         shared: Whether other hosts share the limits.
+        when_kept: Called when a lock is kept, which `flush` gives up: that must be soon, within
+            a turn of the event loop. None keeps none.
 
     `limits_models` are the projects in which models have limits of their own.
 
     Raises OSError when the disk has no room, NoPlace when there are too many workers.
     """
 
-    def __init__(self, folder: Path, records: int = RECORDS, *, shared: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        records: int = RECORDS,
+        *,
+        shared: bool = False,
+        when_kept: Callable[[], None] | None = None,
+    ) -> None:
         self.table = SharedTable(folder, records)
         self.leases = Leases(self.table) if shared else None
         self._ledger = Ledger(self.table)
+        self._when_kept = when_kept
         self._deferred: dict[int, list[tuple[Reservation, int, float]]] = {}
         self._limits: dict[Scope, list[Limit]] = {}
         self._plans: dict[str, dict[str, Plan | None]] = {}
@@ -154,12 +164,10 @@ class Limiter:
             Busy: Too many requests with limits are in flight here.
         """
         # What goes through all limits does so in C: this is a large part of a request's cost.
-        words, lock, shape = self.table.words, held.lock, held.shape
+        words, lock, shape, kept = self.table.words, held.lock, held.shape, self.table.kept
         cost = round(cost_usd * NANO)
-        try:
-            _flock(lock, _LOCK)
-        except BlockingIOError:
-            acquire(lock)
+        if lock not in kept:
+            self._acquire(lock)
         try:
             deferred = self._deferred.get(lock)
             if deferred:
@@ -192,7 +200,18 @@ class Limiter:
                 words[entry] = HELD
             return Reservation(held, entry, tokens, cost, admitted_us, marks)
         finally:
-            _flock(lock, _UNLOCK)
+            if lock not in kept:
+                _flock(lock, _UNLOCK)
+
+    def _acquire(self, lock: int) -> None:
+        """Lock a shard, and keep it while there is no other worker."""
+        try:
+            _flock(lock, _LOCK)
+        except BlockingIOError:
+            acquire(lock)
+        if self._when_kept is not None and self.table.words[ALONE] == self._ledger.alone:
+            self.table.kept.add(lock)
+            self._when_kept()
 
     def _enter(self, held: Plan, tokens: int, cost: int, admitted_us: int) -> int:
         free, refs = self._ledger.free, held.refs
@@ -217,14 +236,16 @@ class Limiter:
             )
 
     def flush(self) -> None:
-        """Settle what was deferred. Raises Stuck: the rest is left for the next call."""
-        for lock, deferred in self._deferred.items():
-            if deferred:
-                acquire(lock)
-                try:
-                    self._settle(deferred)
-                finally:
-                    release(lock)
+        """Settle what was deferred, and keep no lock any longer.
+
+        Raises Stuck: the rest is left for the next call.
+        """
+        try:
+            for lock, deferred in self._deferred.items():
+                if deferred:
+                    self._settle_locked(lock, deferred)
+        finally:
+            self.table.give_up()
 
     def reconcile(self, reservation: Reservation, tokens: int = 0, cost_usd: float = 0.0) -> None:
         """Put what a request took in the place of what it held; tokens count when it began.
@@ -232,54 +253,70 @@ class Limiter:
         Raises Stuck: it stays held, and is given back when it expires.
         """
         if reservation.entry:
-            acquire(reservation.plan.lock)
-            try:
-                self._settle([(reservation, tokens, cost_usd)])
-            finally:
-                release(reservation.plan.lock)
+            self._settle_locked(reservation.plan.lock, [(reservation, tokens, cost_usd)])
 
-    def _settle(self, deferred: list[tuple[Reservation, int, float]]) -> None:
-        """Settle and remove all of them; their shard is locked."""
+    def _settle_locked(self, lock: int, ended: list[tuple[Reservation, int, float]]) -> None:
+        kept = self.table.kept
+        if lock not in kept:
+            acquire(lock)
+        try:
+            self._settle(ended)
+        finally:
+            if lock not in kept:
+                release(lock)
+
+    def _settle(self, ended: list[tuple[Reservation, int, float]]) -> None:
+        """Settle and remove all of them; their shard is locked.
+
+        Those with the same limits and buckets in a row are counted together.
+        """
         words = self.table.words
-        while deferred:
-            reservation, tokens, cost_usd = deferred.pop()
-            entry, held, cost = reservation.entry, reservation.plan, round(cost_usd * NANO)
-            if not entry:
-                continue
-            reservation.entry = 0
+        while ended:
+            held, marks = ended[-1][0].plan, ended[-1][0].marks
             while held.generation != words[3]:
                 self._place(held)
-            shape, places = held.shape, held.places
-            holds = words[entry] == HELD and words[entry + 1] == reservation.admitted_us
-            if holds:
-                words[entry] = CHANGING
-                more, held_cost, once = tokens - reservation.tokens, reservation.cost_nano_usd, 1
-            else:
-                more, held_cost, once = tokens, 0, 0  # it expired
-            if more:
-                self._add(reservation, more)
-            for at in places[shape.budgets]:
-                # Spent before it is no longer held: a worker killed in between is too strict.
-                words[at - 1] += cost
-                words[at] += cost - held_cost
-            for at in places[shape.concurrent]:
-                words[at] -= once
-            if holds:
+            more = cost = held_cost = 0
+            entries: list[int] = []
+            while ended and ended[-1][0].plan is held and ended[-1][0].marks is marks:
+                reservation, tokens, cost_usd = ended.pop()
+                entry = reservation.entry
+                if not entry:
+                    continue
+                reservation.entry = 0
+                more += tokens
+                cost += round(cost_usd * NANO)
+                if words[entry] == HELD and words[entry + 1] == reservation.admitted_us:
+                    words[entry] = CHANGING
+                    more -= reservation.tokens
+                    held_cost += reservation.cost_nano_usd
+                    entries.append(entry)
+            self._count(held, marks, more, cost, held_cost, len(entries))
+            for entry in entries:
                 words[entry] = FREE
-                self._ledger.free.append(entry)
+            self._ledger.free += entries
 
-    def _add(self, reservation: Reservation, tokens: int) -> None:
-        """Count more tokens, or fewer, in the buckets in which a request counts."""
-        words, places, marks = self.table.words, reservation.plan.places, reservation.marks
-        for number in reservation.plan.shape.tokens:
-            at = places[number]
-            if words[at - 2] == marks[number]:
-                words[at] += tokens
-            else:
-                windows.add(self.table, at - 3, marks[number], tokens)
+    def _count(
+        self, held: Plan, marks: tuple[int, ...], more: int, cost: int, held_cost: int, ended: int
+    ) -> None:
+        """Count more tokens, or fewer, in the buckets of `marks`, and what is spent."""
+        words, shape, places = self.table.words, held.shape, held.places
+        if more:
+            for number in shape.tokens:
+                at = places[number]
+                if words[at - 2] == marks[number]:
+                    words[at] += more
+                else:
+                    windows.add(self.table, at - 3, marks[number], more)
+        for at in places[shape.budgets]:
+            # Spent before it is no longer held: a worker killed in between is too strict.
+            words[at - 1] += cost
+            words[at] += cost - held_cost
+        for at in places[shape.concurrent]:
+            words[at] -= ended
 
     def sweep(self) -> int:
         """Give back what dead workers held, and what was held too long; how many there were."""
+        self._ledger.look_around()
         given = ledger.give_back_of_dead(self.table, self._ledger.worker)
         return given + self._ledger.expire(ledger.now_us() - int(HOLD_S * 1e6))
 

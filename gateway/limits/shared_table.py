@@ -21,8 +21,9 @@ The first words of a window's and of a cell's record say the same things:
 Records are found by the hash of what they count, so workers agree on them without a word.
 
 Atomicity: `flock` on one of 16 lock files, chosen by the project. The kernel frees it when its
-holder dies, so no worker can be stuck behind a dead one, and it costs 0.7 µs. What a worker that
-dies inside leaves half done is put right by others: see `windows` and `ledger`.
+holder dies, so no worker can be stuck behind a dead one, and it costs 0.7 µs. A worker that is the
+only one may keep its locks for a turn of its event loop. What a worker that dies inside leaves half
+done is put right by others: see `windows` and `ledger`.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ IN_TOUCH = 6
 EXCHANGES = 7
 _WINDOWS_HEAD = 8  # and one word more
 _CELLS_HEAD = 10
+ALONE = 12  # 1 and the number of the worker that is the only one; 0 while others may live
 LEDGERS_USED = 64  # and one word more for each worker
 
 _EXCLUSIVE_NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
@@ -87,12 +89,14 @@ class SharedTable:
         counts: The file as unsigned words of 4 bytes.
         content: The file as bytes.
         file: Its descriptor.
+        kept: The locks that this process has until `give_up`.
 
     Raises OSError when the disk has no room.
     """
 
     def __init__(self, folder: Path, records: int = RECORDS) -> None:
         self.folder = folder
+        self.kept: set[int] = set()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._locks = [_open(folder / f"shard.{number:02d}.lock") for number in range(SHARDS)]
         with self.all_locked():
@@ -156,9 +160,15 @@ class SharedTable:
         shard = hash_of(project_id) % SHARDS
         return shard, self._locks[shard]
 
+    def give_up(self) -> None:
+        """Keep no lock any longer."""
+        while self.kept:
+            release(self.kept.pop())
+
     @contextmanager
     def locked(self, shard: int) -> Iterator[None]:
         """Hold one shard."""
+        self.give_up()
         acquire(self._locks[shard])
         try:
             yield
@@ -168,6 +178,7 @@ class SharedTable:
     @contextmanager
     def all_locked(self) -> Iterator[None]:
         """Hold every shard, in order; for what is rare."""
+        self.give_up()
         held: list[int] = []
         try:
             for lock in self._locks:

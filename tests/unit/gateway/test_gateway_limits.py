@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import mmap
 import multiprocessing
@@ -168,6 +169,48 @@ def test_what_is_deferred_is_settled_before_the_next_request_is_counted(
     limiter.reconcile(second, 80)  # settled already
     assert admitted(other, others_plan, 1, 11) == 0
     assert admitted(other, others_plan, 2, 10) == 1
+
+
+def test_only_the_only_worker_keeps_a_lock_and_only_until_it_flushes(tmp_path: Path) -> None:
+    kept: list[str] = []
+
+    def opened() -> tuple[Limiter, Plan]:
+        limiter = Limiter(tmp_path, 64, when_kept=lambda: kept.append("a turn"))
+        limiter.use([limit("tokens", "minute", 100), limit("concurrent", "", 100)])
+        plan = limiter.plan_for(KEY, "tiny")
+        assert plan is not None
+        return limiter, plan
+
+    def is_locked(plan: Plan) -> bool:
+        with (tmp_path / f"shard.{plan.shard:02d}.lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
+    one, plan = opened()
+    for _ in range(2):  # the first one finds its records' places, under every lock
+        held = one.reserve(plan, 10)
+    assert isinstance(held, Reservation)
+    assert (kept, is_locked(plan)) == (["a turn"] * 2, True)
+    one.reconcile(held, 20)
+    assert is_locked(plan)
+    one.flush()
+    assert not is_locked(plan)
+
+    other, others_plan = opened()
+    assert admitted(one, plan, 1, 10) == admitted(other, others_plan, 1, 60) == 1
+    assert (len(kept), is_locked(plan)) == (2, False)
+    assert admitted(one, plan, 1, 1) == 0  # 30 and 70
+
+    other.close()
+    one.sweep()  # what the other one held is given back
+    assert admitted(one, plan, 1, 60) == 1
+    assert (len(kept), is_locked(plan)) == (3, True)
+    with closing(one):
+        one.sweep()
+    assert not is_locked(plan)
 
 
 def test_a_reservation_that_nobody_settles_expires(opened: Any, hands: Clock) -> None:
