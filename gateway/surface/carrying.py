@@ -155,7 +155,7 @@ class PassingProxy(Proxy):
             headers = {**backend.pool.authorization, "X-Request-Id": call.fact.request_id}
             if call.fact.trace_id:
                 headers["traceparent"] = traceparent(call.fact)
-        headers |= {"Accept": "*/*", "Content-Type": _JSON}
+        headers |= {"Accept": "*/*", "Accept-Encoding": "identity", "Content-Type": _JSON}
         if isinstance(body, FormBody):
             headers["Content-Type"] = body.form.content_type
             head = backend.pool.own_head(path, headers, body.form.size_bytes(model))

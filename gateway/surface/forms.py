@@ -31,6 +31,32 @@ _PLAIN = frozenset({"", "binary", "8bit", "7bit"})
 _TO_ESCAPE = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
 
 
+class _TooLarge(Exception):
+    pass
+
+
+class _Bounded:
+    """A body that is not read on over its limit, in whatever part of a form that is."""
+
+    def __init__(self, content: StreamReader, max_bytes: int) -> None:
+        self._content, self._max_bytes = content, max_bytes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
+
+    async def read(self, *given: Any, **named: Any) -> bytes:
+        self._check()
+        return await self._content.read(*given, **named)
+
+    async def readline(self, *given: Any, **named: Any) -> bytes:
+        self._check()
+        return await self._content.readline(*given, **named)
+
+    def _check(self) -> None:
+        if self._content.total_bytes > self._max_bytes:
+            raise _TooLarge
+
+
 class FormReader:
     """Reads one form as it comes.
 
@@ -60,7 +86,8 @@ class FormReader:
                 status=415,
             )
         try:
-            self._reader = MultipartReader({"Content-Type": content_type}, content)
+            bounded: Any = _Bounded(content, max_bytes)
+            self._reader = MultipartReader({"Content-Type": content_type}, bounded)
         except ValueError as error:
             raise _malformed(error) from None
 
@@ -80,8 +107,6 @@ class FormReader:
         """What a field holds. Raises GatewayError."""
         while not part.at_eof():
             chunk = await self._in_time(part.read_chunk(_CHUNK_BYTES))
-            if self._content.total_bytes > self._max_bytes:
-                raise self._too_large()
             yield bytes(chunk)
 
     @property
@@ -111,6 +136,8 @@ class FormReader:
                 f"The form did not come within {self._caller_s:.0f} s.",
                 status=408,
             ) from None
+        except _TooLarge:
+            raise self._too_large() from None
         except (ValueError, RuntimeError, AssertionError) as error:
             raise _malformed(error) from None
         except (web.RequestPayloadError, HttpProcessingError):

@@ -7,6 +7,7 @@ from then on is in `gateway.surface.session`.
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from gateway.usage import Usage, cost_usd
 
 PATH = "/v1/realtime"
 PROTOCOL_HEADER = "Sec-WebSocket-Protocol"
+_VERSION, _NONCE_BYTES = "13", 16  # RFC 6455, 4.1
 # What browsers, which can send no header, say in the list of protocols; none of it is passed on.
 _PRIVATE = ("openai-insecure-api-key.", "openai-organization.", "openai-project.")
 _MOST_SESSIONS = 256
@@ -121,12 +123,7 @@ class Realtime:
         worker, fact, request = self._worker, exchange.fact, exchange.request
         key = await worker.access.admit(request, fact)
         model = request.query.get("model", "")
-        if request.headers.get("upgrade").lower() != "websocket":
-            raise GatewayError(
-                "invalid_request",
-                "This route is a WebSocket: send Upgrade: websocket.",
-                status=426,
-            )
+        _require_handshake(request)
         if not model:
             raise GatewayError(
                 "invalid_request",
@@ -396,6 +393,24 @@ def _parts(key: ApiKey, whole: _Candidate) -> Iterator[_Candidate]:
     for part in split.order(found.shares, caller):
         name = found.name_of(part.route.deployment_id)
         yield _Candidate(part, (*whole.models, name), whole.fallback)
+
+
+def _require_handshake(request: Request) -> None:
+    """Raises GatewayError: it asks for no WebSocket, before a replica is asked for one."""
+    headers = request.headers
+    if headers.get("upgrade").lower() != "websocket":
+        says = "This route is a WebSocket: send Upgrade: websocket."
+        raise GatewayError("invalid_request", says, status=426)
+    if headers.get("Sec-WebSocket-Version") != _VERSION:
+        says = f"This WebSocket is of version {_VERSION}: send Sec-WebSocket-Version: {_VERSION}."
+        raise GatewayError("invalid_request", says, status=426)
+    try:
+        nonce = base64.b64decode(headers.get("Sec-WebSocket-Key"), validate=True)
+    except ValueError:
+        nonce = b""
+    if len(nonce) != _NONCE_BYTES:
+        says = f"Sec-WebSocket-Key must be {_NONCE_BYTES} bytes in base64."
+        raise GatewayError("invalid_request", says)
 
 
 def _offered(request: Request) -> list[str]:

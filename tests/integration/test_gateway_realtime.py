@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import httpx
 import openai
 import pytest
 
@@ -141,6 +142,13 @@ async def test_a_browser_gives_its_key_as_a_protocol(tmp_path: Path, seen: Seen)
         )  # fmt: skip
         with pytest.raises(openai.AuthenticationError):
             await running.openai.with_options(api_key="x").models.list()
+        before = len(seen.paths)
+        for wrong, status in ((("Version", "12"), 426), (("Key", "short"), 400)):
+            asked = await handshake(running, "talk", {f"Sec-WebSocket-{wrong[0]}": wrong[1]})
+            assert (asked.status_code, asked.json()["error"]["type"]) == (
+                status, "invalid_request_error",
+            )  # fmt: skip
+        assert len(seen.paths) == before
 
 
 async def test_another_replica_and_a_provider_take_sessions(tmp_path: Path, seen: Seen) -> None:
@@ -227,15 +235,17 @@ async def test_who_does_not_read_holds_the_other_side_up(tmp_path: Path, seen: S
     assert fact.response_bytes > 65_536_000
 
 
+async def handshake(running: GatewayHere, model: str, more: dict[str, str]) -> httpx.Response:
+    headers = {
+        "Connection": "Upgrade", "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }  # fmt: skip
+    return await running.http.get(f"/v1/realtime?model={model}", headers=headers | more)
+
+
 async def refused(running: GatewayHere, model: str) -> tuple[int, str]:
     """How a session of a model is refused before it begins."""
-    answer = await running.http.get(
-        f"/v1/realtime?model={model}",
-        headers={
-            "Connection": "Upgrade", "Upgrade": "websocket",
-            "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
-        },
-    )  # fmt: skip
+    answer = await handshake(running, model, {})
     return answer.status_code, answer.json()["error"]["code"]
 
 

@@ -191,6 +191,10 @@ def test_forms_that_are_refused(running: Running) -> None:
         assert (status, "cannot be read" in says) == (400, True), body
     status, says = post(content=iter([b"--b\r\n", *[bytes(1_000_000)] * 101]), headers=kind)
     assert status in (400, 413)
+    # What stands before the first field counts as well.
+    lines = iter([(b"x" * 999 + b"\n") * 1000] * 101)
+    status, says = post(content=lines, headers=kind)
+    assert (status, "limit of 100 MB" in says) == (413, True)
     assert running.seen.paths == []
 
 
