@@ -115,9 +115,13 @@ def _waiting(data_dir: Path) -> list[Batch]:
     found = []
     for project_id, batch_id in contract.new(data_dir):
         batch = Folder(data_dir, project_id).batch(batch_id)
-        if batch is None or _is_over(batch) or _has_job(batch):
-            contract.taken_up(data_dir, batch_id)
+        if batch is None:
+            is_done = contract.is_forsaken(data_dir, batch_id)
         else:
+            is_done = _is_over(batch) or _has_job(batch)
+        if is_done:
+            contract.taken_up(data_dir, batch_id)
+        elif batch is not None:
             found.append(batch)
     return found
 

@@ -11,9 +11,9 @@ there at all but for the results, which are appended to:
     <batch id>/state.json          by the app: a `BatchState`
     <batch id>/results.ndjson      by the app, a line for each answer; errors.ndjson likewise
 
-and beside the projects `new/<batch id>`, with the project's id in it: made by the gateway behind
-the request, taken away by the app when it has a job. The gateway never waits for the app: a batch
-that nobody has taken up is one that is being validated.
+and beside the projects `new/<batch id>`, with the project's id in it: made by the gateway before
+the request, taken away by the app when it has a job, or when no request has come for a minute. The
+gateway never waits for the app: a batch that nobody has taken up is one that is being validated.
 
 The app sends each line through the gateway, in the name of the key that made the batch: with a
 `Ticket` that is sealed by the keys of both (`SECRET_PREFIX`, then the sealed ticket).
@@ -29,6 +29,8 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from core.kernel import clock
+
 FOLDER_NAME = "batches"
 FILES, NEW = "files", "new"
 REQUEST, STATE, CANCEL, JOB = "request.json", "state.json", "cancel", "job"
@@ -36,6 +38,7 @@ RESULTS, ERRORS = "results.ndjson", "errors.ndjson"
 SECRET_PREFIX = "bud-batch-"  # noqa: S105 (what follows it is secret)
 TICKET_CONTEXT = "batch"
 WINDOW_S = 24 * 3600.0
+_FORSAKEN_S = 60.0
 MOST_LINES = 50_000
 # What a line may ask, and the scope that its key needs for it.
 ENDPOINTS = {
@@ -204,12 +207,9 @@ class Folder:
 
     def add_batch(self, request: BatchRequest) -> None:
         """Ask for a batch."""
-        folder = self.of_batch(request.id)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        replace(folder / REQUEST, msgspec.json.encode(request))
-        new = self.root / NEW
-        new.mkdir(parents=True, exist_ok=True, mode=0o700)
-        replace(new / request.id, self._project_id.encode())
+        # The note first: a gateway that is killed in between leaves no batch that nobody takes up.
+        replace(self.root / NEW / request.id, self._project_id.encode())
+        replace(self.of_batch(request.id) / REQUEST, msgspec.json.encode(request))
 
     def cancel(self, batch_id: str) -> None:
         """Ask that a batch be cancelled."""
@@ -233,6 +233,15 @@ def replace(path: Path, content: bytes) -> None:
     partial = path.with_name(f"{path.name}.partial")
     partial.write_bytes(content)
     partial.replace(path)
+
+
+def is_forsaken(data_dir: Path, batch_id: str) -> bool:
+    """Whether no request comes any more for a note."""
+    try:
+        noted_unix_s = (data_dir / FOLDER_NAME / NEW / batch_id).stat().st_mtime
+    except FileNotFoundError:
+        return True
+    return clock.unix_s() - noted_unix_s > _FORSAKEN_S
 
 
 def taken_up(data_dir: Path, batch_id: str) -> None:

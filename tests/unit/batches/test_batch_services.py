@@ -129,6 +129,12 @@ def test_one_torn_batch_does_not_stop_the_others(folder: Folder) -> None:
     (folder.of_batch(torn) / contract.REQUEST).write_bytes(b"")
     assert batches.take_up() == 1
     assert [each.id for each in batches.list_batches(Actor.system(), PROJECT)] == [whole]
+    # Its request may be about to come, for a minute.
+    note = folder.root / contract.NEW / torn
+    assert note.exists()
+    os.utime(note, (clock.unix_s() - 61,) * 2)
+    batches.take_up()
+    assert not note.exists()
 
 
 def test_what_is_old_is_forgotten(folder: Folder, admin: Actor) -> None:
