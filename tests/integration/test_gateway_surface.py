@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from core.contracts.guardrails import Check, DenyList, Guardrail, Injection, Pii
-from core.contracts.route_table import Hosted, Limit, Price, Replica
+from core.contracts.route_table import BlockRule, Hosted, Limit, Price, Replica
 from core.kernel.crypto import Keyring, Secret
 from core.registry import services as registry
 from gateway.config import Timeouts
@@ -371,6 +371,60 @@ async def test_guardrails_look_at_what_is_asked_and_answered(tmp_path: Path) -> 
             facts = await gateway.facts(12)
     assert all('"told"' in fact.guardrails for fact in facts if fact.output_tokens == 3)
     assert facts[4].request_bytes > 400
+
+
+async def test_each_route_keeps_the_rights_of_keys(tmp_path: Path) -> None:
+    upgrade = {
+        "Connection": "Upgrade", "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }  # fmt: skip
+    file_id, batch_id = f"file_{'0' * 26}", f"batch_{'0' * 26}"
+    form: dict[str, Any] = {"files": {"model": (None, "any"), "file": ("a", b"x")}}
+    asked: dict[str, Any] = {"json": {"model": "any", "input": "a"}}
+    to_models: list[tuple[str, str, dict[str, Any]]] = [
+        *(("POST", path, asked) for path in (
+            "/v1/moderations", "/v1/rerank", "/v2/rerank", "/rerank", "/v1/images/generations",
+            "/v1/audio/speech",
+        )),
+        *(("POST", f"/v1/audio/{name}", form) for name in ("transcriptions", "translations")),
+        ("GET", "/v1/realtime?model=any", {"headers": upgrade}),
+    ]  # fmt: skip
+    kept: list[tuple[str, str, dict[str, Any]]] = [
+        *((method, f"/v1/{kind}", {}) for method in ("GET", "POST") for kind in
+          ("files", "batches")),
+        *((method, f"/v1/files/{file_id}", {}) for method in ("GET", "DELETE")),
+        ("GET", f"/v1/files/{file_id}/content", {}),
+        ("GET", f"/v1/batches/{batch_id}", {}),
+        ("POST", f"/v1/batches/{batch_id}/cancel", {}),
+    ]  # fmt: skip
+    keys = [
+        api_key("scope", id="key_1", scopes=("models",)),
+        api_key("network", id="key_2", networks=("203.0.113.0/24",)),
+        api_key("expired", id="key_3", expires_unix_s=1.0),
+        api_key("blocked", id="key_4", project_id="prj_b"),
+        api_key("model", id="key_5", models=["other"]),
+        api_key("limit", id="key_6"),
+    ]
+    stop = Limit(project_id="prj_a", level="key", subject="key_6", metric="requests",
+                 window="day", amount=0)  # fmt: skip
+    everywhere = {
+        "none": "invalid_api_key", "expired": "invalid_api_key", "scope": "scope_not_allowed",
+        "network": "address_not_allowed", "blocked": "request_blocked",
+    }  # fmt: skip
+    at_models = {"model": "model_not_allowed", "limit": "rate_limit_exceeded"}
+    able = route("http://127.0.0.1:9", model="any", capabilities=[*CAPABILITIES, "realtime"])
+    blocks = [BlockRule(name="all", project_id="prj_b", paths=("/*",))]
+    async with GatewayHere(
+        tmp_path, [able], keys=keys, limits=[stop], table={"blocks": blocks}
+    ) as gateway:
+        for routes, refusals in ((to_models, everywhere | at_models), (kept, everywhere)):
+            for method, path, given in routes:
+                for secret, code in refusals.items():
+                    headers = given.get("headers", {}) | {"Authorization": f"Bearer {secret}"}
+                    answer = await gateway.http.request(
+                        method, path, **{**given, "headers": headers}
+                    )
+                    assert answer.json()["error"]["code"] == code, (method, path, secret)
 
 
 async def test_a_form_is_not_encoded(tmp_path: Path) -> None:
