@@ -11,7 +11,7 @@ from pathlib import Path
 from core import jobs
 from core.accounts import services as accounts
 from core.batches.schemas import BatchView
-from core.batches.workflows import run_batch
+from core.batches.workflows import fail, run_batch
 from core.contracts import batch as contract
 from core.contracts.batch import ENDED, FILES, Batch, BatchState, Folder
 from core.jobs.schemas import JobView
@@ -83,7 +83,10 @@ def take_up() -> int:
 
 
 def prune(actor: Actor) -> int:
-    """Delete files and batches that are too old, of every project; how many. Admins only."""
+    """Delete files and batches that are too old, of every project; how many. Admins only.
+
+    Batches whose job is gone without a word, such as by a full disk, are ended.
+    """
     actor.require("batch:delete")
     data_dir = settings().data_dir
     oldest_unix_s = clock.unix_s() - settings().keep_files_days * 86_400
@@ -95,6 +98,7 @@ def prune(actor: Actor) -> int:
             shutil.rmtree(folder.own)
             pruned += 1
             continue
+        _end_lost(folder)
         pruned += _prune_files(folder, oldest_unix_s) + _prune_batches(folder, oldest_unix_s)
     if pruned:
         with database.transaction() as tx:
@@ -183,6 +187,24 @@ def _stop_if_asked(actor: Actor, job: JobView) -> None:
 
 def _is_of_batch(job: JobView) -> bool:
     return job.kind == run_batch.kind
+
+
+def _end_lost(folder: Folder) -> None:
+    """End the batches that nobody works on, nor will."""
+    known = folder.batch_ids()
+    # Read behind them, since a note is there before its batch, and until there is a job.
+    noted = {batch_id for _, batch_id in contract.new(folder.root.parent)}
+    for batch_id in known:
+        batch = folder.batch(batch_id)
+        if batch is None or batch_id in noted or batch.state.status in ENDED:
+            continue
+        project_id = batch.request.project_id
+        if jobs.find_active(Actor.system(), project_id, _subject(batch)) is None:
+            fail(
+                project_id,
+                batch_id,
+                BudError("Its job ended without an outcome.", remedy="Make a new batch."),
+            )
 
 
 def _prune_files(folder: Folder, oldest_unix_s: float) -> int:

@@ -55,7 +55,7 @@ def run_batch(run: Run, project_id: str, batch_id: str) -> None:
         in_time = run.step("ask", _ask, project_id, batch_id)
         run.step("finish", _finish, project_id, batch_id, in_time)
     except BudError as error:
-        _failed(project_id, batch_id, error)
+        fail(project_id, batch_id, error)
         raise
 
 
@@ -210,7 +210,7 @@ def _filed(folder: Folder, batch: Batch, file_id: str | None, lines_of: Path) ->
     return file_id
 
 
-def _failed(project_id: str, batch_id: str, error: BudError) -> None:
+def fail(project_id: str, batch_id: str, error: BudError) -> None:
     """A batch whose job cannot go on has failed, with what was answered until then."""
     folder = Folder(settings().data_dir, project_id)
     batch = folder.batch(batch_id)

@@ -155,6 +155,9 @@ def test_what_is_old_is_forgotten(folder: Folder, admin: Actor) -> None:
     torn = folder.content(ids.new_id("file")).with_suffix(".content.partial")
     torn.write_bytes(b"torn")
     os.utime(torn, (now_s - 100_000,) * 2)
+    lost = asked(folder)
+    folder.put_state(lost, BatchState(status="in_progress", total=3))
+    contract.taken_up(folder.root.parent, lost)
     old, new = asked(folder, days_old=40), asked(folder)
     for each, days_old in ((old, 39), (new, 0)):
         ended_s = now_s - days_old * 86_400
@@ -162,7 +165,11 @@ def test_what_is_old_is_forgotten(folder: Folder, admin: Actor) -> None:
     gone = Folder(folder.root.parent, "prj_gone")
     asked(gone, "prj_gone")
     assert batches.prune(admin) == 4
-    assert (folder.file_ids(), folder.batch_ids()) == ([stays], [new])
+    assert (folder.file_ids(), folder.batch_ids()) == ([stays], sorted([lost, new]))
+    view = batches.get_batch(admin, PROJECT, lost)
+    assert (view.status, view.error) == (
+        "failed", "Its job ended without an outcome. Make a new batch.",
+    )  # fmt: skip
     assert not torn.exists()
     assert not gone.own.exists()
     stranger = Actor("usr_x", "X", admin.tenant_id)
