@@ -253,8 +253,13 @@ def new(data_dir: Path) -> Iterator[tuple[str, str]]:
     """Project and id of each batch that nobody has taken up, the oldest first."""
     folder = data_dir / FOLDER_NAME / NEW
     for path in sorted(folder.glob("batch_*")):
-        if not path.name.endswith(".partial"):
-            yield path.read_text(), path.name
+        if path.name.endswith(".partial"):
+            continue
+        try:
+            project_id = path.read_text()
+        except FileNotFoundError:
+            continue  # taken up just now
+        yield project_id, path.name
 
 
 def projects(data_dir: Path) -> list[str]:
