@@ -47,6 +47,8 @@ a[href^="mailto:"] { color: inherit !important; text-decoration: none !important
 @media (max-width: 640px) {
   [data-testid="stMainBlockContainer"] { padding: 4.4rem 1rem 4rem; }
   [data-testid="stMetricValue"] { font-size: 1.25rem; }
+  /* So that the views of a page stand in one row. */
+  button[data-variant="segmented_control"] { padding-inline: .4rem; }
   /* Without a keyboard a shortcut says nothing. */
   [data-has-shortcut] kbd { display: none; }
 }

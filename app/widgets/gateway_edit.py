@@ -80,7 +80,7 @@ def rules_form(
     policies = [each for each in POLICIES if targets or each not in AMONG_TARGETS]
     given["policy"] = st.selectbox(
         "Policy", policies, policies.index(now.policy) if now.policy in policies else 0,
-        key=f"{key}-policy", format_func=lambda policy: f"{policy}: {POLICIES[policy]}",
+        key=f"{key}-policy", format_func=lambda policy: f"{POLICIES[policy]} ({policy})",
         help="How requests are shared among the replicas of one target, and with cheapest among "
         "the targets."
         if targets

@@ -15,6 +15,7 @@ from app.widgets import (
     formats,
     kpi_row,
     meaning,
+    open_page,
     table_with_downloads,
 )
 from core.contracts.gateway_state import STALE_S
@@ -29,8 +30,17 @@ POLICIES: dict[Policy, str] = {
     "least_loaded": "the replica with the fewest requests in flight",
     "prefix": "the same replica for the same session or beginning of a prompt: caches are met",
     "fastest": "the replica with the lowest recent time to the first byte",
-    "weighted": "targets by weight, and any of its replicas",
+    "weighted": "a target by weight, and any of its replicas",
     "cheapest": "the target with the lowest price of tokens; weights decide at equal prices",
+}
+# The same in a few words.
+_CHOICES: dict[Policy, str] = {
+    "p2c": "asks the less loaded of two replicas",
+    "least_loaded": "asks the least loaded replica",
+    "prefix": "asks the same replica for the same beginning of a prompt",
+    "fastest": "asks the quickest replica",
+    "weighted": "asks any replica",
+    "cheapest": "asks the cheapest target",
 }
 KINDS = {"deployment": "deployment", "hosted": "hosted model", "targets": "shared by targets"}
 _BREAKERS = {"closed": "closed", "half_open": "half open", "open": "open"}
@@ -163,7 +173,7 @@ def _price(target: LiveTarget) -> str:
 
 
 def _ruled(route: RouteView) -> str:
-    told = [f"policy {route.rules.policy}"]
+    told = [f"{_CHOICES[route.rules.policy]} ({route.rules.policy})"]
     if route.kind == "targets":
         told.append(f"split by {route.rules.split_by}")
     if route.rules.fallbacks:
@@ -177,19 +187,12 @@ def _ruled(route: RouteView) -> str:
 
 def replica_table(routes: Sequence[RouteView], *, name: str) -> None:
     """The replicas behind some routes, each once, as the gateway's workers see them."""
+    targets = [target for route in routes for target in route.targets]
     found: dict[str, tuple[str, LiveReplica]] = {}
-    for route in routes:
-        for target in route.targets:
-            found |= {replica.id: (target.model, replica) for replica in target.replicas}
+    for target in targets:
+        found |= {replica.id: (target.model, replica) for replica in target.replicas}
     if not found:
-        empty_state(
-            "No replica answers now",
-            "Start a deployment; its replicas appear here as soon as they are ready.",
-            icon="dns",
-            action="Open Deployments",
-            page="deployments",
-            key=f"replicas-{name}",
-        )
+        _no_replica(targets, name)
         return
     table_with_downloads(
         [_replica_row(model, replica) for model, replica in found.values()],
@@ -203,6 +206,23 @@ def replica_table(routes: Sequence[RouteView], *, name: str) -> None:
             ),
         },
     )
+
+
+def _no_replica(targets: Sequence[LiveTarget], name: str) -> None:
+    """Say so, with the way to the deployment, where it can only be one."""
+    deployments = {each.deployment_id: each.model for each in targets if each.deployment_id}
+    own = next(iter(deployments.items())) if len(deployments) == 1 else None
+    clicked = empty_state(
+        "No replica answers now",
+        "Start a deployment; its replicas appear here as soon as they are ready.",
+        icon="dns",
+        action=f"Open {own[1]}" if own else "Open Deployments",
+        key=f"replicas-{name}",
+    )
+    if clicked and own:
+        open_page("deployment", id=own[0])
+    elif clicked:
+        open_page("deployments")
 
 
 def _replica_row(model: str, replica: LiveReplica) -> dict[str, object]:
@@ -263,7 +283,7 @@ def route_now(actor: Actor, project_id: str, model: str) -> None:
     st.markdown("#### Replicas")
     replica_table([route], name=f"replicas-{model}")
     st.markdown("#### Rules")
-    st.caption(f"Policy {route.rules.policy}: {POLICIES[route.rules.policy]}.")
+    st.caption(f"Asks {POLICIES[route.rules.policy]} (policy {route.rules.policy}).")
     st.code("\n".join(rules.lines(route.rules)), language=None)
     if route.set_at is not None:
         st.caption(f"Set {formats.when(route.set_at)} by {escape(route.set_by_name)}.")

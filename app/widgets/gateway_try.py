@@ -17,13 +17,26 @@ from core.kernel.errors import BudError
 from core.kernel.settings import settings
 from core.playground import endpoints, snippets
 from core.playground import services as playground
-from core.playground.endpoints import ApiEndpoint
+from core.playground.endpoints import ApiEndpoint, Way
 from core.routing.schemas import RouteView
 
 # The route to try: the key of its input, and its name in the address.
 CHOSEN = "try"
 _KEPT = "gateway-answer"
 _DRAW_S = 0.15
+_LABELS: dict[Way, str] = {
+    "json": "Body (JSON)",
+    "form": "Fields (JSON)",
+    "socket": "Model and first event (JSON)",
+    "batch": "Request of a line (JSON)",
+}
+# What cannot be sent from here.
+_TAKEN_ALONG: dict[Way, str] = {
+    "socket": "A session is a socket that stays open: take the code along, which opens one.",
+    "batch": "Batches are files of many such requests, asked when nobody else needs the model: "
+    "take the code along. Those that run stand on the page Jobs.",
+}
+_AUDIO = ("mp3", "wav", "m4a", "ogg", "flac", "webm", "mp4", "mpeg", "mpga")
 # Headers that say something of the request; the others are HTTP's own.
 _HEADERS = ("x-request-id", "x-bud-fallback", "retry-after", "content-type", "traceparent")
 
@@ -35,6 +48,7 @@ class _Shown:
     status: int
     headers: dict[str, str]
     text: str
+    content: bytes
     first_ms: float | None
     duration_ms: float
     is_cut: bool
@@ -55,47 +69,69 @@ def try_view(actor: Actor, project_id: str, routes: Sequence[RouteView]) -> None
     if endpoint is None:
         empty_state(
             "Not to be tried here",
-            "Only routes for texts and vectors are. For others see docs/gateway-surface.md.",
+            "This route can do nothing that an endpoint of the gateway asks for.",
             icon="search",
         )
         return
     stream = endpoint.can_stream and right.toggle("Stream", key="try-stream")
     text = st.text_area(
-        "Body (JSON)",
+        _LABELS[endpoint.way],
         json.dumps(endpoint.body(route.model, stream=stream), indent=2, ensure_ascii=False),
         key=f"try-body-{route.model}-{endpoint.path}-{stream}",
-        height=260,
+        height=260 if endpoint.way == "json" else 140,
     )
     try:
         body = endpoints.read_body(text or "")
     except BudError as error:
         show_error(error)
         return
-    place = f"{project_id} {route.model} {endpoint.path}"
+    if endpoint.way in _TAKEN_ALONG:
+        st.caption(_TAKEN_ALONG[endpoint.way])
+    else:
+        _sending(actor, project_id, endpoint, body, f"{project_id} {route.model} {endpoint.path}")
+    _code(endpoint, body)
+
+
+def _sending(
+    actor: Actor, project_id: str, endpoint: ApiEndpoint, body: dict[str, Any], place: str
+) -> None:
+    uploaded = None
+    if endpoint.way == "form":
+        uploaded = st.file_uploader("Audio", key="try-file", type=list(_AUDIO))
     with st.container(horizontal=True, vertical_alignment="center"):
-        send = st.button("Send", type="primary", icon=":material/send:", key="try-send")
+        send = st.button(
+            "Send", type="primary", icon=":material/send:", key="try-send",
+            disabled=endpoint.way == "form" and uploaded is None,
+        )  # fmt: skip
         st.caption(
             "Sent with your own Playground key: it counts in limits and metrics as any request.",
             width="stretch",
         )
     if send:
-        st.session_state[_KEPT] = place, _send(actor, project_id, endpoint, body)
+        file = (uploaded.name, uploaded.getvalue()) if uploaded is not None else None
+        st.session_state[_KEPT] = place, _send(actor, project_id, endpoint, body, file)
     kept_place, shown = st.session_state.get(_KEPT, ("", None))
     if shown is not None and kept_place == place:
         _show(shown)
-    _code(endpoint, body)
 
 
-def _send(actor: Actor, project_id: str, endpoint: ApiEndpoint, body: dict[str, Any]) -> _Shown:
+def _send(
+    actor: Actor,
+    project_id: str,
+    endpoint: ApiEndpoint,
+    body: dict[str, Any],
+    file: tuple[str, bytes] | None,
+) -> _Shown:
     """Send it, and show the answer as it comes. A click elsewhere ends it, also upstream."""
     place = st.empty()
-    text, drawn_s = "", 0.0
+    text, content, drawn_s = "", b"", 0.0
     place.status(f"POST {endpoint.path}: waiting for the first byte", expanded=False)
     try:
-        with playground.try_it(actor, project_id, endpoint, body) as answer:
+        with playground.try_it(actor, project_id, endpoint, body, file) as answer:
             broke: BudError | None = None
             try:
-                for piece in answer.chunks():
+                content = b"" if answer.is_text else answer.content()
+                for piece in answer.chunks() if answer.is_text else ():
                     text += piece
                     if time.monotonic() - drawn_s > _DRAW_S:
                         drawn_s = time.monotonic()
@@ -103,11 +139,11 @@ def _send(actor: Actor, project_id: str, endpoint: ApiEndpoint, body: dict[str, 
             except BudError as error:
                 broke = error
             return _Shown(
-                answer.status, dict(answer.headers), text, answer.first_ms, answer.duration_ms,
-                answer.is_cut, broke,
+                answer.status, dict(answer.headers), text, content, answer.first_ms,
+                answer.duration_ms, answer.is_cut, broke,
             )  # fmt: skip
     except BudError as error:
-        return _Shown(0, {}, "", None, 0.0, is_cut=False, error=error)
+        return _Shown(0, {}, "", b"", None, 0.0, is_cut=False, error=error)
     finally:
         place.empty()
 
@@ -124,7 +160,7 @@ def _show(shown: _Shown) -> None:
             [
                 Kpi("First byte", formats.ms(shown.first_ms)),
                 Kpi("Whole answer", formats.ms(shown.duration_ms)),
-                Kpi("Size", formats.size(len(shown.text.encode()))),
+                Kpi("Size", formats.size(len(shown.content or shown.text.encode()))),
             ],
             key="try",
             border=False,
@@ -133,7 +169,7 @@ def _show(shown: _Shown) -> None:
             "\n".join(f"{n.title()}: {shown.headers[n]}" for n in _HEADERS if n in shown.headers),
             language=None,
         )
-        st.code(_pretty(shown.text), language="json", wrap_lines=True, height=320)
+        _show_body(shown)
         if shown.is_cut:
             st.caption("It is longer: the first part is shown, and the rest was not read.")
         if fallback := shown.headers.get("x-bud-fallback"):
@@ -143,6 +179,16 @@ def _show(shown: _Shown) -> None:
             "metrics", f"Request {request_id} in Metrics, within 2 s", icon="monitoring",
             query={"request": request_id},
         )  # fmt: skip
+
+
+def _show_body(shown: _Shown) -> None:
+    kind = shown.headers.get("content-type", "")
+    if not shown.content:
+        st.code(_pretty(shown.text), language="json", wrap_lines=True, height=320)
+    elif kind.startswith("audio/"):
+        st.audio(shown.content, format=kind)
+    else:
+        st.caption(f"An answer of {escape(kind)} is not shown.")
 
 
 def _pretty(text: str) -> str:
@@ -160,9 +206,10 @@ def _code(endpoint: ApiEndpoint, body: dict[str, Any]) -> None:
     javascript.code(
         snippets.javascript_to(endpoint, url, body), language="javascript", wrap_lines=True
     )
-    package = "@anthropic-ai/sdk" if endpoint.library == "anthropic" else "openai"
+    of_python, of_javascript = snippets.PACKAGES[endpoint.library]
     st.caption(
         f"Runs as it is once `BUD_API_KEY` is a key of this project; needs "
-        f"`pip install {endpoint.library}` or `npm install {package}`."
+        f"`pip install {of_python}` or `npm install {of_javascript}`."
+        f"{' The audio is in `speech.mp3`.' if endpoint.way == 'form' else ''}"
     )
     link_to("api_keys", "Create an API key", icon="key")

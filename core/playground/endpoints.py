@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from core.contracts import batch
 from core.contracts.route_table import Capability
-from core.kernel.errors import InvalidInput, NotFound
+from core.kernel.errors import InvalidInput
 
-Library = Literal["openai", "anthropic"]
+Library = Literal["openai", "anthropic", "websocket"]
+# How a request goes: a body of JSON, a form with a file, a socket, or lines in a file.
+Way = Literal["json", "form", "socket", "batch"]
 _SAMPLING = ("temperature", "top_p", "stop")
 
 
@@ -24,11 +27,14 @@ class ApiEndpoint:
         capability: What a route must be able to do.
         can_stream: Whether `"stream": true` may be asked for.
         library: The client that calls it.
-        method: Of the client, in Python and in JavaScript.
+        method: Of the client, in Python and in JavaScript; empty where it has none for it.
         arguments: The fields that the Python client takes by name; others go in its `extra_body`.
         example: The body of a first request, without `model`.
         answer: Python that is the text of `answer`.
         piece: Python that is the text of one event of a stream, named `event`.
+        way: How a request goes.
+        saved_as: The file for an answer that is no text.
+        asks: The path that the lines of a batch ask.
     """
 
     name: str
@@ -41,6 +47,9 @@ class ApiEndpoint:
     example: dict[str, Any]
     answer: str
     piece: str = ""
+    way: Way = "json"
+    saved_as: str = ""
+    asks: str = ""
 
     def body(self, model: str, *, stream: bool = False) -> dict[str, Any]:
         """The body of a first request to a model."""
@@ -120,24 +129,112 @@ ENDPOINTS: tuple[ApiEndpoint, ...] = (
         example={"input": "A sentence.", "encoding_format": "float"},
         answer="len(answer.data[0].embedding)",
     ),
+    ApiEndpoint(
+        name="Rerank",
+        path="/v1/rerank",
+        capability="rerank",
+        can_stream=False,
+        library="openai",
+        method="",
+        arguments=frozenset(),
+        example={
+            "query": "What is a bud?",
+            "documents": ["A bud is a small part of a plant that opens.", "It rains today."],
+        },
+        answer='answer["results"]',
+    ),
+    ApiEndpoint(
+        name="Moderations",
+        path="/v1/moderations",
+        capability="moderation",
+        can_stream=False,
+        library="openai",
+        method="moderations.create",
+        arguments=frozenset({"model", "input"}),
+        example={"input": "A sentence."},
+        answer="answer.results[0].flagged",
+    ),
+    ApiEndpoint(
+        name="Images",
+        path="/v1/images/generations",
+        capability="image",
+        can_stream=False,
+        library="openai",
+        method="images.generate",
+        arguments=frozenset({"model", "prompt", "n", "size", "quality", "user"}),
+        example={"prompt": "A green bud on a twig", "n": 1},
+        answer="answer.data[0].url or len(answer.data[0].b64_json)",
+    ),
+    ApiEndpoint(
+        name="Speech",
+        path="/v1/audio/speech",
+        capability="speech",
+        can_stream=False,
+        library="openai",
+        method="audio.speech.create",
+        arguments=frozenset({"model", "input", "voice", "response_format", "speed"}),
+        example={"input": "Hello", "voice": "alloy", "response_format": "mp3"},
+        answer="",
+        saved_as="speech.mp3",
+    ),
+    ApiEndpoint(
+        name="Transcriptions",
+        path="/v1/audio/transcriptions",
+        capability="transcription",
+        can_stream=False,
+        library="openai",
+        method="audio.transcriptions.create",
+        arguments=frozenset({"model", "language", "prompt", "temperature", "response_format"}),
+        example={},
+        answer="answer.text",
+        way="form",
+    ),
+    ApiEndpoint(
+        name="Translations",
+        path="/v1/audio/translations",
+        capability="transcription",
+        can_stream=False,
+        library="openai",
+        method="audio.translations.create",
+        arguments=frozenset({"model", "prompt", "temperature", "response_format"}),
+        example={},
+        answer="answer.text",
+        way="form",
+    ),
+    ApiEndpoint(
+        name="Realtime",
+        path="/v1/realtime",
+        capability="realtime",
+        can_stream=False,
+        library="websocket",
+        method="",
+        arguments=frozenset(),
+        example={"type": "response.create"},
+        answer="",
+        way="socket",
+    ),
 )  # fmt: skip
-CHAT, EMBEDDINGS = ENDPOINTS[0], ENDPOINTS[-1]
+CHAT = ENDPOINTS[0]
+EMBEDDINGS = next(each for each in ENDPOINTS if each.capability == "embedding")
 
 
 def for_capabilities(capabilities: Iterable[Capability]) -> list[ApiEndpoint]:
-    """The endpoints that a route with these capabilities answers at."""
+    """The endpoints that a route with these capabilities answers at, and its batches."""
     able = set(capabilities)
-    return [each for each in ENDPOINTS if each.capability in able]
+    found = [each for each in ENDPOINTS if each.capability in able]
+    asked = next((each for each in found if each.path in batch.ENDPOINTS), None)
+    return [*found, _batch(asked)] if asked is not None else found
 
 
-def by_name(name: str) -> ApiEndpoint:
-    """An endpoint by its name. NotFound names those there are."""
-    for each in ENDPOINTS:
-        if each.name == name:
-            return each
-    raise NotFound(
-        f"There is no endpoint {name!r}.",
-        remedy=f"There are: {', '.join(each.name for each in ENDPOINTS)}.",
+def _batch(of: ApiEndpoint) -> ApiEndpoint:
+    return replace(
+        of,
+        name="Batches, with files",
+        path="/v1/batches",
+        asks=of.path,
+        can_stream=False,
+        library="openai",
+        way="batch",
     )
 
 

@@ -22,7 +22,7 @@ from core.metrics.schemas import RequestCost
 from core.playground import answers, crud
 from core.playground.adapters import raw
 from core.playground.adapters.gateway import ChatStream, Finished
-from core.playground.adapters.raw import RawAnswer
+from core.playground.adapters.raw import RawAnswer, Upload
 from core.playground.answers import Answer
 from core.playground.endpoints import ApiEndpoint
 from core.playground.models import ChatMessage, ChatSession, Vote
@@ -337,15 +337,22 @@ def chat_stream(actor: Actor, project_id: str, request: ChatRequest) -> ChatStre
 
 
 def try_it(
-    actor: Actor, project_id: str, endpoint: ApiEndpoint, body: Mapping[str, Any]
+    actor: Actor,
+    project_id: str,
+    endpoint: ApiEndpoint,
+    body: Mapping[str, Any],
+    file: Upload | None = None,
 ) -> AbstractContextManager[RawAnswer]:
     """One request to the gateway with the actor's Playground key; it counts as any other.
+
+    With a file it goes as a form.
 
     Raises:
         Unavailable: The gateway cannot be reached; when the block is entered.
     """
     key = api_keys.playground_key(actor, project_id)
-    return raw.send(Endpoint(base_url=settings().local_gateway_url, key=key), endpoint.path, body)
+    there = Endpoint(base_url=settings().local_gateway_url, key=key)
+    return raw.send(there, endpoint.path, body, file)
 
 
 def _answer(actor: Actor, session_id: str, turn: int, chat_settings: ChatSettings) -> None:

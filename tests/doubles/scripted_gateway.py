@@ -27,7 +27,9 @@ class ScriptedGateway:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                sent = self.rfile.read(int(self.headers["Content-Length"]))
+                is_form = self.headers["Content-Type"].startswith("multipart/form-data")
+                body = {"form": sent} if is_form else json.loads(sent)
                 owner.requests.append(body)
                 owner.keys.append(self.headers["Authorization"].removeprefix("Bearer "))
                 owner.behave(Exchange(owner, self, body))

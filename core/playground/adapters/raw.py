@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -18,10 +18,20 @@ _TIMEOUT = httpx.Timeout(connect=5, write=30, pool=5, read=300)
 _KEY_PATIENCE_S = 5.0
 _KEY_RETRY_S = 0.25
 _MOST_CHARACTERS = 200_000
+_MOST_BYTES = 5_000_000
+_TEXT_TYPES = ("text/", "application/json", "application/problem+json")
+
+# The name of a file, and what is in it.
+Upload = tuple[str, bytes]
+
+
+Piece = TypeVar("Piece", str, bytes)
 
 
 class RawAnswer:
-    """An answer: read `chunks()`, then the rest. Durations are in ms, from the request's start.
+    """An answer: read `chunks()` or, where it is no text, `content()`, then the rest.
+
+    Durations are in ms, from the request's start.
 
     Attributes:
         status: The HTTP status.
@@ -39,20 +49,32 @@ class RawAnswer:
         self.is_cut = False
         self._response, self._started_s = response, started_s
 
+    @property
+    def is_text(self) -> bool:
+        """Whether the body can be read."""
+        return self.headers.get("content-type", "text/").startswith(_TEXT_TYPES)
+
     def chunks(self) -> Generator[str, None, None]:
         """The body, piece by piece.
 
         Raises:
             UpstreamFailed: The connection broke off.
         """
+        yield from self._pieces(self._response.iter_text(), _MOST_CHARACTERS)
+
+    def content(self) -> bytes:
+        """The body that is no text, whole. Raises UpstreamFailed: the connection broke off."""
+        return b"".join(self._pieces(self._response.iter_bytes(), _MOST_BYTES))
+
+    def _pieces(self, pieces: Iterator[Piece], most: int) -> Generator[Piece, None, None]:
         seen = 0
         try:
-            for piece in self._response.iter_text():
+            for piece in pieces:
                 self.duration_ms = (clock.monotonic_s() - self._started_s) * 1000
                 self.first_ms = self.first_ms or self.duration_ms
-                yield piece[: _MOST_CHARACTERS - seen]
+                yield piece[: most - seen]
                 seen += len(piece)
-                if seen > _MOST_CHARACTERS:
+                if seen > most:
                     self.is_cut = True
                     return
         except httpx.HTTPError as error:
@@ -62,22 +84,27 @@ class RawAnswer:
             ) from error
 
 
+def _content(body: Mapping[str, Any], file: Upload | None) -> dict[str, Any]:
+    return {"json": body} if file is None else {"data": body, "files": {"file": file}}
+
+
 @contextmanager
 def send(
-    endpoint: Endpoint, path: str, body: Mapping[str, Any]
+    endpoint: Endpoint, path: str, body: Mapping[str, Any], file: Upload | None = None
 ) -> Generator[RawAnswer, None, None]:
     """Send a request; leaving the block ends it, also upstream.
 
     Args:
         endpoint: The gateway and the key.
         path: Such as `/v1/embeddings`.
-        body: Sent as JSON.
+        body: Sent as JSON; with a file, as the other fields of a form.
+        file: Sent as the form's field `file`.
 
     Raises:
         Unavailable: The gateway cannot be reached.
     """
     with httpx.Client(timeout=_TIMEOUT, trust_env=False) as client:
-        response, started_s = _sent(client, endpoint, path, body)
+        response, started_s = _sent(client, endpoint, path, body, file)
         try:
             yield RawAnswer(response, started_s)
         finally:
@@ -85,14 +112,18 @@ def send(
 
 
 def _sent(
-    client: httpx.Client, endpoint: Endpoint, path: str, body: Mapping[str, Any]
+    client: httpx.Client,
+    endpoint: Endpoint,
+    path: str,
+    body: Mapping[str, Any],
+    file: Upload | None,
 ) -> tuple[httpx.Response, float]:
     give_up_s = clock.monotonic_s() + _KEY_PATIENCE_S
     while True:
         request = client.build_request(
             "POST",
             f"{endpoint.base_url}{path}",
-            json=body,
+            **_content(body, file),
             headers={"Authorization": f"Bearer {endpoint.key.reveal()}"},
         )
         started_s = clock.monotonic_s()
