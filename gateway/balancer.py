@@ -36,7 +36,8 @@ class Backend:
     is no other: waiting would not help its callers. One that failed its health checks
     (`gateway.health`) is away until it passes one, or answers a request that it still had.
 
-    `requests`, `failures` and `answers` count attempts since the worker started.
+    `requests`, `failures` and `answers` count attempts since the worker started; `aside_until_s` is
+    0 while it is not aside.
 
     Args:
         replica: As the route table has it.
@@ -46,7 +47,6 @@ class Backend:
     """
 
     __slots__ = (
-        "_aside_until_s",
         "_away",
         "_failed_at_s",
         "_failure_rate",
@@ -55,6 +55,7 @@ class Backend:
         "_slots",
         "_warm_at_s",
         "answers",
+        "aside_until_s",
         "failures",
         "in_flight",
         "is_healthy",
@@ -88,33 +89,33 @@ class Backend:
         self._failure_rate = 0.0
         self._failures = 0
         self._failed_at_s = 0.0
-        self._aside_until_s = 0.0
+        self.aside_until_s = 0.0
         self._probing = False
         self._away = False
 
     @property
     def available(self) -> bool:
         """Whether it may be tried now."""
-        if not self._aside_until_s:
+        if not self.aside_until_s:
             return True
-        return not self._probing and clock.monotonic_s() >= self._aside_until_s
+        return not self._probing and clock.monotonic_s() >= self.aside_until_s
 
     @property
     def breaker(self) -> Breaker:
         """`open` while it is aside, `half_open` when the next request probes it."""
-        if not self._aside_until_s:
+        if not self.aside_until_s:
             return "closed"
-        return "half_open" if clock.monotonic_s() >= self._aside_until_s else "open"
+        return "half_open" if clock.monotonic_s() >= self.aside_until_s else "open"
 
     @property
     def away(self) -> bool:
         """Whether it is aside because it does not work on requests at all."""
-        return self._away and bool(self._aside_until_s)
+        return self._away and bool(self.aside_until_s)
 
     @property
     def wait_s(self) -> float:
         """Until it may be tried again, in seconds."""
-        return max(self._aside_until_s - clock.monotonic_s(), 0.0)
+        return max(self.aside_until_s - clock.monotonic_s(), 0.0)
 
     @property
     def warmth(self) -> float:
@@ -138,7 +139,7 @@ class Backend:
         """A request is on its way to it."""
         self.in_flight += 1
         self.requests += 1
-        if self._aside_until_s:
+        if self.aside_until_s:
             self._probing = True
 
     def ended(self) -> None:
@@ -152,14 +153,14 @@ class Backend:
             return
         if self.away:
             self._warm_at_s = clock.monotonic_s() + _SLOW_START_S
-        self._aside_until_s = 0.0
+        self.aside_until_s = 0.0
         self._probing = False
 
     def unhealthy(self) -> None:
         """It failed its health checks: no request goes to it, until one check succeeds."""
         self.is_healthy = False
         self._away = True
-        self._aside_until_s = math.inf
+        self.aside_until_s = math.inf
 
     def healthy(self) -> None:
         """It passed a health check; whether it answers well is for requests to say."""
@@ -173,7 +174,7 @@ class Backend:
         self._failures = 0
         self._failure_rate *= 1 - _OUTLIER_WEIGHT
         self.answers += 1
-        self._aside_until_s = 0.0
+        self.aside_until_s = 0.0
         self.is_healthy = True
         weight = _EWMA_WEIGHT if self.latency_ms else 1.0
         self.latency_ms += weight * (first_byte_ms - self.latency_ms)
@@ -195,7 +196,7 @@ class Backend:
         if not self.is_healthy:
             return
         self._away = away
-        if began_s < self._failed_at_s and self._aside_until_s:
+        if began_s < self._failed_at_s and self.aside_until_s:
             return
         self._failed_at_s = now_s
         self._failures += 1
@@ -203,7 +204,7 @@ class Backend:
         back_off_s = min(_FIRST_BACK_OFF_S * 2.0 ** (self._failures - 1), _MAX_BACK_OFF_S)
         if self._failure_rate >= _OUTLIER_RATE and not away:
             back_off_s = _EJECTED_S
-        self._aside_until_s = now_s + back_off_s
+        self.aside_until_s = now_s + back_off_s
 
     def retire(self) -> None:
         """It left the table: idle connections are closed, requests in flight go on."""
@@ -225,7 +226,9 @@ def choose(
         pick: The route's policy.
         affinity: See `policies.affinity`.
     """
-    left = [each for each in backends if each.available and each not in tried]
+    left = [each for each in backends if not each.aside_until_s or each.available]
+    if tried:
+        left = [each for each in left if each not in tried]
     if not left:
         left = [each for each in backends if each.available]
         left = left or [each for each in backends if not each.away]
@@ -243,17 +246,19 @@ class RetryBudget:
 
     def __init__(self) -> None:
         self._tokens = self._MAX / 2
+        self._requests = 0
         self._at_s = clock.monotonic_s()
 
     def request(self) -> None:
         """A request came."""
-        now_s = clock.monotonic_s()
-        earned = self._RATIO + (now_s - self._at_s) * self._PER_SECOND
-        self._tokens = min(self._tokens + earned, self._MAX)
-        self._at_s = now_s
+        self._requests += 1
 
     def take(self) -> bool:
         """Whether a retry may be made now."""
+        now_s = clock.monotonic_s()
+        earned = self._requests * self._RATIO + (now_s - self._at_s) * self._PER_SECOND
+        self._tokens = min(self._tokens + earned, self._MAX)
+        self._requests, self._at_s = 0, now_s
         if self._tokens < 1:
             return False
         self._tokens -= 1

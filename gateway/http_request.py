@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 if TYPE_CHECKING:
-    from gateway.short_way import ShortCall
+    from gateway.short_way import Admission, ShortCall
 
 MAX_TARGET_BYTES = 8 * 1024
 MAX_HEAD_BYTES = 64 * 1024
@@ -215,9 +215,10 @@ class Head:
 
     Attributes:
         path: Without the query, percent-decoded.
+        admission: What the short way found out about whoever sends it; None when nothing.
     """
 
-    __slots__ = ("headers", "is_http_10", "keep_alive", "method", "path", "query")
+    __slots__ = ("admission", "headers", "is_http_10", "keep_alive", "method", "path", "query")
 
     def __init__(
         self,
@@ -229,6 +230,7 @@ class Head:
         keep_alive: bool,
     ) -> None:
         self.method = method
+        self.admission: Admission | None = None
         self.headers = Headers(headers)
         self.path, self.query = _split(target)
         self.is_http_10 = is_http_10

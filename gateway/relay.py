@@ -301,8 +301,8 @@ class Exchange:
         fact.cost_usd = cost_usd(price, found)
         fact.input_tokens, fact.output_tokens = found.prompt_tokens, found.completion_tokens
         fact.cached_tokens = found.cached_tokens
-        stats.tokens.add(model, "input", value=fact.input_tokens or 0)
-        stats.tokens.add(model, "output", value=fact.output_tokens or 0)
+        stats.tokens.count((model, "input"), fact.input_tokens or 0)
+        stats.tokens.count((model, "output"), fact.output_tokens or 0)
 
     def elapsed_ms(self) -> float:
         """Since the request's head was read."""

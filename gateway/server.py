@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -35,11 +34,12 @@ from gateway.guardrails.guard import Guard
 from gateway.health import HealthChecks
 from gateway.hedge import HedgingProxy
 from gateway.hot import HotConnection
-from gateway.http_request import BadRequest, Headers, Request, Response
+from gateway.http_request import BadRequest, Request, Response
 from gateway.limits.beyond import Beyond
 from gateway.limits.gate import LimitGate
 from gateway.live_state import LiveState
 from gateway.relay import Exchange
+from gateway.request_id import request_id
 from gateway.response_store import ResponseStore
 from gateway.responses import KeptResponses
 from gateway.shadow import Shadows
@@ -61,7 +61,6 @@ _SWEEP_TICKS = 4
 _BACKLOG = 1024
 _MAX_MESSAGE = 500
 _OVER_A_LIMIT = frozenset({"rate_limited", "budget_exceeded"})
-_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{7,127}").fullmatch
 
 # path → (name in facts and metrics, capability a route must have, whether it can stream)
 ENDPOINTS: dict[str, tuple[str, str, bool]] = {
@@ -115,7 +114,7 @@ class Gateway:
         self._cors = Cors(config.access) if config.access.cors_origins else None
         self._front = Front(self._answer, _HOT, config.max_body_bytes, config.timeouts, self._cors)
         self._short_way = ShortWay(
-            self.table, self.access, self.limits, self.stats, self._new_fact, self._begun,
+            self.table, self.access, self.limits, self.stats, self.facts.worker_id, self._begun,
             self._ended, ShortStream,
         )  # fmt: skip
         self._front.short = self._short
@@ -364,7 +363,7 @@ class Gateway:
 
     def _new_fact(self, request: Request, endpoint: str) -> RequestFact:
         return RequestFact(
-            request_id=request.headers.once(_given_id) or ids.new_id("req"),
+            request_id=request_id(request.headers),
             started_unix_s=clock.unix_s(),
             endpoint=endpoint,
             worker_id=self.facts.worker_id,
@@ -586,9 +585,3 @@ class Gateway:
         headers = self._headers(fact) | {"Content-Type": "application/json"}
         body = document if isinstance(document, bytes) else msgspec.json.encode(document)
         return Response(body, headers=headers)
-
-
-def _given_id(headers: Headers) -> str:
-    """The caller's own id, when it is one that can stand in logs and headers; else ""."""
-    given = headers.get("X-Request-Id")
-    return given if given and _REQUEST_ID(given) else ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.contracts.request_fact import RequestFact
@@ -21,13 +22,14 @@ from gateway.access import AccessGate
 from gateway.balancer import Backend, choose
 from gateway.body import Parsed, parse
 from gateway.errors import GatewayError
-from gateway.http_request import Headers, Request, Response
+from gateway.http_request import Request, Response
 from gateway.limits.gate import LimitGate
 from gateway.limits.limiter import Reservation
 from gateway.relay import Exchange
+from gateway.request_id import request_id
 from gateway.sse import as_json, named
 from gateway.stats import Stats
-from gateway.table import TableHolder, Target
+from gateway.table import Table, TableHolder, Target
 from gateway.tracing import traceparent
 from gateway.upstream import Connection, Stopped
 
@@ -39,6 +41,21 @@ log = logging.getLogger(__name__)
 OK = 200
 
 
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What holds for all requests with one head, as long as the route table is the same one.
+
+    Attributes:
+        mark: Of the table.
+        key: Theirs; None when none of them can go the short way.
+        targets: By model, those that are known to answer without anything else to be asked.
+    """
+
+    mark: object
+    key: ApiKey | None
+    targets: dict[str, Target]
+
+
 class ShortWay:
     """Takes requests of callers, and gives those it cannot finish to the long way.
 
@@ -47,7 +64,7 @@ class ShortWay:
         access: Who may ask.
         limits: What they may use.
         stats: The worker's metrics.
-        new_fact: Makes the fact of a request to an endpoint.
+        worker_id: As in facts.
         begun: Told of each request that is taken.
         ended: Told of each that has ended here; it counts, settles and keeps the fact.
         stream: Makes a call whose answer is a stream.
@@ -59,7 +76,7 @@ class ShortWay:
         access: AccessGate,
         limits: LimitGate,
         stats: Stats,
-        new_fact: Callable[[Request, str], RequestFact],
+        worker_id: str,
         begun: Callable[[Exchange], None],
         ended: Callable[[Exchange], None],
         stream: type[ShortCall],
@@ -67,7 +84,7 @@ class ShortWay:
         self.stats = stats
         self.begun, self.ended = begun, ended
         self._tables, self._access, self._limits = tables, access, limits
-        self._new_fact, self._stream = new_fact, stream
+        self._worker_id, self._stream = worker_id, stream
 
     def take(
         self,
@@ -79,17 +96,20 @@ class ShortWay:
         can_stream: bool,
     ) -> ShortCall | None:
         """Send a request whose body is there to a replica; None: it must go the long way."""
-        table = self._tables.current
-        key = self._access.known(request)
-        if key is None or key.models or table.looks_into(key.project_id):
+        table, admission = self._tables.current, request.head.admission
+        if admission is None or admission.mark is not table.mark:
+            admission = request.head.admission = self._admission(request)
+        key = admission.key
+        if key is None or len(request.pieces) != 1:
             return None
-        if len(request.pieces) != 1 or request.headers.once(_is_encoded):
+        if key.expires_unix_s is not None and key.expires_unix_s <= clock.unix_s():
             return None
         raw = request.pieces[0]
         try:
             body = parse(raw, can_stream=can_stream)
-            target = table.routes.get((key.project_id, body.model))
-            if target is None or not target.is_plain(capability):
+            target = admission.targets.get(body.model)
+            target = target or _found(admission, table, body.model, capability)
+            if target is None:
                 return None
             outgoing = body.for_replica(target.route.upstream_model)
         except GatewayError:
@@ -100,20 +120,48 @@ class ShortWay:
             return None
         try:
             held = self._limits.admit_now(key, target.route, body) if self._limits.on else None
-        except (GatewayError, BlockingIOError):
+        except BlockingIOError:
             backend.pool.put_back(connection)
             return None
-        fact = self._new_fact(request, endpoint)
-        fact.key_id, fact.project_id, fact.user_id = key.id, key.project_id, key.user_id
-        fact.request_bytes = len(raw)
+        fact = RequestFact(
+            request_id=request_id(request.headers),
+            started_unix_s=clock.unix_s(),
+            endpoint=endpoint,
+            model=body.model,
+            project_id=key.project_id,
+            deployment_id=target.route.deployment_id,
+            replica_id=backend.replica.id,
+            key_id=key.id,
+            user_id=key.user_id,
+            stream=body.stream,
+            attempts=1,
+            request_bytes=len(raw),
+            worker_id=self._worker_id,
+        )
         kind = self._stream if body.stream else ShortCall
         call = kind(self, Exchange(request, fact, clock.monotonic_s()), key, body)
         call.send(outgoing, target, backend, connection, held, caller)
         return call
 
+    def _admission(self, request: Request) -> Admission:
+        table, key = self._tables.current, self._access.known(request)
+        if (
+            key is None
+            or key.models
+            or table.looks_into(key.project_id)
+            or "content-encoding" in request.headers
+        ):
+            return Admission(table.mark, None, {})
+        return Admission(table.mark, key, {})
 
-def _is_encoded(headers: Headers) -> bool:
-    return "content-encoding" in headers
+
+def _found(admission: Admission, table: Table, model: str, capability: str) -> Target | None:
+    assert admission.key is not None
+    target = table.routes.get((admission.key.project_id, model))
+    if target is None or not target.is_plain(capability):
+        return None
+    admission.targets[model] = target
+    return target
 
 
 class ShortCall:
@@ -142,13 +190,10 @@ class ShortCall:
         caller: HotConnection,
     ) -> None:
         """Send it, as the replica gets it, on an idle connection."""
-        exchange, fact, route = self.exchange, self.exchange.fact, target.route
+        exchange, fact = self.exchange, self.exchange.fact
         self.target, self.backend, self.connection = target, backend, connection
         self._caller = caller
         exchange.held, exchange.short = held, self
-        fact.model, fact.stream = self.body.model, self.body.stream
-        fact.deployment_id = route.deployment_id
-        fact.attempts, fact.replica_id = 1, backend.replica.id
         self._way.begun(exchange)
         target.budget.request()
         target.traffic.requests += 1

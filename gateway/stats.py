@@ -37,6 +37,10 @@ class Counter:
 
     def add(self, *labels: str, value: float = 1) -> None:
         """Add `value`; labels in the order they were declared."""
+        self.count(labels, value)
+
+    def count(self, labels: Labels, value: float) -> None:
+        """`add` for what is counted with each request."""
         try:
             self.values[labels] += value
         except KeyError:
@@ -257,7 +261,7 @@ class Stats:
         """Count a request that has been answered."""
         # A model name nobody has is not made a label: callers could fill the memory with them.
         model = fact.model if fact.deployment_id else ""
-        self.requests.add(fact.endpoint, model, str(fact.status))
+        self.requests.count((fact.endpoint, model, str(fact.status)), 1)
         if fact.error_class:
             self.errors.add(model, fact.error_class)
             if fact.blocked_by and fact.error_class == "blocked":
@@ -270,7 +274,7 @@ class Stats:
         if fact.connect_ms is not None:
             self.connect.observe(fact.connect_ms / 1000, model)
         if fact.cost_usd is not None:
-            self.cost.add(model, value=fact.cost_usd)
+            self.cost.count((model,), fact.cost_usd)
         tokens = fact.output_tokens
         if fact.ttft_ms is not None and tokens is not None and tokens > 1:
             streamed_s = (fact.duration_ms - fact.ttft_ms) / 1000

@@ -132,10 +132,12 @@ class Target:
 class Table:
     """One snapshot: keys by SHA-256, routes by project and model, projects by id and by name.
 
-    `captures`, `caches` and `guardrails` are by the id of their project.
+    `captures`, `caches` and `guardrails` are by the id of their project. `mark` is this snapshot's
+    alone: what was found out in it may be kept with that, and does not keep the snapshot.
     """
 
     version: int = 0
+    mark: object = field(default_factory=object, repr=False, compare=False)
     published_unix_s: float = 0.0
     keys: dict[str, ApiKey] = field(default_factory=dict)
     routes: dict[tuple[str, str], Target] = field(default_factory=dict)

@@ -45,6 +45,13 @@ class Stopped(Exception):
     """The gateway is stopping."""
 
 
+def _keep_alive_s(said: bytes) -> float:
+    """How long the replica keeps an idle connection, less a second for the way there."""
+    _, found, value = said.partition(b"timeout=")
+    digits = value.split(b",")[0].strip()
+    return min(int(digits) - 1.0, _MAX_IDLE_S) if found and digits.isdigit() else _MAX_IDLE_S
+
+
 class Connection(asyncio.Protocol):
     """One connection, one request at a time."""
 
@@ -190,14 +197,14 @@ class Connection(asyncio.Protocol):
     # -- the gateway's side
 
     @property
-    def is_open(self) -> bool:
-        """Whether another request can be sent."""
-        return self.transport is not None and not self.transport.is_closing()
-
-    @property
     def is_usable(self) -> bool:
         """Whether it is open, and the replica has not had the time to close it for idleness."""
-        return self.is_open and self.idle_until_s > self._loop.time()
+        transport = self.transport
+        return (
+            transport is not None
+            and not transport.is_closing()
+            and self.idle_until_s > self._loop.time()
+        )
 
     @property
     def answer_begun(self) -> bool:
@@ -207,8 +214,15 @@ class Connection(asyncio.Protocol):
     @property
     def can_be_kept(self) -> bool:
         """Whether the answer is whole and the connection is to be used again."""
-        is_good = self._complete and self._keep_alive and self._error is None and self.is_open
-        return is_good and not (self._is_large and self._is_sending)
+        transport = self.transport
+        return (
+            self._complete
+            and self._keep_alive
+            and self._error is None
+            and transport is not None
+            and not transport.is_closing()
+            and not (self._is_large and self._is_sending)
+        )
 
     @property
     def _is_sending(self) -> bool:
@@ -233,7 +247,9 @@ class Connection(asyncio.Protocol):
     def watch(self, watcher: Callable[[], None], timeout_s: float) -> None:
         """Call `watcher` when something came, and when nothing more will."""
         self._watcher = watcher
-        self._expect(timeout_s)
+        self._deadline_s = deadline_s = self._loop.time() + timeout_s
+        if self._timer is None or self._timer_at_s > deadline_s:
+            self._expect(timeout_s)
 
     def unwatch(self) -> None:
         """Tell nobody; what has come can be read."""
@@ -243,7 +259,7 @@ class Connection(asyncio.Protocol):
         """The body of an answer that has ended well; None when it has not."""
         if not self._complete or self._error is not None:
             return None
-        return self.peek()
+        return self._reads[0] if len(self._reads) == 1 else b"".join(self._reads)
 
     def peek(self) -> bytes:
         """What has come of the body and was not read."""
@@ -377,17 +393,11 @@ class Connection(asyncio.Protocol):
         """Become idle."""
         self._in_use = self._is_large = False
         self.reused = True
-        self.drop()
-        self.idle_until_s = self._loop.time() + self._keep_alive_s()
-
-    def _keep_alive_s(self) -> float:
-        """How long the replica keeps an idle connection, less a second for the way there."""
+        if self._reads or self._paused:
+            self.drop()
         said = self.headers.get(b"keep-alive")
-        if said is None:
-            return _MAX_IDLE_S
-        _, found, value = said.partition(b"timeout=")
-        digits = value.split(b",")[0].strip()
-        return min(int(digits) - 1.0, _MAX_IDLE_S) if found and digits.isdigit() else _MAX_IDLE_S
+        keep_s = _MAX_IDLE_S if said is None else _keep_alive_s(said)
+        self.idle_until_s = self._loop.time() + keep_s
 
     def _ends_with_connection(self) -> bool:
         return b"content-length" not in self.headers and b"transfer-encoding" not in self.headers

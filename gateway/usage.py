@@ -72,7 +72,9 @@ def cost_usd(price: Price | None, usage: Usage | None) -> float | None:
     output_tokens = usage.completion_tokens or 0
     if input_price is None or (output_price is None and output_tokens):
         return None
-    cached_tokens = min(usage.cached_tokens or 0, usage.prompt_tokens)
+    cached_tokens = 0
+    if usage.prompt_tokens_details is not None:
+        cached_tokens = min(usage.cached_tokens or 0, usage.prompt_tokens)
     cached_price = price.cached_usd_per_million_tokens
     total = (
         (usage.prompt_tokens - cached_tokens) * input_price

@@ -1,6 +1,7 @@
 """Request facts: one row a request, from the gateway to the metrics store.
 
-Each gateway worker appends rows as JSON lines to a segment on disk, in `<data folder>/facts`.
+Each gateway worker appends rows as JSON lines to a segment on disk, in `<data folder>/facts`; what
+has its default value is left out.
 A segment being written is named `<segment id>.open`; sealed, it is renamed to
 `<segment id>.ndjson` and never changes again. A last line that a crash tore is dropped when
 the segment is sealed. `core.metrics` ingests each sealed segment once, by its id, and deletes
@@ -33,7 +34,7 @@ CACHE_RESULTS = ("hit", "miss", "bypass")
 CALLER_LEFT = "client_closed"
 
 
-class RequestFact(msgspec.Struct, kw_only=True, omit_defaults=False):
+class RequestFact(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What happened to one request, as the gateway saw it.
 
     Durations are in milliseconds on a monotonic clock, from the moment the request's head was

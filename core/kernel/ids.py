@@ -20,7 +20,11 @@ os.register_at_fork(after_in_child=_random.clear)
 
 def new_id(prefix: str) -> str:
     """A new identifier such as `dep_01jd6m…` (ULID: 48 bits of ms, 80 bits of chance)."""
-    return f"{prefix}_{_time_text(time.time_ns() // 1_000_000)}{_random_text()}"
+    try:
+        text = _random.pop()
+    except IndexError:
+        text = _more_random()
+    return f"{prefix}_{_time_text(time.time_ns() // 1_000_000)}{text}"
 
 
 @lru_cache(maxsize=1)
@@ -28,12 +32,9 @@ def _time_text(unix_ms: int) -> str:
     return "".join([_ALPHABET[unix_ms >> shift & 31] for shift in range(45, -1, -5)])
 
 
-def _random_text() -> str:
-    try:
-        return _random.pop()
-    except IndexError:
-        text = os.urandom(_RANDOM_CHARACTERS * _BATCH).translate(_CHARACTER_OF_BYTE).decode()
-        starts = range(0, len(text), _RANDOM_CHARACTERS)
-        fresh = [text[at : at + _RANDOM_CHARACTERS] for at in starts]
-        _random.extend(fresh[1:])
-        return fresh[0]
+def _more_random() -> str:
+    text = os.urandom(_RANDOM_CHARACTERS * _BATCH).translate(_CHARACTER_OF_BYTE).decode()
+    starts = range(0, len(text), _RANDOM_CHARACTERS)
+    fresh = [text[at : at + _RANDOM_CHARACTERS] for at in starts]
+    _random.extend(fresh[1:])
+    return fresh[0]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.contracts.request_fact import RequestFact
-from core.contracts.route_table import ApiKey, Limit, Price, Route
+from core.contracts.route_table import ApiKey, Limit, Route
 from core.kernel import clock
 from core.kernel.crypto import Secret
 from gateway.body import Parsed
@@ -118,9 +118,7 @@ class LimitGate:
     def admit_now(self, key: ApiKey, route: Route, body: Parsed) -> Reservation | None:
         """As `admit`, where nothing must be waited for.
 
-        Raises:
-            GatewayError: As `admit` does.
-            BlockingIOError: Other hosts must be asked.
+        Raises BlockingIOError: It is for `admit` to say.
         """
         limiter = self._limiter
         if limiter is None:
@@ -129,7 +127,10 @@ class LimitGate:
         if plan is None:
             return None
         tokens, cost_usd = estimate(body, route) if plan.shape.estimates else (0, 0.0)
-        result = self._reserved(limiter, plan, tokens, cost_usd)
+        try:
+            result = limiter.reserve(plan, tokens, cost_usd)
+        except (Stuck, TableFull, Busy):
+            raise BlockingIOError from None
         if not isinstance(result, Reservation):
             raise BlockingIOError
         return result
@@ -224,11 +225,12 @@ class LimitGate:
         """Put so many tokens and USD in the place of what is held."""
         assert self._limiter is not None
         self._limiter.defer(held, tokens, cost_usd)
-        self._flush_soon()
+        if not self._flushes:
+            self._flush_soon()
 
     def _flush_soon(self) -> None:
+        """Several that begin or end in one turn of the event loop take their locks once."""
         if not self._flushes:
-            # Several that begin or end in one turn of the event loop take their locks once.
             self._flushes = True
             asyncio.get_running_loop().call_soon(self._flush)
 
@@ -278,14 +280,12 @@ def estimate(body: Parsed, route: Route) -> tuple[int, float]:
         output = min(asked, most_tokens * choices - given, _MOST_TOKENS)
     else:
         output = 0  # it writes no text
-    return given + output, _cost_usd(route.price, given, output)
-
-
-def _cost_usd(price: Price | None, given: int, output: int) -> float:
+    price = route.price
     if price is None:
-        return 0.0
+        return given + output, 0.0
     input_usd = (price.input_usd_per_million_tokens or 0.0) * given
-    return (input_usd + (price.output_usd_per_million_tokens or 0.0) * output) / 1e6
+    output_usd = (price.output_usd_per_million_tokens or 0.0) * output
+    return given + output, (input_usd + output_usd) / 1e6
 
 
 def _refused(refusal: Refusal, tokens: int, cost_usd: float) -> GatewayError:

@@ -22,6 +22,7 @@ from tests.doubles.gateway_harness import facts_on_disk
 
 
 def fact(number: int = 0, **fields: Any) -> RequestFact:
+    fields = {"error_message": "x" * 400, **fields}
     return RequestFact(
         request_id=f"req_{number}", started_unix_s=1.0, endpoint="chat.completions", **fields
     )
