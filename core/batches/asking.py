@@ -54,12 +54,14 @@ class Asking:
     async def run(self) -> bool:
         """Ask; whether every line has an answer. False: the batch expired before."""
         gateway = Gateway(settings().local_gateway_url, _ticket(self._request))
+        in_time = True
         try:
             for number, line in enumerate(lines.read(self._input), 1):
                 if line.custom_id in self._answers.done:
                     continue
                 lane = pacing.lane(self._request.project_id, lines.model_of(line))
-                if not await self._room(lane):
+                in_time = await self._room(lane)
+                if not in_time:
                     break
                 task = asyncio.create_task(self._ask(gateway, line, number))
                 # Also when it is cancelled before it began.
@@ -72,7 +74,9 @@ class Asking:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
             await gateway.close()
-        return self._is_complete()
+        if not in_time:
+            self._expire_rest()
+        return in_time
 
     def _left(self, lane: Lane, _task: asyncio.Task[None]) -> None:
         lane.give_back(self._request.id)
@@ -113,15 +117,12 @@ class Asking:
                 line.custom_id, answered.request_id, status=answered.status, body=answered.body
             )
 
-    def _is_complete(self) -> bool:
-        """Whether all have an answer; those that have none get the error that says why."""
+    def _expire_rest(self) -> None:
+        """Lines that have no answer get the error that says why."""
         error = {"code": "batch_expired", "message": "The batch expired before this was asked."}
-        is_complete = True
         for number, line in enumerate(lines.read(self._input), 1):
             if line.custom_id not in self._answers.done:
-                is_complete = False
                 self._answers.add(line.custom_id, f"{self._request.id}-{number}", error=error)
-        return is_complete
 
 
 def _ticket(request: BatchRequest) -> Secret:

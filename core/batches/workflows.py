@@ -217,7 +217,7 @@ def fail(project_id: str, batch_id: str, error: BudError) -> None:
     if batch is None or batch.state.status in ENDED:
         return
     state = batch.state
-    errors = [*state.errors, BatchError(code=error.code, message=str(error))]
+    errors = [*state.errors, BatchError(code="batch_failed", message=str(error))]
     state = msgspec.structs.replace(state, errors=errors)
     _conclude(folder, msgspec.structs.replace(batch, state=state), "failed")
 
