@@ -265,8 +265,8 @@ def _escaped(text: str) -> str:
 
 def _decoded(content: bytes, content_type: str) -> str | None:
     """A field's text; None when it is none that everybody reads alike."""
-    charset = content_type.lower().partition("charset=")[2].strip(' "')
-    if charset not in ("", "utf-8"):
+    charset = content_type.lower().partition("charset=")[2].partition(";")[0].strip(' "')
+    if charset not in ("", "utf-8", "us-ascii"):
         return None
     try:
         return content.decode()
