@@ -27,13 +27,8 @@ class Spending:
         """Hold that something may be spent. Raises GatewayError: a limit is reached."""
         self._held = await self._gate.admit_more(self._key, self._models, self._route)
 
-    async def spent(self, tokens: int, cost_usd: float) -> None:
-        """An answer took so much. Raises GatewayError: no other one may follow."""
-        self.end(tokens, cost_usd)
-        await self.begin()
-
     def end(self, tokens: int = 0, cost_usd: float = 0.0) -> None:
-        """Give back what is held, but for what an answer took."""
+        """Give back what is held, but for what an answer took; `begin` lets another one follow."""
         held, self._held = self._held, None
         if held is not None:
             self._gate.settle_as(held, tokens, cost_usd)

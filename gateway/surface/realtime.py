@@ -26,7 +26,7 @@ from gateway.errors import GatewayError, from_upstream
 from gateway.guardrails.guard import Guard
 from gateway.guardrails.rules import Rails
 from gateway.http_request import Request, Response
-from gateway.limits.gate import LimitGate
+from gateway.limits.gate import DEFAULT_OUTPUT_TOKENS, LimitGate
 from gateway.limits.limiter import Reservation
 from gateway.limits.spending import Spending
 from gateway.patience import Patience
@@ -88,9 +88,9 @@ class _Holds:
                     self._held.append(held)
         await self.spending.begin()
 
-    def end(self) -> None:
-        """Give it back."""
-        self.spending.end()
+    def end(self, tokens: int = 0, cost_usd: float = 0.0) -> None:
+        """Give it back, but for what was spent last."""
+        self.spending.end(tokens, cost_usd)
         while self._held:
             self._limits.settle_unused(self._held.pop())
 
@@ -172,18 +172,25 @@ class Realtime:
             self._find(await worker.access.admit(exchange.request, fact), fact.model, exchange)
             watched.look()
 
-        async def spent(took: Usage) -> None:
+        def spent(took: Usage) -> None:
             tokens = (took.prompt_tokens or 0) + (took.completion_tokens or 0)
-            await holds.spending.spent(tokens, cost_usd(route.price, took) or 0.0)
+            holds.spending.end(tokens, cost_usd(route.price, took) or 0.0)
 
         session = Session(
-            exchange, reached.upstream, worker.config.timeouts.session_idle_s, check, spent
+            exchange,
+            reached.upstream,
+            worker.config.timeouts.session_idle_s,
+            check,
+            spent,
+            holds.spending.begin,
         )
         try:
             await session.run(min(patience.left_s, worker.config.timeouts.session_total_s))
         finally:
             reached.backend.ended()
-            holds.end()
+            # What was begun has been made, whether its caller waited for its end or not.
+            broken = Usage(0, session.begun * DEFAULT_OUTPUT_TOKENS)
+            holds.end(broken.completion_tokens or 0, cost_usd(route.price, broken) or 0.0)
             exchange.count(session.usage, route.price, route.model, worker.stats)
 
     # -- the way to a replica

@@ -53,7 +53,8 @@ class _Event(msgspec.Struct):
 
 
 _decode_event = msgspec.json.Decoder(_Event).decode
-_COUNTED = frozenset({"response.done", "conversation.item.input_audio_transcription.completed"})
+_BEGUN, _ENDED = "response.created", "response.done"
+_COUNTED = frozenset({_ENDED, "conversation.item.input_audio_transcription.completed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +79,12 @@ class Session:
         upstream: The side of the replica.
         idle_s: How long both sides may be silent.
         check: Raises GatewayError when it may not go on; asked all the time.
-        spent: Told what each answer took. Raises GatewayError: no other one may follow.
+        spent: Told what each answer took, before its caller gets it.
+        go_on: Asked behind each answer. Raises GatewayError: no other one may follow.
 
     Attributes:
         usage: What the replica said that its responses took, added up; None without any.
+        begun: How many responses have begun and not ended.
     """
 
     def __init__(
@@ -90,13 +93,15 @@ class Session:
         upstream: ClientWebSocketResponse,
         idle_s: float,
         check: Callable[[], Awaitable[None]],
-        spent: Callable[[Usage], Awaitable[None]],
+        spent: Callable[[Usage], None],
+        go_on: Callable[[], Awaitable[None]],
     ) -> None:
         self.usage: Usage | None = None
+        self.begun = 0
         self._exchange = exchange
         self._upstream = upstream
         self._idle_s = idle_s
-        self._check, self._spent = check, spent
+        self._check, self._spent, self._go_on = check, spent, go_on
         self._moved_s = clock.monotonic_s()
 
     async def run(self, total_s: float) -> None:
@@ -185,9 +190,11 @@ class Session:
                     case WSMsgType.TEXT:
                         text: str = message.data
                         size_bytes = len(text)
+                        # Before it is sent: who does not read it has had it made all the same.
+                        took = not is_caller and _matters(text) and self._count(text)
                         await sink.send_str(text)
-                        if not is_caller and '"usage"' in text:
-                            await self._count(text)
+                        if took:
+                            await self._go_on()
                     case WSMsgType.BINARY:
                         size_bytes = len(message.data)
                         await sink.send_bytes(message.data)
@@ -216,14 +223,19 @@ class Session:
         says = f"The replica of {self._exchange.fact.model!r} broke the session off."
         return _End(_BROKE, says, "upstream_broke", says)
 
-    async def _count(self, text: str) -> None:
+    def _count(self, text: str) -> bool:
+        """Count what an event says that was taken; whether it says so."""
         try:
             event = _decode_event(text)
         except msgspec.DecodeError:
-            return
+            return False
+        if event.type == _BEGUN:
+            self.begun += 1
+        elif event.type == _ENDED:
+            self.begun = max(self.begun - 1, 0)
         found = event.response.usage if event.response else event.usage
         if event.type not in _COUNTED or found is None:
-            return
+            return False
         cached = found.input_token_details and found.input_token_details.cached_tokens
         took = Usage(
             prompt_tokens=found.input_tokens or 0,
@@ -231,7 +243,13 @@ class Session:
             prompt_tokens_details=PromptDetails(cached or 0),
         )
         self.usage = took if self.usage is None else _added(self.usage, took)
-        await self._spent(took)
+        self._spent(took)
+        return True
+
+
+def _matters(text: str) -> bool:
+    """Whether an event may say something to be counted; most are pieces of sound."""
+    return '"usage"' in text or _BEGUN in text or _ENDED in text
 
 
 def _added(one: Usage, other: Usage) -> Usage:
@@ -273,5 +291,6 @@ async def _closed(socket: _Socket, end: _End) -> None:
         return
     with suppress(TimeoutError, ConnectionError, aiohttp.ClientError):
         async with asyncio.timeout(CLOSE_S):
-            # 125 bytes is what a closing frame holds, with its code.
-            await socket.close(code=end.code, message=end.reason.encode()[:120])
+            # 125 bytes is what a closing frame holds, with its code; no letter may be cut.
+            reason = end.reason.encode()[:120].decode(errors="ignore").encode()
+            await socket.close(code=end.code, message=reason)

@@ -214,6 +214,8 @@ async def _realtime(request: web.Request, seen: Seen) -> web.WebSocketResponse:
                 "input_token_details": {"cached_tokens": 2},
             }
             await socket.send_json({"type": "response.done", "response": {"usage": usage}})
+        elif event["type"] == "double.begin":
+            await socket.send_json({"type": "response.created", "response": {"usage": None}})
         elif event["type"] == "double.close":
             await socket.close(code=event["code"], message=b"as told")
         elif event["type"] == "double.cut":

@@ -326,6 +326,19 @@ async def test_what_is_spent_counts_at_once_and_ends_a_session(tmp_path: Path, s
     assert {fact.error_class for fact in facts} == {"rate_limited"}
 
 
+async def test_an_answer_whose_end_nobody_waits_for_counts_as_estimated(
+    tmp_path: Path, seen: Seen
+) -> None:
+    limit = Limit(project_id="prj_a", level="key", subject="key_test", metric="tokens",
+                  window="day", amount=500)  # fmt: skip
+    async with gateway(tmp_path, seen, [limit]) as running:
+        for event in ("response.create", "double.begin"):
+            async with session(running) as socket:
+                await socket.send_json({"type": event})
+                assert (await socket.receive_json())["type"].startswith("response.")
+        assert await refused(running, "talk") == (429, "rate_limit_exceeded")
+
+
 async def test_a_redirect_is_not_followed(tmp_path: Path, seen: Seen) -> None:
     async with gateway(tmp_path, seen) as running:
         assert await refused(running, "moved") == (502, "replica_error")
