@@ -33,6 +33,12 @@ def _made_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def keys_dir(_made_keys: Path) -> Path:
+    """The keys of the test run, for who only seals and opens with them."""
+    return _made_keys
+
+
+@pytest.fixture(scope="session")
 def _migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One migrated SQLite file a test run, copied by each test that needs a database."""
     folder = tmp_path_factory.mktemp("database")

@@ -334,14 +334,18 @@ async def test_what_takes_too_long_is_counted_and_refused_or_let_through(
 
 @pytest.mark.parametrize("form", ["text", "moderations"])
 async def test_a_classifier_says_no(
-    form: Any, tmp_path: Path, double: OpenAiDouble, classifier: ClassifierDouble
+    form: Any,
+    tmp_path: Path,
+    double: OpenAiDouble,
+    classifier: ClassifierDouble,
+    keys_dir: Path,
 ) -> None:
-    ring = Keyring.open_or_create(tmp_path / "keys")
-    sealed = ring.seal(Secret("sk-classifier"), context="guardrail:grl_cls")
+    sealed = Keyring(keys_dir).seal(Secret("sk-classifier"), context="guardrail:grl_cls")
     path = "/text" if form == "text" else "/v1/moderations"
     check = Classifier(url=classifier.url + path, form=form, credential=sealed)
     double.knobs.script = {"text": f"No {WORD} here"}
-    async with guarded(tmp_path, double, rule(check, "cls"), masking()) as gateway:
+    rules = rule(check, "cls"), masking()
+    async with guarded(tmp_path, double, *rules, keys_dir=keys_dir) as gateway:
         asked = await gateway.http.post("/v1/chat/completions", json=chat(f"A {WORD}"))
         first = json.dumps(classifier.asked)
         answered = await gateway.http.post("/v1/chat/completions", json=chat(f"Card {CARD}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -32,6 +33,11 @@ from tests.doubles.surface_server import Seen
 from tests.machine import slowness
 
 
+@pytest.fixture(autouse=True)
+def _keys(tmp_path: Path, keys_dir: Path) -> None:
+    shutil.copytree(keys_dir, tmp_path / "keys")
+
+
 @pytest.fixture
 def seen() -> Iterator[Seen]:
     with surface_server.serving() as serving:
@@ -47,7 +53,7 @@ async def gateway(
     **timeouts: float,
 ) -> AsyncIterator[GatewayHere]:
     price = Price(input_usd_per_million_tokens=1.0, output_usd_per_million_tokens=2.0)
-    keyring = Keyring.open_or_create(folder / "keys")
+    keyring = Keyring(folder / "keys")
     sealed = keyring.seal(Secret('{"api_key":"sk-hosted"}'), context="provider:prv_a")
 
     def hosted(kind: str, path: str) -> list[Replica]:

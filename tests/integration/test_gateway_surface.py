@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,9 +51,10 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def running(tmp_path_factory: pytest.TempPathFactory, keys_dir: Path) -> Iterator[Running]:
     data_dir = tmp_path_factory.mktemp("surface") / "data"
-    keyring = Keyring.open_or_create(data_dir / "keys")
+    shutil.copytree(keys_dir, data_dir / "keys")
+    keyring = Keyring(data_dir / "keys")
     sealed = keyring.seal(Secret('{"api_key":"sk-hosted"}'), context="provider:prv_a")
     price = Price(input_usd_per_million_tokens=1.0, output_usd_per_million_tokens=2.0)
     with surface_server.serving() as seen:
@@ -276,14 +278,14 @@ threading.Event().wait()
 """
 
 
-async def test_llama_cpp_reranks(tmp_path: Path) -> None:
+async def test_llama_cpp_reranks(tmp_path: Path, keys_dir: Path) -> None:
     """The starter model has no head for it: its scores say nothing, but the way there is real."""
     command = [sys.executable, "-c", _RERANKER, str(registry._starter_path())]
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         assert server.stdout is not None
         url = server.stdout.readline().decode().strip()
-        keyring = Keyring.open_or_create(tmp_path / "keys")
+        keyring = Keyring(keys_dir)
         sealed = keyring.seal(Secret("live-secret"), context="replica:rep_rank")
         ranker = route(
             model="ranker", upstream_model="ranker", capabilities=["rerank"],
@@ -295,7 +297,9 @@ async def test_llama_cpp_reranks(tmp_path: Path) -> None:
             "query": "The capital of France",
             "documents": ["Paris", "A cat"],
         }
-        async with GatewayHere(tmp_path, [ranker], timeouts=Timeouts()) as gateway:
+        async with GatewayHere(
+            tmp_path, [ranker], timeouts=Timeouts(), keys_dir=keys_dir
+        ) as gateway:
             answer = await gateway.http.post("/v2/rerank", json=asked)
             assert answer.status_code == 200, answer.text
             found = answer.json()
