@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.contracts.batch import SECRET_PREFIX
@@ -36,13 +35,12 @@ class AccessGate:
     Args:
         config: Trusted proxies, and the header with the caller's country.
         tables: With the route table in use.
-        keys_dir: Where the keys are that seal the tickets of batches.
     """
 
-    def __init__(self, config: AccessConfig, tables: TableHolder, keys_dir: Path) -> None:
+    def __init__(self, config: AccessConfig, tables: TableHolder) -> None:
         self._tables = tables
         self._tokens = _access_tokens(config)
-        self._tickets = Tickets(keys_dir, tables)
+        self._tickets = Tickets(tables)
         self._trusted = Networks(config.trusted_proxies) if config.trusted_proxies else None
         self._country_header = config.country_header
 
@@ -76,7 +74,7 @@ class AccessGate:
             )
         key = table.key(request.headers.once(_fingerprint))
         if key is None and secret.startswith(SECRET_PREFIX):
-            key = self._tickets.key(secret)
+            key = await self._tickets.key(secret)
         if key is None:
             if self._tokens is None or secret.count(".") != _DOTS_OF_A_TOKEN:
                 raise GatewayError(

@@ -97,7 +97,7 @@ class Gateway:
             config.data_dir / "routes" / route_table.FILE_NAME, config.keys_dir, config.timeouts
         )
         self.facts = FactWriter(config.data_dir, config.facts_max_bytes)
-        self.access = AccessGate(config.access, self.table, config.keys_dir)
+        self.access = AccessGate(config.access, self.table)
         self.limits = LimitGate(config.data_dir, config.valkey_url)
         self._responses = KeptResponses(
             ResponseStore(config.data_dir, config.responses_max_bytes, config.responses_ttl_s)

@@ -190,13 +190,15 @@ class TableHolder:
         path: The table's file.
         keys_dir: Where the keys are that open its credentials.
         timeouts: What holds where a route says nothing else.
+
+    `keyring` is that of `keys_dir`.
     """
 
     def __init__(self, path: Path, keys_dir: Path, timeouts: Timeouts | None = None) -> None:
         self.current = Table()
         self._path = path
         self._timeouts = timeouts or Timeouts()
-        self._keyring = Keyring(keys_dir)
+        self.keyring = Keyring(keys_dir)
         self._seen: tuple[int, int, int] | None = None
         self._rails = RailMaker(self._reveal)
         self._credentials: dict[str, str] = {}
@@ -264,7 +266,7 @@ class TableHolder:
         return self._reveal(replica.credential, context)
 
     def _reveal(self, sealed: str, context: str) -> str:
-        return self._keyring.open(sealed, context=context).reveal()
+        return self.keyring.open(sealed, context=context).reveal()
 
     def _compile(self, loaded: _Loaded) -> Table:
         table = loaded.table

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import asyncio
 
 import msgspec
 
 from core.contracts.batch import SECRET_PREFIX, TICKET_CONTEXT, Ticket
 from core.contracts.route_table import ApiKey
 from core.kernel import clock
-from core.kernel.crypto import Keyring
 from core.kernel.errors import KeyProblem
 from gateway.table import Table, TableHolder
 
@@ -20,12 +19,10 @@ class Tickets:
     """Knows the keys of the table in use by their ids, and opens tickets.
 
     Args:
-        keys_dir: Where the keys are that seal tickets.
-        tables: With the route table in use.
+        tables: With the route table in use, and the keys that seal tickets as well.
     """
 
-    def __init__(self, keys_dir: Path, tables: TableHolder) -> None:
-        self._keyring = Keyring(keys_dir)
+    def __init__(self, tables: TableHolder) -> None:
         self._tables = tables
         self._of: Table | None = None
         self._keys: dict[str, ApiKey] = {}
@@ -42,12 +39,13 @@ class Tickets:
         expires_unix_s = found.expires_unix_s
         return None if expires_unix_s is not None and expires_unix_s <= clock.unix_s() else found
 
-    def key(self, secret: str) -> ApiKey | None:
+    async def key(self, secret: str) -> ApiKey | None:
         """The key in whose name a ticket asks, as it is now; None when it opens nothing.
 
         From where a batch was made was asked when it was made.
         """
-        ticket = self._opened.get(secret) or self._open(secret)
+        # In a thread: the first one may have to take the key from the disk.
+        ticket = self._opened.get(secret) or await asyncio.to_thread(self._open, secret)
         if ticket is None or ticket.ends_unix_s <= clock.unix_s():
             return None
         found = self.by_id(ticket.key_id)
@@ -57,7 +55,8 @@ class Tickets:
 
     def _open(self, secret: str) -> Ticket | None:
         try:
-            text = self._keyring.open(secret.removeprefix(SECRET_PREFIX), context=TICKET_CONTEXT)
+            sealed = secret.removeprefix(SECRET_PREFIX)
+            text = self._tables.keyring.open(sealed, context=TICKET_CONTEXT)
             ticket = msgspec.json.decode(text.reveal(), type=Ticket)
         except (KeyProblem, msgspec.DecodeError):
             return None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _FORMAT = "bud1"
 _NONCE_BYTES = 12
 _RSA_BITS = 4096
+# It names a file, and anybody may send one.
+_is_key_id = re.compile(r"[0-9a-z_]{1,64}").fullmatch
 
 
 class Secret:
@@ -115,17 +118,18 @@ class Keyring:
         Raises:
             KeyProblem: The value is not sealed, is damaged, or its key is missing or wrong.
         """
-        from cryptography.exceptions import InvalidTag
-
         parts = sealed.split(".")
-        if len(parts) != 3 or parts[0] != _FORMAT:
+        if len(parts) != 3 or parts[0] != _FORMAT or not _is_key_id(parts[1]):
             raise KeyProblem(
                 "A credential is not in Bud's sealed form.",
                 remedy="Enter it again where it is set; it was changed outside Bud.",
             )
+        key = self._data_key(parts[1])
+        from cryptography.exceptions import InvalidTag
+
         try:
             raw = base64.urlsafe_b64decode(parts[2])
-            text = self._data_key(parts[1]).decrypt(
+            text = key.decrypt(
                 raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _associated(parts[1], context)
             )
         except (InvalidTag, ValueError) as error:
@@ -166,9 +170,10 @@ class Keyring:
 
     def _data_key(self, key_id: str) -> AESGCM:
         if key_id not in self._data_keys:
+            key = self._unwrap(key_id)
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-            self._data_keys[key_id] = AESGCM(self._unwrap(key_id))
+            self._data_keys[key_id] = AESGCM(key)
         return self._data_keys[key_id]
 
     def _unwrap(self, key_id: str) -> bytes:

@@ -59,6 +59,12 @@ def test_a_missing_key_is_named(folder: Path) -> None:
         Keyring(folder).open(sealed)
 
 
+@pytest.mark.parametrize("key_id", ["a" * 300, "a/b", "", "A"])
+def test_what_is_no_id_of_a_key_names_no_file(folder: Path, key_id: str) -> None:
+    with pytest.raises(KeyProblem, match="sealed form"):
+        Keyring(folder).open(f"bud1.{key_id}.eHg=")
+
+
 def test_a_wrong_wrapping_key_is_refused(folder: Path, tmp_path: Path) -> None:
     sealed = Keyring(folder).seal(Secret("x"))
     other = Keyring.open_or_create(tmp_path / "other")
