@@ -181,7 +181,7 @@ class Answer:
         feed = events.feed
         connection, lane = self._connection, None
         if write_chunk is not None and events.can_pass:
-            lane = Lane(connection, events, write_chunk)
+            lane = Lane(events, write_chunk)
 
         def forward(read: bytes) -> None:
             try:

@@ -501,7 +501,7 @@ class HotConnection(asyncio.Protocol):
         rest = self._head + (b"0\r\n\r\n" if self._chunked else b"")
         self._head = b""
         if rest and self.transport is not None:
-            self._outbox.put(self.transport, rest)
+            self._outbox.put_behind(self.transport, rest)
         self._ended = True
 
     def _head_of(self, status: int, headers: dict[str, str], content_bytes: int | None) -> bytes:

@@ -23,6 +23,12 @@ class Outbox:
             self._loop.call_soon(self.flush)
         self._pending.append((transport, content))
 
+    def put_behind(self, transport: asyncio.Transport, content: bytes) -> None:
+        """`put`, in one piece with what was put last where that goes the same way."""
+        if self._pending and self._pending[-1][0] is transport:
+            content = self._pending.pop()[1] + content
+        self.put(transport, content)
+
     def sender(self, transport: asyncio.Transport) -> Callable[[bytes], None]:
         """`put` for one transport, for what is sent often."""
         pending, call_soon, flush = self._pending, self._loop.call_soon, self.flush

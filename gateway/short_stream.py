@@ -67,7 +67,7 @@ class ShortStream(ShortCall):
         connection, caller = self.connection, self._caller
         patience = Patience(self.target.timeouts, self.sent_s)
         write_chunk = caller.chunk_writer
-        self._lane = None if write_chunk is None else Lane(connection, events, write_chunk)
+        self._lane = None if write_chunk is None else Lane(events, write_chunk)
         caller.source = connection
         silence_s, left_s = patience.between_tokens_s, patience.left_s
         connection.push(self._feed, self._lane, silence_s, left_s)
