@@ -25,7 +25,7 @@ from gateway.tracing import traceparent
 from gateway.upstream import Connection, Pool, TimedOut
 
 _Answered = TypeVar("_Answered")
-_JSON = "application/json"
+_JSON, _EVENTS = "application/json", "text/event-stream"
 _WHOLE_BYTES = 1024 * 1024
 _EDGE_BYTES = 8 * 1024
 
@@ -71,6 +71,11 @@ class PassedAnswer(Answer):
     def is_json(self) -> bool:
         """Whether it is one JSON document."""
         return self.content_type.lower().startswith(_JSON)
+
+    @property
+    def is_events(self) -> bool:
+        """Whether it is a stream of events, the last of which says what it took."""
+        return self.content_type.lower().startswith(_EVENTS)
 
     @property
     def usage(self) -> chat_usage.Usage | None:

@@ -6,12 +6,13 @@ from contextlib import closing
 from functools import partial
 
 from core.contracts.route_table import ApiKey, Route
-from gateway import models
+from gateway import models, usage
 from gateway.answer import Answer
 from gateway.body import Parsed, parse
 from gateway.guardrails.guard import Guard
 from gateway.http_request import Response
 from gateway.limits.beyond import Beyond
+from gateway.limits.gate import DEFAULT_OUTPUT_TOKENS
 from gateway.relay import Exchange
 from gateway.surface import realtime
 from gateway.surface.batches import Batches
@@ -29,6 +30,7 @@ from gateway.surface.realtime import Realtime
 from gateway.surface.spool import FOLDER_NAME
 from gateway.surface.worker import Handler, Worker, form_reader, not_allowed
 from gateway.table import Target
+from gateway.usage import Usage
 
 
 class Surface:
@@ -97,14 +99,28 @@ class Surface:
         answer = await self._proxy.begin(find, endpoint.path, body, fact, session, exchange.beyond)
         assert isinstance(answer, PassedAnswer)
         exchange.answer = answer
+        has_ended = False
         try:
             seen: Answer = answer
             if exchange.guard is not None and endpoint.answers_texts:
                 seen = await exchange.guard.watch_other(answer, exchange.collected)
-            return await self._send(exchange, answer, seen)
+            response = await self._send(exchange, answer, seen)
+            has_ended = not fact.error_class
+            return response
         finally:
             exchange.account(answer, worker.stats)
+            if answer.is_events and not has_ended:
+                self._settle_as_estimated(exchange, answer)
             answer.release()
+
+    def _settle_as_estimated(self, exchange: Exchange, answer: PassedAnswer) -> None:
+        """Of a stream whose end did not come, where its usage would have stood."""
+        held = exchange.held
+        if held is None or exchange.fact.input_tokens is not None:
+            return
+        exchange.held = None
+        cost_usd = usage.cost_usd(answer.price, Usage(0, DEFAULT_OUTPUT_TOKENS))
+        self._worker.limits.settle_as(held, DEFAULT_OUTPUT_TOKENS, cost_usd or 0.0)
 
     def _limit_beyond(
         self, exchange: Exchange, endpoint: Endpoint, key: ApiKey, route: Route

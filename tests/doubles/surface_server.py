@@ -186,6 +186,8 @@ async def _transcription(request: web.Request) -> web.StreamResponse:
     for word in ("what ", "was ", "said"):
         event = {"type": "transcript.text.delta", "delta": word}
         await answer.write(f"data: {web.json_response(event).text}\n\n".encode())
+    if form.get("prompt") == "hold":
+        await asyncio.sleep(10)
     done = {"type": "transcript.text.done", "text": "what was said", "usage": usage}
     await answer.write(f"data: {web.json_response(done).text}\n\n".encode())
     await answer.write_eof()

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,10 +86,13 @@ def running(tmp_path_factory: pytest.TempPathFactory, keys_dir: Path) -> Iterato
             api_key(),
             api_key("bud-speaks", id="key_speaks", scopes=("audio",)),
             api_key("bud-once", id="key_once", user_id="usr_once"),
+            api_key("bud-leaves", id="key_leaves", user_id="usr_leaves"),
         ]
         limits = [
             Limit(project_id="prj_a", level="key", subject="key_once", metric="tokens",
                   window="day", amount=12),
+            Limit(project_id="prj_a", level="key", subject="key_leaves", metric="tokens",
+                  window="day", amount=500),
         ]  # fmt: skip
         process = GatewayProcess(data_dir, "--max-body-mb", "1", "--max-upload-mb", "100")
         publish(data_dir, routes, keys, limits=limits)
@@ -210,6 +214,19 @@ def test_what_a_model_and_a_key_may_not_do(running: Running) -> None:
     with pytest.raises(openai.PermissionDeniedError, match="audio"):
         speaks.moderations.create(model="any", input="a")
     assert running.http.get("/v1/moderations").status_code == 405
+    # Who does not wait for the end of a stream, where its usage stands, has had it made.
+    leaves = running.openai.with_options(api_key="bud-leaves")
+    asked: dict[str, Any] = {"model": "any", "file": b"x", "stream": True}
+    with leaves.audio.transcriptions.create(**asked, prompt="hold") as events:
+        assert next(iter(events)).type == "transcript.text.delta"
+    headers = {"Authorization": "Bearer bud-leaves"}
+    ranked = {"model": "any", "query": "q", "documents": []}
+    for _ in range(50):
+        answer = running.http.post("/rerank", json=ranked, headers=headers)
+        if answer.status_code == 429:
+            break
+        time.sleep(0.02)
+    assert answer.json()["error"]["param"] == "key.tokens_per_day"
     # What counts no tokens holds none: only the answers of rerank count, by their usage.
     once = running.openai.with_options(api_key="bud-once")
     for _ in range(3):
