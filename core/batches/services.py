@@ -235,7 +235,11 @@ def _prune_batches(folder: Folder, oldest_unix_s: float) -> int:
     pruned = 0
     for batch_id in folder.batch_ids():
         batch = folder.batch(batch_id)
-        if batch is not None and (batch.state.ended_unix_s or clock.unix_s()) < oldest_unix_s:
+        if batch is None:
+            ended_unix_s = folder.of_batch(batch_id).stat().st_mtime  # torn
+        else:
+            ended_unix_s = batch.state.ended_unix_s or clock.unix_s()
+        if ended_unix_s < oldest_unix_s:
             shutil.rmtree(folder.of_batch(batch_id))
             pruned += 1
     return pruned

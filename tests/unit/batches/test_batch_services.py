@@ -162,9 +162,12 @@ def test_what_is_old_is_forgotten(folder: Folder, admin: Actor) -> None:
     for each, days_old in ((old, 39), (new, 0)):
         ended_s = now_s - days_old * 86_400
         folder.put_state(each, BatchState(status="completed", ended_unix_s=ended_s))
+    broken = folder.of_batch(asked(folder, days_old=40))
+    (broken / contract.REQUEST).write_bytes(b"")
+    os.utime(broken, (now_s - 40 * 86_400,) * 2)
     gone = Folder(folder.root.parent, "prj_gone")
     asked(gone, "prj_gone")
-    assert batches.prune(admin) == 4
+    assert batches.prune(admin) == 5
     assert (folder.file_ids(), folder.batch_ids()) == ([stays], sorted([lost, new]))
     view = batches.get_batch(admin, PROJECT, lost)
     assert (view.status, view.error) == (
