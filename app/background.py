@@ -58,7 +58,7 @@ def start() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     routing.subscribe()
     routing.publish()
-    warmer = warming.Warmer(warming.visits, warming.loads)
+    warmer = warming.Warmer(warming.visits, warming.loads, warming.expected_after_s())
     _running = _Running(Reconciler(), Ingester(), _periodic(), warmer)
     _running.ingester.start()
     internal.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import inspect
 import logging
 import os
 import signal
@@ -34,7 +35,7 @@ def main() -> None:
 
     # Pages wait for it otherwise. Not beside the import above: plotly, which that one loads,
     # looks into a half-imported pandas and fails.
-    threading.Thread(target=_import_pandas, daemon=True).start()
+    threading.Thread(target=_warm_up, daemon=True).start()
     # Nobody reads a line for each file and health check. A filter, because Streamlit gives the
     # loggers of uvicorn its own handlers and levels when it starts.
     logging.getLogger("uvicorn.access").addFilter(lambda _record: False)
@@ -48,8 +49,12 @@ def main() -> None:
     )
 
 
-def _import_pandas() -> None:
+def _warm_up() -> None:
     import pandas  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+
+    # Streamlit asks once for the stack: of every module the file is then looked for.
+    inspect.stack()
 
 
 def _end_with_parent() -> None:

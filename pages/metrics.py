@@ -126,9 +126,8 @@ def _warnings() -> None:
         st.info(f"Requests of the last {waiting} are still being read in.")
 
 
-def _kpis(window: Window, filters: Filters, trend: Series) -> None:
+def _kpis(window: Window, filters: Filters) -> None:
     found = metrics.summary(actor, project_id, window, filters)
-    points = trend.points
     unpriced = found.unpriced_requests
     kpi_row(
         [
@@ -136,7 +135,6 @@ def _kpis(window: Window, filters: Filters, trend: Series) -> None:
                 "Requests",
                 formats.short_count(found.requests),
                 note=formats.requests_rate(found.requests_per_minute),
-                trend=[point.requests for point in points],
             ),
             Kpi(
                 "Errors",
@@ -144,7 +142,6 @@ def _kpis(window: Window, filters: Filters, trend: Series) -> None:
                 "The share of the admitted requests that failed. Refused by the gateway: "
                 f"{found.refused:,}; given up by the caller: {found.cancelled:,}.",
                 note=f"{found.errors:,} failed",
-                trend=[point.errors for point in points],
             ),
             Kpi(
                 "Tokens out",
@@ -153,21 +150,18 @@ def _kpis(window: Window, filters: Filters, trend: Series) -> None:
                 f"of streamed requests; {formats.tokens(found.cached_tokens)} of the input came "
                 "from a cache.",
                 note=f"{formats.short_count(found.input_tokens)} input",
-                trend=[point.output_tokens for point in points],
             ),
             Kpi(
                 "TTFT p50",
                 formats.ms(found.ttft.p50_ms),
                 "Time to the first token of streamed requests that succeeded.",
                 note=f"p95 {formats.ms(found.ttft.p95_ms)}",
-                trend=[point.ttft.p50_ms or 0 for point in points],
             ),
             Kpi(
                 "Latency p50",
                 formats.ms(found.latency.p50_ms),
                 "From the request to the end of its answer, of requests that succeeded.",
                 note=f"p95 {formats.ms(found.latency.p95_ms)}",
-                trend=[point.latency.p50_ms or 0 for point in points],
             ),
             Kpi(
                 "Cost",
@@ -175,7 +169,6 @@ def _kpis(window: Window, filters: Filters, trend: Series) -> None:
                 "By token price, or else by the share of the machine's busy time. "
                 "“—” means that no price is set: see Settings, Prices.",
                 note=f"{unpriced:,} unpriced" if unpriced else "estimate",
-                trend=[point.cost_usd or 0 for point in points],
             ),
         ],
         key="metrics",
@@ -374,7 +367,7 @@ def _body(preset: str | None, window: Window, filters: Filters, by: str, limit: 
         if not any(point.requests for point in total.points):
             _nothing(filters)
             return
-        _kpis(window, filters, total)
+        _kpis(window, filters)
         grouped = metrics.series(actor, project_id, window, filters, group_by=_GROUPS[by])
         _charts(window, filters, total, grouped)
         _breakdown(window, filters, by)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import streamlit as st
 
 from app import session
-from app.widgets import errors_shown, page_header
+from app.widgets import errors_shown, page_header, rerun_page
 from app.widgets import simulation_results as results
 from app.widgets.simulation_choice import choose_view, compare_view
 from app.widgets.simulation_inputs import inputs, is_next_asked, open_question
 from app.widgets.simulation_jobs import replay_view, search_view
 from app.widgets.simulation_saved import actions, saved_note, saved_popover
 from app.widgets.simulation_training import train_view
+from core.hardware import services as hardware
 from core.simulation import services as simulation
 from core.simulation.schemas import Answer
 
 context = session.current()
 actor, project_id = context.actor, context.project_id
 
+_POLL_S = 1.0
 _PREDICT, _COMPARE, _CHOOSE = "Predict", "Compare", "Choose a model"
 _SEARCH, _REPLAY, _TRAIN = "Find the best", "Replay", "Train"
 _VIEWS = (_PREDICT, _COMPARE, _CHOOSE, _SEARCH, _REPLAY, _TRAIN)
@@ -59,12 +61,26 @@ def _details(answer: Answer) -> None:
     _SHOWN[chosen or "Trade-off"](answer)
 
 
+@st.fragment(run_every=_POLL_S)
+def _while_measured() -> None:
+    st.info(
+        "This machine is being measured once, for some seconds, so that it stands beside the "
+        "others. The page goes on by itself.",
+        icon=":material/speed:",
+    )
+    if not hardware.is_being_measured():
+        rerun_page()
+
+
 def main() -> None:
     """Show the page."""
     with page_header(
         "What if", "Predict a deployment before paying for it: how fast, at what cost, how sure."
     ):
         saved_popover(context)
+    if hardware.is_being_measured():
+        _while_measured()
+        return
     opened = st.container()
     if is_next_asked():
         st.session_state["view"] = _PREDICT

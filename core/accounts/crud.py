@@ -79,6 +79,14 @@ def has_logged_in_from(tx: Session, user_id: str, client: str) -> bool:
     return tx.scalar(query.limit(1)) is not None
 
 
+def has_live_session(tx: Session, at: datetime) -> bool:
+    """Whether anybody's log-in is neither revoked nor expired."""
+    query = select(LogInSession.token_sha256).where(
+        LogInSession.revoked_at.is_(None), LogInSession.expires_at > at
+    )
+    return tx.scalar(query.limit(1)) is not None
+
+
 def end_sessions(tx: Session, user_id: str, at: datetime, keep: str | None = None) -> None:
     """Revoke every log-in of a user, but for the one with token hash `keep`."""
     query = update(LogInSession).where(

@@ -206,6 +206,12 @@ def log_out(token: str) -> None:
         audit.record(tx, _actor(user, {}), "user.logged_out", f"user:{user.id}")
 
 
+def is_anybody_logged_in() -> bool:
+    """Whether any session is alive."""
+    with database.reading() as session:
+        return crud.has_live_session(session, clock.now())
+
+
 def prune_sessions(actor: Actor) -> int:
     """Forget the log-ins that expired over 30 days ago; how many there were. Admins only."""
     actor.require("user:update")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import platform
@@ -15,9 +16,11 @@ from core.hardware.models import HardwareEntry
 from core.hardware.schemas import Accelerator, NewAccelerator, Price, ProbeResult, Rates
 from core.kernel import audit, clock, database, ids, machine
 from core.kernel.actor import Actor
-from core.kernel.errors import Conflict, InvalidInput, NotFound
+from core.kernel.errors import BudError, Conflict, InvalidInput, NotFound
 from core.kernel.settings import settings
 from core.prices import services as machine_prices
+
+log = logging.getLogger(__name__)
 
 THIS_MACHINE = machine_prices.THIS_MACHINE
 
@@ -39,6 +42,7 @@ _RANGES = {
     "release_year": (1990, 2100),
 }
 _probing = threading.Lock()
+_in_background: threading.Thread | None = None
 
 
 def accelerators(actor: Actor) -> tuple[Accelerator, ...]:
@@ -211,6 +215,30 @@ def this_machine() -> Accelerator:
         source=f"measured on this machine at {result.measured_at}",
         can_simulate=True,
     )
+
+
+def is_being_measured() -> bool:
+    """Whether this machine is measured in the background now; begins to, where it never was.
+
+    False once there is a measurement, and when the last attempt failed: `this_machine` then
+    measures itself and says why.
+    """
+    global _in_background
+    if _stored(machine.cgroup_limits()) is not None:
+        return False
+    if _in_background is None:
+        _in_background = threading.Thread(target=_measure_quietly, name="probe", daemon=True)
+        _in_background.start()
+    elif not _in_background.is_alive():
+        _in_background = None
+    return _in_background is not None
+
+
+def _measure_quietly() -> None:
+    try:
+        this_machine()
+    except BudError:
+        log.exception("this machine could not be measured")
 
 
 def measure_this_machine(actor: Actor) -> ProbeResult:

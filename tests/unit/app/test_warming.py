@@ -52,6 +52,14 @@ def test_what_cannot_be_loaded_does_not_keep_back_the_rest(
     assert "no such file" in caplog.text
 
 
+def test_who_is_still_logged_in_is_expected(visits: Visits) -> None:
+    loaded = threading.Event()
+    warmer = Warmer(visits, lambda: (loaded.set,), expected_after_s=0.05)
+    warmer.start()
+    assert loaded.wait(_SOON_S)
+    warmer.stop()
+
+
 def test_a_stop_ends_it_before_anybody_came(visits: Visits) -> None:
     loaded = threading.Event()
     warmer = Warmer(visits, lambda: (loaded.set,))
