@@ -60,7 +60,7 @@ class Files:
 
     async def _create(self, exchange: Exchange) -> Response | None:
         key = await self._worker.access.admit(exchange.request, exchange.fact)
-        with self._worker.uploads.one():
+        with self._worker.uploads.one(key.project_id):
             return await self._uploaded(exchange, key)
 
     async def _uploaded(self, exchange: Exchange, key: ApiKey) -> Response | None:

@@ -69,7 +69,8 @@ class Surface:
             if capture is not None and endpoint.is_captured:
                 exchange.record(capture, raw)
             return await self._carry(exchange, endpoint, key, parse(raw, can_stream=False))
-        with worker.uploads.one(), closing(Form(worker.config.data_dir / FOLDER_NAME)) as form:
+        folder = worker.config.data_dir / FOLDER_NAME
+        with worker.uploads.one(key.project_id), closing(Form(folder)) as form:
             reader = await form_reader(exchange, worker)
             await form.take(reader)
             exchange.fact.request_bytes = reader.received_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,8 +21,8 @@ from gateway.stats import Stats
 from gateway.surface.forms import FormReader
 from gateway.table import TableHolder
 
-# Each may take `max_upload_bytes` of the disk.
-_MOST_UPLOADS = 64
+# Each may take `max_upload_bytes` of the disk, and its time; one project leaves room for others.
+_MOST_UPLOADS, _MOST_OF_A_PROJECT = 64, 32
 
 Handler = Callable[[Exchange], Awaitable[Response | None]]
 
@@ -30,23 +31,27 @@ class Uploads:
     """The forms that a worker takes in now."""
 
     def __init__(self) -> None:
-        self._now = 0
+        self._now: Counter[str] = Counter()
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def one(self, project_id: str) -> Iterator[None]:
         """Take one in. Raises GatewayError: there are too many."""
-        if self._now >= _MOST_UPLOADS:
+        own = self._now[project_id]
+        if own >= _MOST_OF_A_PROJECT or self._now.total() >= _MOST_UPLOADS:
             raise GatewayError(
                 "rate_limited",
-                f"This worker takes {_MOST_UPLOADS} uploads in. Try again soon.",
+                f"This worker takes {_MOST_UPLOADS} uploads in at once, {_MOST_OF_A_PROJECT} of a "
+                f"project; this project has {own} there. Try again soon.",
                 param="uploads",
                 retry_after_s=5,
             )
-        self._now += 1
+        self._now[project_id] += 1
         try:
             yield
         finally:
-            self._now -= 1
+            self._now[project_id] -= 1
+            if not self._now[project_id]:
+                del self._now[project_id]
 
 
 @dataclass(frozen=True)

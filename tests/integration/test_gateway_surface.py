@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from core.contracts.route_table import BlockRule, Hosted, Limit, Price, Replica
 from core.kernel.crypto import Keyring, Secret
 from core.registry import services as registry
 from gateway.config import Timeouts
+from gateway.errors import GatewayError
+from gateway.surface.worker import Uploads
 from tests.doubles import surface_server
 from tests.doubles.gateway_harness import (
     CHAT,
@@ -392,6 +395,19 @@ async def test_guardrails_look_at_what_is_asked_and_answered(tmp_path: Path) -> 
             facts = await gateway.facts(12)
     assert all('"told"' in fact.guardrails for fact in facts if fact.output_tokens == 3)
     assert facts[4].request_bytes > 400
+
+
+def test_uploads_of_one_project_leave_room_for_others() -> None:
+    uploads = Uploads()
+    with ExitStack() as taken:
+        for _ in range(32):
+            taken.enter_context(uploads.one("prj_a"))
+        with pytest.raises(GatewayError, match="this project has 32"), uploads.one("prj_a"):
+            pass
+        with uploads.one("prj_b"):
+            pass
+    with uploads.one("prj_a"):
+        pass
 
 
 async def test_each_route_keeps_the_rights_of_keys(tmp_path: Path) -> None:
