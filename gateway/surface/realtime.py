@@ -34,7 +34,7 @@ from gateway.providers.openai_compatible import OpenAICompatible
 from gateway.proxy import MAX_ATTEMPTS, not_ready
 from gateway.relay import Exchange
 from gateway.surface.session import CLOSE_S, HEARTBEAT_S, MAX_MESSAGE_BYTES, Session
-from gateway.surface.worker import Worker
+from gateway.surface.worker import Places, Worker
 from gateway.table import Target
 from gateway.tracing import traceparent
 from gateway.upstream import tls_context
@@ -111,7 +111,7 @@ class Realtime:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._client: aiohttp.ClientSession | None = None
-        self._sessions = 0
+        self._places = Places("realtime_sessions", _MOST_SESSIONS)
 
     async def close(self) -> None:
         """Close what was opened; sessions have ended by then."""
@@ -137,18 +137,10 @@ class Realtime:
             exchange.held = await worker.limits.admit(key, target.route, _NO_TOKENS)
         watched = _Watched(worker, exchange, key)
         watched.look()
-        if self._sessions >= _MOST_SESSIONS:
-            raise GatewayError(
-                "rate_limited",
-                f"This worker has {_MOST_SESSIONS} realtime sessions. Try again soon.",
-                param="realtime_sessions",
-                retry_after_s=5,
-            )
-        self._sessions += 1
         try:
-            await self._session(exchange, key, target, watched)
+            with self._places.one(key.project_id):
+                await self._session(exchange, key, target, watched)
         finally:
-            self._sessions -= 1
             if exchange.held is not None:
                 # What was spent has been settled, answer by answer.
                 worker.limits.settle_unused(exchange.held)

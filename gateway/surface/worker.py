@@ -21,37 +21,43 @@ from gateway.stats import Stats
 from gateway.surface.forms import FormReader
 from gateway.table import TableHolder
 
-# Each may take `max_upload_bytes` of the disk, and its time; one project leaves room for others.
-_MOST_UPLOADS, _MOST_OF_A_PROJECT = 64, 32
+# Each may take `max_upload_bytes` of the disk, and its time.
+_MOST_UPLOADS = 64
 
 Handler = Callable[[Exchange], Awaitable[Response | None]]
 
 
-class Uploads:
-    """The forms that a worker takes in now."""
+class Places:
+    """How many of something a worker has at once; one project leaves half of it to others.
 
-    def __init__(self) -> None:
-        self._now: Counter[str] = Counter()
+    Args:
+        what: In the plural, as `error.param` names it.
+        most: How many.
+    """
+
+    def __init__(self, what: str, most: int) -> None:
+        self._what, self._most = what, most
+        self._taken: Counter[str] = Counter()
 
     @contextmanager
     def one(self, project_id: str) -> Iterator[None]:
-        """Take one in. Raises GatewayError: there are too many."""
-        own = self._now[project_id]
-        if own >= _MOST_OF_A_PROJECT or self._now.total() >= _MOST_UPLOADS:
+        """Take one. Raises GatewayError: there are too many."""
+        own, of_a_project = self._taken[project_id], self._most // 2
+        if own >= of_a_project or self._taken.total() >= self._most:
             raise GatewayError(
                 "rate_limited",
-                f"This worker takes {_MOST_UPLOADS} uploads in at once, {_MOST_OF_A_PROJECT} of a "
-                f"project; this project has {own} there. Try again soon.",
-                param="uploads",
+                f"This worker has {self._most} {self._what.replace('_', ' ')} at once, "
+                f"{of_a_project} of a project; this project has {own}. Try again soon.",
+                param=self._what,
                 retry_after_s=5,
             )
-        self._now[project_id] += 1
+        self._taken[project_id] += 1
         try:
             yield
         finally:
-            self._now[project_id] -= 1
-            if not self._now[project_id]:
-                del self._now[project_id]
+            self._taken[project_id] -= 1
+            if not self._taken[project_id]:
+                del self._taken[project_id]
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Worker:
     access: AccessGate
     limits: LimitGate
     stats: Stats
-    uploads: Uploads = field(default_factory=Uploads)
+    uploads: Places = field(default_factory=lambda: Places("uploads", _MOST_UPLOADS))
 
 
 async def form_reader(exchange: Exchange, worker: Worker) -> FormReader:

@@ -28,7 +28,7 @@ from core.kernel.crypto import Keyring, Secret
 from core.registry import services as registry
 from gateway.config import Timeouts
 from gateway.errors import GatewayError
-from gateway.surface.worker import Uploads
+from gateway.surface.worker import Places
 from tests.doubles import surface_server
 from tests.doubles.gateway_harness import (
     CHAT,
@@ -398,7 +398,7 @@ async def test_guardrails_look_at_what_is_asked_and_answered(tmp_path: Path) -> 
 
 
 def test_uploads_of_one_project_leave_room_for_others() -> None:
-    uploads = Uploads()
+    uploads = Places("uploads", 64)
     with ExitStack() as taken:
         for _ in range(32):
             taken.enter_context(uploads.one("prj_a"))
