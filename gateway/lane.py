@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from gateway.sse import EventStream
 
-END_OF_CHUNK = b"\n\n\r\n"
-RETURNS_OF_FRAME = 2
+_END_OF_CHUNK = b"\n\n\r\n"
+_TEXT = b'"content":"'
 
 
 def _frames_of(size_bytes: int) -> tuple[bytes, ...]:
@@ -34,19 +34,58 @@ class Lane:
     """What `gateway.upstream` needs to pass chunks of a stream on.
 
     A read is passed on if it is one whole chunk of whole events that need no change, and nothing
-    of a chunk or an event has come before it.
+    of a chunk or an event has come before it. One event of a stream differs from the last one in
+    its text alone, mostly; then it is enough to compare what stands around that.
 
     Attributes:
         events: The stream.
-        named: What stands in an event that has the model's name as its caller knows it.
         write_chunk: Takes a chunk in its frame.
         passed_bytes: What was passed on, with its frames.
         heard_s: When something was passed on last, by the loop's time.
+        begin: Where an event begins behind its frame.
+        before: An event up to its text.
+        text_begin: Where that is.
+        text_end: Where the text ends, counted from the end.
+        behind: What follows it.
+        fixed_bytes: How long all but the text is; more than any chunk while that is not known.
     """
 
-    __slots__ = ("events", "heard_s", "named", "passed_bytes", "write_chunk")
+    __slots__ = (
+        "_named", "before", "begin", "behind", "events", "fixed_bytes", "heard_s", "passed_bytes",
+        "text_begin", "text_end", "write_chunk",
+    )  # fmt: skip
 
     def __init__(self, events: EventStream, write_chunk: Callable[[bytes], None]) -> None:
-        self.events, self.named, self.write_chunk = events, events.named, write_chunk
+        self.events, self._named, self.write_chunk = events, events.named, write_chunk
         self.passed_bytes = 0
         self.heard_s = 0.0
+        self.before = self.behind = b""
+        self.begin = self.text_begin = self.text_end = 0
+        self.fixed_bytes = MOST_BYTES + 1
+
+    def may_pass(self, data: bytes) -> bool:
+        """Look through all of a read; what it looks like is then known."""
+        frames = FRAMES[len(data)] if len(data) <= MOST_BYTES else ()
+        if not data.startswith(frames) or not data.endswith(_END_OF_CHUNK):
+            return False
+        begin = data.find(b"\n") + 1
+        if (
+            data.find(b"\r", begin, -2) >= 0
+            or data.find(self._named) < 0
+            or data.find(b'"usage"') >= 0
+            or data.find(b"[DONE]") >= 0
+            or data.find(b'"error"') >= 0
+        ):
+            return False
+        self._learn(data, begin)
+        return True
+
+    def _learn(self, data: bytes, begin: int) -> None:
+        text_begin = data.find(_TEXT) + len(_TEXT)
+        text_end = data.find(b'"', text_begin)
+        if text_begin < len(_TEXT) or text_end < 0 or data[text_end - 1 : text_end] == b"\\":
+            return
+        self.begin, self.before = begin, data[begin:text_begin]
+        self.behind = data[text_end:]
+        self.text_begin, self.text_end = text_begin, -len(self.behind)
+        self.fixed_bytes = text_begin + len(self.behind)

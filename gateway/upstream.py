@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from gateway.lane import END_OF_CHUNK, FRAMES, MOST_BYTES, RETURNS_OF_FRAME, Lane
+from gateway.lane import FRAMES, MOST_BYTES, Lane
 from gateway.outbox import Outbox
 
 _HIGH_WATER_BYTES = 256 * 1024
@@ -103,19 +103,19 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse; several body pieces of one read are handed on as one."""
         lane = self._open_lane
-        if (
-            lane is not None
-            and (size_bytes := len(data)) <= MOST_BYTES
-            and data.startswith(FRAMES[size_bytes])
-            and data.endswith(END_OF_CHUNK)
-            and lane.named in data
-            and data.count(b"\r") == RETURNS_OF_FRAME
-            and b'"usage"' not in data
-            and b"[DONE]" not in data
-            and b'"error"' not in data
+        if lane is not None and (
+            (
+                lane.fixed_bytes <= (size_bytes := len(data)) <= MOST_BYTES
+                and data.startswith(FRAMES[size_bytes])
+                and data.startswith(lane.before, lane.begin)
+                and data.endswith(lane.behind)
+                and data.find(b'"', lane.text_begin, lane.text_end) < 0
+                and data.find(b"\n", lane.text_begin, lane.text_end) < 0
+            )
+            or lane.may_pass(data)
         ):
             # Most of what a token costs here are calls of Python: this is one.
-            lane.passed_bytes += size_bytes
+            lane.passed_bytes += len(data)
             lane.heard_s = self._loop.time()
             lane.write_chunk(data)
             return
