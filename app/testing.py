@@ -28,11 +28,14 @@ _BROWSERS = (
 )
 _VALKEYS = ("valkey-server", "redis-server")
 _INSTALL_WAIT_S = 300
-# Slipcover cannot see the branches of test files with this pytest; those of Bud it can.
-_OF_TEST_FILES = "Unable to activate pytest branch coverage"
+# Read by slipcover's plugin of pytest in each worker; `tests/plugins/coverage.py` prints the table.
+_COVERAGE = {
+    "SLIPCOVER_ENABLED": "1",
+    "SLIPCOVER_BRANCH": "1",
+    "SLIPCOVER_SOURCE": "core,gateway",
+}
 _TESTS = (
-    *("slipcover", "--branch", "--skip-covered", "--missing-width", "60"),
-    *("--source", "core,gateway", "-m", "pytest"),
+    "pytest",
     # Grouped by `tests/plugins/groups.py`; one worker more than cores, because tests of browsers
     # and processes wait half of the time.
     *("-n", "3", "--no-loadscope-reorder", "--durations", "20", "-ra"),
@@ -66,7 +69,7 @@ def run(arguments: Sequence[str], *, say: Callable[[str], None]) -> int:
     running = [_start(name, command) for name, command in _CHECKS.items()]
     failed = _stale_docs(say)
     failed += [check.name for check in running[:-1] if not _passed(check, say)]
-    status = _run(_TESTS, environment)
+    status = _run(_TESTS, environment | _COVERAGE)
     failed += [check.name for check in running[-1:] if not _passed(check, say)]
     if failed:
         say(f"Failed beside the tests: {', '.join(failed)}")
@@ -100,7 +103,7 @@ def _passed(check: _Check, say: Callable[[str], None]) -> bool:
 
 
 def _run(module: Sequence[str], environment: dict[str, str]) -> int:
-    command = [sys.executable, "-W", f"ignore:{_OF_TEST_FILES}", "-m", *module]
+    command = [sys.executable, "-m", *module]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 

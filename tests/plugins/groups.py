@@ -1,6 +1,6 @@
 """Which tests share a worker: those of a file; and pages, of which only two browsers run at once.
 
-Pages come first: the quick tests fill what is left of the workers' time.
+What takes long comes first: the quick tests fill what is left of the workers' time.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ from xdist.scheduler import LoadScopeScheduling
 
 _PAGES = Path(__file__).parents[1] / "pages"
 _BROWSERS = 2
+# Folders whose files take longest, in order; all others follow.
+_LONG = ("pages", "e2e", "integration", "simulation")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the pages first."""
-    items.sort(key=lambda item: item.path.parent != _PAGES)
+    """Put what takes long first."""
+    items.sort(key=lambda item: _rank(item.path.parent.name))
+
+
+def _rank(folder: str) -> int:
+    return _LONG.index(folder) if folder in _LONG else len(_LONG)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
