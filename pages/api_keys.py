@@ -87,9 +87,16 @@ def main() -> None:
     everything = api_keys.list_keys(actor, project_id)
     active = [key for key in everything if state_of(key) == "active"]
     ending = [key for key in active if key.expires_at and key.expires_at < clock.now() + _SOON]
+    # Those that Bud made for itself open nothing to a program.
+    of_playground = sum(key.kind == "playground" for key in active)
     kpi_row(
         [
-            Kpi("Active", formats.count(len(active))),
+            Kpi(
+                "Active",
+                formats.count(len(active) - of_playground),
+                "Keys of programs. Bud makes one for everybody who uses the Playground.",
+                note=f"{of_playground:,} Playground" if of_playground else None,
+            ),
             Kpi("End within 7 days", formats.count(len(ending))),
             Kpi("Ended", formats.count(len(everything) - len(active))),
         ]

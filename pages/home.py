@@ -29,6 +29,7 @@ context = session.current()
 actor, project_id = context.actor, context.project_id
 
 _POLL_S = 15.0
+_STOPPED = {"state": "stopped"}
 _ICONS = {"error": ":red[:material/error:]", "warning": ":orange[:material/warning:]"}
 
 
@@ -106,8 +107,10 @@ def _running(views: list[DeploymentView]) -> None:
         if clicked:
             open_page("deployments")
         return
+    running = [view for view in views if view.state != "stopped"]
+    stopped = len(views) - len(running)
     with st.container(border=True, key="running", gap="small"):
-        for view in views:
+        for view in running:
             with st.container(horizontal=True, vertical_alignment="center", key=f"run-{view.id}"):
                 link_to("deployment", view.name, icon="rocket_launch", query={"id": view.id})
                 st.markdown(badge_markdown(view.state), width="stretch")
@@ -116,6 +119,10 @@ def _running(views: list[DeploymentView]) -> None:
                     f"{escape(view.model_name)}",
                     width="content",
                 )
+        if not running:
+            st.caption("Nothing runs now.")
+        if stopped:
+            link_to("deployments", f"{stopped:,} stopped", icon="stop_circle", query=_STOPPED)
 
 
 def _costs() -> None:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import session
 from app.session import SessionContext
-from app.widgets import empty_state, errors_shown, job_steps, show_error
+from app.widgets import empty_state, errors_shown, escape, job_steps
 from app.widgets.model_facts import overview, prices
 from app.widgets.model_family import family_view
 from app.widgets.model_files import files_view
@@ -51,10 +51,9 @@ def _subject() -> Subject | None:
     try:
         return find(context.actor, context.project_id, asked)
     except BudError as error:
-        show_error(error)
         empty_state(
             "This model is not here",
-            "It may have been deleted, or its job was cancelled.",
+            escape(f"{error.what} {error.remedy}"),
             icon="search_off",
             action="Open Models",
             page="models",

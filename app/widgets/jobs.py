@@ -14,6 +14,8 @@ from core.kernel import clock
 from core.kernel.actor import Actor
 
 POLL_S = 2.0
+# What is nearly done has no time left worth naming.
+_LEAST_LEFT_S = 1.0
 _LOG_LINES = 400
 
 
@@ -64,7 +66,8 @@ def _time_line(job: JobView) -> str:
         if job.cancel_requested:
             return "stopping …"
         spent = formats.duration((clock.now() - (job.started_at or job.created_at)).total_seconds())
-        left = f", about {formats.duration(job.eta_s)} left" if job.eta_s else ""
+        eta_s = job.eta_s or 0.0
+        left = f", about {formats.duration(eta_s)} left" if eta_s >= _LEAST_LEFT_S else ""
         return f"{spent} so far{left}"
     if job.ended_at is None or job.started_at is None:
         return f"ended {formats.ago(job.ended_at)}"

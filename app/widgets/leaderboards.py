@@ -246,7 +246,7 @@ _COLUMNS: dict[str, Any] = {
     "Boards": st.column_config.NumberColumn(help="How many boards list it.", width=65),
     "Size": st.column_config.NumberColumn(format="compact", width=70),
     "Context": st.column_config.NumberColumn(format="compact", width=75),
-    "USD/M tokens": st.column_config.NumberColumn(format="%.3g", width=110),
+    "USD/M tokens": st.column_config.NumberColumn(format="$%.3g", width=110),
     "id": None,
 }
 

@@ -119,8 +119,10 @@ def _prices(chosen: Sequence[str], names: dict[str, str]) -> None:
             name="compare-prices",
             columns={
                 "USD/M tokens": st.column_config.NumberColumn(
-                    format="%.4g", help="Three parts input, one part output."
+                    format="$%.4g", help="Three parts input, one part output."
                 ),
+                "USD/M input": st.column_config.NumberColumn(format="$%.4g"),
+                "USD/M output": st.column_config.NumberColumn(format="$%.4g"),
                 "Context": st.column_config.NumberColumn(format="compact"),
                 "Source": st.column_config.LinkColumn(display_text="open"),
             },

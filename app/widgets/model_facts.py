@@ -183,7 +183,11 @@ def _first(subject: Subject, name: str) -> tuple[float | None, str | None]:
 def _usd(row: pd.Series[Any] | None, column: str) -> str | None:
     if row is None or pd.isna(row[column]):
         return None
-    return formats.usd(float(row[column])).replace("$", "\\$")
+    return _per_million(float(row[column]))
+
+
+def _per_million(usd: float) -> str:
+    return f"\\{formats.usd(usd)} / M"
 
 
 def _own_rows(subject: Subject) -> list[dict[str, object]]:
@@ -334,7 +338,7 @@ def _price_kpis(found: pd.DataFrame, paid: pd.DataFrame) -> list[Kpi]:
         ),
         Kpi(
             "Cheapest output",
-            formats.usd(float(outward.iloc[0])).replace("$", "\\$") if len(outward) else None,
+            _per_million(float(outward.iloc[0])) if len(outward) else None,
             "USD per million tokens; maybe of another host.",
         ),
         Kpi("Newest date", found["date"].dropna().max() if found["date"].notna().any() else None),

@@ -200,7 +200,7 @@ def _candidates(found: Sequence[Candidate], task: Task) -> None:
         [_candidate_row(each) for each in found],
         name="what-if-models",
         columns={
-            "USD/M output": st.column_config.NumberColumn(format="%.3f"),
+            "USD/M output": st.column_config.NumberColumn(format="$%.3f"),
             "TTFT (ms)": st.column_config.NumberColumn(format="%.0f"),
             "TPOT (ms)": st.column_config.NumberColumn(format="%.1f"),
             "Tokens/s": st.column_config.NumberColumn(format="%.0f"),

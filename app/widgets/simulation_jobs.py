@@ -147,7 +147,7 @@ def _search_result(view: SearchView, result: SearchResult) -> None:
         [_option_row(each) for each in result.front],
         name="what-if-search",
         columns={
-            "USD/M output": st.column_config.NumberColumn(format="%.3f"),
+            "USD/M output": st.column_config.NumberColumn(format="$%.3f"),
             "USD/h": st.column_config.NumberColumn(format="%.2f"),
             "TTFT (ms)": st.column_config.NumberColumn(format="%.0f"),
             "TPOT (ms)": st.column_config.NumberColumn(format="%.1f"),

@@ -127,7 +127,8 @@ def band(value: Value, form: Callable[[float], str]) -> str:
 def _usd_note(outcome: Outcome) -> str:
     usd = outcome.usd_per_million_output_tokens
     if usd is not None:
-        return f"{usd.low:,.2f} – {usd.high:,.2f}" if usd.low >= 0.1 else band(usd, formats.usd)
+        in_cents = f"${usd.low:,.2f} – ${usd.high:,.2f}"
+        return in_cents if usd.low >= 0.1 else band(usd, formats.usd)
     return "price not set" if outcome.usd_per_hour is None else "does not fit"
 
 
@@ -296,8 +297,8 @@ def costs(answer: Answer) -> None:
         name="what-if-costs",
         columns={
             "USD/h": st.column_config.NumberColumn(format="%.2f"),
-            "USD/M output": st.column_config.NumberColumn(format="%.3f"),
-            "USD/M in and out": st.column_config.NumberColumn(format="%.3f"),
+            "USD/M output": st.column_config.NumberColumn(format="$%.3f"),
+            "USD/M in and out": st.column_config.NumberColumn(format="$%.3f"),
         },
     )
     st.caption("On-demand list prices. Instances are rented whole, so idle GPUs are paid for.")

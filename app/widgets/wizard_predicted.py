@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import streamlit as st
 
 from app import formats
@@ -16,6 +18,7 @@ from core.kernel.errors import BudError
 from core.metrics import calibration as measured
 from core.metrics.calibration import Comparison, Means
 
+_AT_ONCE = timedelta(seconds=5)
 _BAND = "The mean lies between the two bounds below in 80% of the cases."
 
 
@@ -128,7 +131,7 @@ def predicted_beside_measured(actor: Actor, view: DeploymentView) -> None:
         st.caption(f"Not predicted: {escape(error.what)}")
         return
     if found is None:
-        st.caption("No streamed requests yet. Chat with it, and both stand here.")
+        st.caption(_nothing_to_compare(view))
         return
     kpi_row(_compared(found), key="predicted-measured")
     st.caption(
@@ -143,6 +146,16 @@ def predicted_beside_measured(actor: Actor, view: DeploymentView) -> None:
         if st.button("Reset the calibration", icon=":material/restart_alt:", key="calibration"):
             calibration.reset(actor, view.id)
             st.rerun()
+
+
+def _nothing_to_compare(view: DeploymentView) -> str:
+    chat = "Chat with it, and both stand here."
+    if view.demo:
+        return f"Its requests are made up, and are not held against a prediction. {chat}"
+    if view.measured_since > view.created_at + _AT_ONCE:
+        since = formats.when(view.measured_since)
+        return f"No streamed requests since its settings were changed, {since}. {chat}"
+    return f"No streamed requests yet. {chat}"
 
 
 def _which(requests: int) -> str:
