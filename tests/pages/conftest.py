@@ -81,9 +81,9 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="package")
-def shared_window(browser: Browser) -> BrowserContext:
-    """The window of most tests: what it has cached spares the next one loading the dashboard."""
-    return _window(browser)
+def shared_tab(browser: Browser) -> Page:
+    """The tab of most tests: what it has loaded and compiled of the dashboard serves the next."""
+    return _window(browser).new_page()
 
 
 def _launch(playwright: Playwright) -> Browser:
@@ -109,34 +109,36 @@ Tab = Callable[..., Page]
 
 
 @pytest.fixture
-def tab(browser: Browser, shared_window: BrowserContext) -> Iterator[Tab]:
+def tab(browser: Browser, shared_tab: Page, bud: Bud) -> Iterator[Tab]:
     """Opens empty tabs: `tab(width=390)`; nobody is logged in.
 
-    The first one is of the shared window; each further one has a window, with cookies, of its own.
+    The first one is the shared tab; each further one has a window, with cookies, of its own.
     """
-    opened: list[BrowserContext] = []
+    opened: list[Page] = []
 
     def make(width: int = 1440, *, dark: bool = False) -> Page:
-        context = _window(browser) if opened else shared_window
-        opened.append(context)
-        page = context.new_page()
+        page = _window(browser).new_page() if opened else shared_tab
+        opened.append(page)
         page.set_viewport_size({"width": width, "height": 900 if width > 640 else 844})
         page.emulate_media(color_scheme="dark" if dark else "light")
         return page
 
     yield make
-    for context in opened[1:]:
-        context.close()
-    _empty(shared_window)
+    for page in opened[1:]:
+        page.context.close()
+    _empty(shared_tab, bud)
 
 
-def _empty(window: BrowserContext) -> None:
+def _empty(tab: Page, bud: Bud) -> None:
+    window = tab.context
     for page in window.pages:
-        if page.url.startswith("http"):
-            page.evaluate("localStorage.clear()")
-        page.close()
+        if page != tab:
+            page.close()
     window.clear_cookies()
     window.set_offline(False)
+    # A page without a script, of the dashboard's: another site's would have another process.
+    tab.goto(f"{bud.url}/healthz")
+    tab.evaluate("localStorage.clear(), sessionStorage.clear()")
 
 
 @pytest.fixture
