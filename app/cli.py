@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import typer
 from typer.completion import (  # type: ignore[attr-defined]  # re-exported, not declared so
     completion_init,
 )
+from typer.core import TyperGroup
 
 from app.commands import (
     batches,
@@ -45,8 +47,28 @@ _EXIT_CODES = """Exit codes: 0 done · 1 failed · 2 wrong usage or input · 3 n
 4 not found · 5 not possible in this state, or no room · 6 too many requests ·
 7 something Bud needs does not answer · 130 interrupted"""
 
+_WHOLE_CHARACTERS = 1_000
+
+
+class _WholeHelp(TyperGroup):
+    """A group that says the first sentence of each command whole, on as many lines as it takes."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands."""
+        found = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, command.get_short_help_str(_WHOLE_CHARACTERS))
+                    for name, command in found.items()
+                    if command is not None and not command.hidden
+                ]
+            )
+
+
 app = typer.Typer(
     name="bud",
+    cls=_WholeHelp,
     help="Run AI models as a service on machines you own or rent.",
     epilog=_EXIT_CODES,
     no_args_is_help=True,
@@ -54,31 +76,37 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _add(group: typer.Typer, name: str) -> None:
+    app.add_typer(group, name=name, cls=_WholeHelp)
+
+
 app.command()(up.up)
-app.add_typer(models.group, name="models")
-app.add_typer(providers.group, name="providers")
-app.add_typer(catalogue.group, name="catalogue")
+_add(models.group, "models")
+_add(providers.group, "providers")
+_add(catalogue.group, "catalogue")
 app.command()(deployments.deploy)
-app.add_typer(deployments.group, name="deployments")
+_add(deployments.group, "deployments")
 app.command()(chat.chat)
-app.add_typer(leaderboards.group, name="leaderboard")
-app.add_typer(keys.group, name="keys")
-app.add_typer(limits.group, name="limits")
-app.add_typer(blocks.group, name="blocks")
-app.add_typer(guardrails.group, name="guardrails")
-app.add_typer(captures.group, name="captures")
-app.add_typer(batches.group, name="batches")
-app.add_typer(cache.group, name="cache")
-app.add_typer(routes.group, name="routes")
-app.add_typer(gateway.group, name="gateway")
-app.add_typer(metrics.group, name="metrics")
-app.add_typer(hardware.group, name="hardware")
+_add(leaderboards.group, "leaderboard")
+_add(keys.group, "keys")
+_add(limits.group, "limits")
+_add(blocks.group, "blocks")
+_add(guardrails.group, "guardrails")
+_add(captures.group, "captures")
+_add(batches.group, "batches")
+_add(cache.group, "cache")
+_add(routes.group, "routes")
+_add(gateway.group, "gateway")
+_add(metrics.group, "metrics")
+_add(hardware.group, "hardware")
 app.command()(simulate.simulate)
-app.add_typer(simulator.group, name="simulator")
-app.add_typer(jobs.group, name="jobs")
-app.add_typer(users.users, name="users")
-app.add_typer(users.projects, name="projects")
-app.add_typer(demo.group, name="demo")
+_add(simulator.group, "simulator")
+_add(jobs.group, "jobs")
+_add(users.users, "users")
+_add(users.projects, "projects")
+_add(demo.group, "demo")
 app.command()(up.logs)
 app.command()(doctor.doctor)
 app.command()(doctor.health)
@@ -87,7 +115,7 @@ app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_
     quality.run_tests
 )
 app.command("bench")(quality.run_benchmark)
-app.add_typer(dev.group, name="dev")
+_add(dev.group, "dev")
 
 
 def main(arguments: list[str] | None = None) -> int:

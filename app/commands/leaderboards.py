@@ -37,7 +37,7 @@ def list_boards(project: Project = DEFAULT_PROJECT, as_json: Json = False) -> No
     tasks = {task.key: [board.title for board in task.boards] for task in leaderboards.tasks()}
     rows = [
         (
-            *(board.name, ", ".join(board.tasks), board.models, board.scores),
+            *(board.name, ", ".join(board.tasks), f"{board.models:,}", f"{board.scores:,}"),
             *(board.dated or formats.NONE, "over a year old" if board.is_stale else "current"),
             board.url,
         )

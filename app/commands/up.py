@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from core.kernel.settings import Settings
 
 _DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder for everything Bud keeps.")
+    Path | None,
+    typer.Option(
+        "--data-dir", help="Folder for everything Bud keeps; default: BUD_DATA_DIR or .bud."
+    ),
 ]
 
 
@@ -24,14 +27,26 @@ def up(
     demo: Annotated[
         bool, typer.Option("--demo", help="Also load the demo project (30 days of requests).")
     ] = False,
-    port: Annotated[int | None, typer.Option("--port", help="Port of the dashboard.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", help="Port of the dashboard; default: BUD_APP_PORT or 8501."),
+    ] = None,
     gateway_port: Annotated[
-        int | None, typer.Option("--gateway-port", help="Port of the gateway.")
+        int | None,
+        typer.Option(
+            "--gateway-port", help="Port of the gateway; default: BUD_GATEWAY_PORT or 8502."
+        ),
     ] = None,
     gateway_workers: Annotated[
-        int | None, typer.Option("--gateway-workers", help="Processes of the gateway.")
+        int | None,
+        typer.Option(
+            "--gateway-workers", help="Processes of the gateway; default: BUD_GATEWAY_WORKERS or 1."
+        ),
     ] = None,
-    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
+    host: Annotated[
+        str | None,
+        typer.Option("--host", help="Address to listen on; default: BUD_HOST or 127.0.0.1."),
+    ] = None,
     data_dir: _DataDir = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Also print the logs as they are written.")

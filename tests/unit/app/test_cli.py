@@ -19,7 +19,7 @@ from app.commands import context, follow
 from core.accounts import services as accounts
 from core.kernel import errors
 from core.kernel.crypto import Secret
-from core.kernel.settings import settings
+from core.kernel.settings import Settings, settings
 from core.projects import services as projects
 from core.registry import services as registry
 from tests.machine import slowness
@@ -257,3 +257,16 @@ def test_limits_are_set_listed_and_deleted(bud: Callable[..., Any]) -> None:
     assert "usd per day" in wrong["error"]["remedy"]
     bud("limits", "delete", made["id"], "--yes")
     assert bud("limits", "list") == []
+
+
+def test_help_says_first_sentences_whole_and_the_defaults_of_up(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    assert "every model server." in listed
+    assert "..." not in listed.split("Commands:")[1]
+    assert cli.main(["up", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for name in ("host", "app_port", "gateway_port", "gateway_workers"):
+        assert f"BUD_{name.upper()} or {Settings.model_fields[name].default}." in said

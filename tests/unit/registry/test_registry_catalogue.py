@@ -246,6 +246,7 @@ def test_build_names_the_file_that_is_missing(tmp_path: Path) -> None:
         ("Qwen/Qwen3-8B", "qwen/qwen3-8b"),
         ("gpt-4o", "openai/gpt-4o"),
         ("deepseek r1", "deepseek/deepseek-r1"),
+        ("llama 70b", "meta/llama-3.3-70b-instruct"),
         ("whisper large v3", "openai/whisper-large-v3"),
         ("us.anthropic.claude-3-7-sonnet", "anthropic/claude-3-7-sonnet-20250219"),
     ],
