@@ -79,12 +79,8 @@ def _forget() -> None:
 
 def compare(actor: Actor) -> list[dict[str, Any]]:
     """Predicted and measured TPOT of the starter model with one thread, for each of LOADS."""
-    model = registry.add_starter(actor)
-    hardware.measure_this_machine(actor)
-    asked = [(Setup(slots=1, threads=1, replicas=1), load) for load in LOADS]
-    predicted = [each.tpot_ms.mean for each in predictions.predict(actor, model, asked)]
-    with _serving(str(model.path)) as url:
-        measured = [_least_tpot_ms(url, load) for load in LOADS]
+    with _predicted_and_served(actor) as (predicted, url):
+        measured = [(_least_tpot_ms(url, load), _undisturbed_tpot_ms(url, load)) for load in LOADS]
     return [
         {
             "isl": load.isl,
@@ -98,6 +94,24 @@ def compare(actor: Actor) -> list[dict[str, Any]]:
             LOADS, measured, predicted, strict=True
         )
     ]
+
+
+def undisturbed(actor: Actor) -> list[tuple[Load, float, float]]:
+    """Of each of LOADS the predicted TPOT, and the one that nothing else held up, both in ms."""
+    with _predicted_and_served(actor) as (predicted, url):
+        measured = [_undisturbed_tpot_ms(url, load) for load in LOADS]
+    return list(zip(LOADS, predicted, measured, strict=True))
+
+
+@contextmanager
+def _predicted_and_served(actor: Actor) -> Iterator[tuple[list[float], str]]:
+    """The TPOT that is predicted for each of LOADS, in ms, and the URL of the model's server."""
+    model = registry.add_starter(actor)
+    hardware.measure_this_machine(actor)
+    asked = [(Setup(slots=1, threads=1, replicas=1), load) for load in LOADS]
+    predicted = [each.tpot_ms.mean for each in predictions.predict(actor, model, asked)]
+    with _serving(str(model.path)) as url:
+        yield predicted, url
 
 
 @contextmanager
@@ -150,10 +164,14 @@ def _is_healthy(url: str) -> bool:
         return False
 
 
-def _least_tpot_ms(url: str, load: Load) -> tuple[float, float]:
-    """The least median time between the tokens of an answer, and the least of short answers."""
-    medians = [statistics.median(_gaps_ms(url, load, run)) for run in range(_RUNS)]
-    return min(medians), min(_short_tpot_ms(url, load) for _ in range(_SHORT_RUNS))
+def _least_tpot_ms(url: str, load: Load) -> float:
+    """The least median time between the tokens of an answer."""
+    return min(statistics.median(_gaps_ms(url, load, run)) for run in range(_RUNS))
+
+
+def _undisturbed_tpot_ms(url: str, load: Load) -> float:
+    """The least of short answers."""
+    return min(_short_tpot_ms(url, load) for _ in range(_SHORT_RUNS))
 
 
 def _short_tpot_ms(url: str, load: Load) -> float:
