@@ -17,3 +17,8 @@ def pytest_collection() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Let everything go at the end: extensions complain of what outlives them."""
+    gc.unfreeze()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from core.kernel.actor import _MEMBER_PERMISSIONS
@@ -28,14 +29,20 @@ def imports(*folders: str) -> Iterator[tuple[str, list[str]]]:
     """Each import of each file: the file, and the words of the imported name."""
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
-                names: list[str] = []
-                if isinstance(node, ast.ImportFrom) and node.module:
-                    names = [f"{node.module}.{alias.name}" for alias in node.names]
-                elif isinstance(node, ast.Import):
-                    names = [alias.name for alias in node.names]
-                for name in names:
-                    yield str(path.relative_to(ROOT)), name.split(".")
+            for name in imported(path):
+                yield str(path.relative_to(ROOT)), name.split(".")
+
+
+@cache
+def imported(path: Path) -> list[str]:
+    """The names that a file imports."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    return names
 
 
 def test_a_domain_uses_no_other_domains_tables_queries_or_adapters() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from core.demo import traffic
 from core.deployments import services as deployments
 from core.deployments.models import Deployment
 from core.jobs.models import Job, JobStep
-from core.kernel import database
+from core.kernel import database, keys
 from core.kernel.actor import Actor
 from core.kernel.errors import Conflict, PermissionDenied
 from core.kernel.settings import settings
@@ -39,6 +40,37 @@ def installed(data_dir: Path) -> Path:
     accounts.bootstrap("admin@example.org", None)
     projects.bootstrap()
     return data_dir
+
+
+@pytest.fixture(scope="module")
+def _loaded_folder(
+    tmp_path_factory: pytest.TempPathFactory, _made_keys: Path, _migrated_database: Path
+) -> Path:
+    """A data folder with the demo in it."""
+    folder = tmp_path_factory.mktemp("demo") / "bud"
+    shutil.copytree(_made_keys, folder / "keys")
+    shutil.copy(_migrated_database, folder / "bud.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BUD_DATA_DIR", str(folder))
+        _forget()
+        accounts.bootstrap("admin@example.org", None)
+        projects.bootstrap()
+        demo.load(Actor.system())
+    _forget()
+    return folder
+
+
+def _forget() -> None:
+    database.dispose()
+    settings.cache_clear()
+    keys.keyring.cache_clear()
+
+
+@pytest.fixture
+def loaded(_loaded_folder: Path, data_dir: Path, admin: Actor) -> str:
+    """The project of a demo that was loaded into the data folder."""
+    shutil.copytree(_loaded_folder, data_dir, dirs_exist_ok=True)
+    return demo.load(admin).project_id
 
 
 def test_traffic_is_the_same_each_time() -> None:
@@ -107,8 +139,8 @@ def test_load_then_remove_leaves_no_trace(installed: Path, admin: Actor) -> None
     assert demo.remove(admin).requests == 0
 
 
-def test_every_page_has_something_to_look_at(installed: Path, admin: Actor) -> None:
-    project_id = demo.load(admin).project_id
+def test_every_page_has_something_to_look_at(loaded: str, admin: Actor) -> None:
+    project_id = loaded
     views = deployments.list_deployments(admin, project_id)
     assert {view.id for view in views} == {model.deployment_id for model in traffic.MODELS}
     assert all(view.demo and view.state == "stopped" for view in views)
@@ -129,16 +161,14 @@ def test_every_page_has_something_to_look_at(installed: Path, admin: Actor) -> N
     assert turn.vote == "a"
 
 
-def test_made_up_jobs_teach_no_estimate(installed: Path, admin: Actor) -> None:
-    demo.load(admin)
+def test_made_up_jobs_teach_no_estimate(loaded: str) -> None:
     with database.reading() as session:
         steps = session.scalars(select(JobStep.kind)).all()
     assert set(steps) == {"demo"}
 
 
-def test_a_demo_deployment_that_was_started_keeps_the_demo(installed: Path, admin: Actor) -> None:
-    project_id = demo.load(admin).project_id
-    chat = deployments.find_deployment(admin, project_id, "support-chat")
+def test_a_demo_deployment_that_was_started_keeps_the_demo(loaded: str, admin: Actor) -> None:
+    chat = deployments.find_deployment(admin, loaded, "support-chat")
     deployments.start(admin, chat.id)
     with pytest.raises(Conflict, match="run or are your own") as refused:
         demo.remove(admin)
