@@ -71,7 +71,7 @@ def test_keys_blocks_and_captures_reach_the_table(
         assert "The nearest: smol" in str(told)
     bud("keys", "restrict", "ci", "--model", "smol", "--days", "9")
     (key,) = table().keys
-    assert (key.models, key.scopes, key.networks) == (["smol"], (), ())
+    assert (key.models, key.scopes, key.networks) == (("smol",), (), ())
     assert key.expires_unix_s is not None
     bud("keys", "create", "wrong", "--scope", "wishes", status=2)
 

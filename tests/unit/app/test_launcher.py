@@ -100,6 +100,24 @@ def test_a_python_without_venv_is_told_apart(folder: Path, tools: Path) -> None:
     assert "apt-get install python3-venv" in run.stderr
 
 
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"python3.13": "3.13.1 ready-shared", "python3.11": "3.11.2 ready"}, "3.11.2"),
+        ({"python3.13": "3.13.1 ready-shared", "python3.11": "3.11.2 ready-shared"}, "3.13.1"),
+        ({"python3.13": "3.13.1 ready", "python3.11": "3.11.2 ready"}, "3.13.1"),
+        ({"python3.13": "3.13.1 ready-shared", "python3.9": "3.9.18 ready"}, "3.13.1"),
+    ],
+)
+def test_a_python_that_is_a_program_in_itself_comes_first(
+    folder: Path, tools: Path, found: dict[str, str], expected: str
+) -> None:
+    for name, said in found.items():
+        fake(tools, name, f"[ $1 = -c ] && echo {said}")
+    run = launch(folder, tools)
+    assert f"1/4 Make .venv with Python {expected}" in run.stderr
+
+
 def test_a_failed_step_is_named_and_the_next_run_goes_on(folder: Path, tools: Path) -> None:
     unreachable = {
         "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
