@@ -101,6 +101,7 @@ def _stream(bud: Bud, secret: str) -> str:
         headers={"Authorization": f"Bearer {secret}"},
         json=request,
         timeout=60,
+        verify=False,
     ).text
 
 

@@ -67,6 +67,7 @@ def _ask(bud: Bud, secret: str, model: str) -> int:
         headers={"Authorization": f"Bearer {secret}"},
         json=request,
         timeout=30,
+        verify=False,
     ).status_code
 
 

@@ -37,7 +37,7 @@ def _asked(bud: Bud, secret: str) -> str:
     body = {"model": "large", "messages": [{"role": "user", "content": TEXT}]}
     answer = httpx.post(
         f"{bud.gateway_url}/v1/chat/completions",
-        headers={"Authorization": f"Bearer {secret}"}, json=body, timeout=30,
+        headers={"Authorization": f"Bearer {secret}"}, json=body, timeout=30, verify=False,
     )  # fmt: skip
     return str(answer.json().get("error", {}).get("code"))
 
