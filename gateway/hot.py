@@ -35,6 +35,7 @@ from gateway.http_request import (
     check_head,
     head_too_large,
     joined,
+    no_http,
     target_too_long,
 )
 from gateway.known_head import KnownHead
@@ -60,14 +61,14 @@ class HotConnection(asyncio.Protocol):
     __slots__ = (
         "_began_s", "_chunked", "_closes", "_ended", "_front", "_full", "_head", "_head_begun",
         "_head_seen", "_headers", "_incoming", "_known", "_lingers", "_loop", "_outbox", "_parser",
-        "_problem", "_request", "_short", "_since_s", "_starts", "_tail", "_target",
-        "_unframed_bytes", "_unread", "_waiter", "remote", "source", "task", "transport",
+        "_problem", "_request", "_short", "_since_s", "_source", "_starts", "_tail", "_target",
+        "_unframed_bytes", "_unread", "_waiter", "remote", "task", "transport",
     )  # fmt: skip
 
     def __init__(self, front: Front, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         self.transport: asyncio.Transport | None = None
         self.remote = ""
-        self.source: Source | None = None  # paused while this caller does not read
+        self._source: Source | None = None
         self._front = front
         self._loop = loop
         self._outbox = outbox
@@ -121,9 +122,9 @@ class HotConnection(asyncio.Protocol):
             self.refuse(problem)
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
-            self.refuse(cause if isinstance(cause, BadRequest) else _no_http(error))
+            self.refuse(cause if isinstance(cause, BadRequest) else no_http(error))
         except httptools.HttpParserError as error:
-            self.refuse(_no_http(error))
+            self.refuse(no_http(error))
         if self._starts:
             self._start()
 
@@ -237,14 +238,14 @@ class HotConnection(asyncio.Protocol):
         """The caller does not read as fast as it is written to."""
         self._full = True
         self._since_s = clock.monotonic_s()
-        if self.source is not None:
-            self.source.pause()
+        if self._source is not None:
+            self._source.pause()
 
     def resume_writing(self) -> None:
         """It has read most of it."""
         self._full = False
-        if self.source is not None:
-            self.source.resume()
+        if self._source is not None:
+            self._source.resume()
         self._wake()
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -451,6 +452,17 @@ class HotConnection(asyncio.Protocol):
                 raise self._problem
             await self._woken()
 
+    @property
+    def source(self) -> Source | None:
+        """See `Caller`; one that comes while the last answer was not read is paused at once."""
+        return self._source
+
+    @source.setter
+    def source(self, source: Source | None) -> None:
+        self._source = source
+        if source is not None and self._full:
+            source.pause()
+
     async def drain(self) -> None:
         """Wait until the caller has read most of what was written."""
         while self._full:
@@ -506,8 +518,9 @@ class HotConnection(asyncio.Protocol):
 
     def _head_of(self, status: int, headers: dict[str, str], content_bytes: int | None) -> bytes:
         request, cors = self._request, self._front.cors
+        stays = request is not None and request.keep_alive and request.is_complete
         keep = ""
-        if self._is_to_close():
+        if self._closes or self._front.is_stopping or not stays:
             self._closes = True
             keep = "Connection: close\r\n"
         elif request is not None and request.is_http_10:
@@ -516,15 +529,6 @@ class HotConnection(asyncio.Protocol):
             headers = headers | cors.headers(request)
         return answer_head(
             status, headers, content_bytes, f"{self._front.date()}{keep}", in_chunks=self._chunked
-        )
-
-    def _is_to_close(self) -> bool:
-        request = self._request
-        return (
-            self._closes
-            or self._front.is_stopping
-            or request is None
-            or not (request.keep_alive and request.is_complete)
         )
 
     def _wake(self) -> None:
@@ -589,8 +593,3 @@ class HotConnection(asyncio.Protocol):
     def _let_go(self, request: Request, what: str, after_s: float) -> None:
         request.gone = f"The caller {what} for {after_s:.0f} s."
         self.abort()
-
-
-def _no_http(error: Exception) -> BadRequest:
-    # What llhttp says names the rule, never what was sent.
-    return BadRequest(400, f"The request is not HTTP/1.1: {error}.")

@@ -171,6 +171,11 @@ def target_too_long() -> BadRequest:
     return BadRequest(414, f"The request's target has over {MAX_TARGET_BYTES} bytes.")
 
 
+def no_http(error: Exception) -> BadRequest:
+    """What the parser does not take is refused with: it names the rule, never what was sent."""
+    return BadRequest(400, f"The request is not HTTP/1.1: {error}.")
+
+
 class Headers:
     """The headers of a request, by name in any case; what was sent twice is joined by a comma.
 

@@ -295,6 +295,28 @@ async def test_a_slow_reader_pauses_a_stream_and_gets_all_of_it(
     assert content.endswith(b"data: [DONE]\n\n")
 
 
+async def test_a_stream_behind_an_answer_that_is_not_read_waits_at_its_replica(
+    gateway: GatewayHere, double: OpenAiDouble, taken: list[ShortCall]
+) -> None:
+    whole = msgspec.json.encode(CALL | {"double": {"pad_bytes": 900_000}})
+    stream = msgspec.json.encode(
+        CALL | {"stream": True, "double": {"tokens": 8000, "pad_bytes": 4000}}
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
+    for body in [whole] * 9 + [stream]:
+        head = f"POST {PATH} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n"
+        writer.write(head.encode() + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+    await until(lambda: double.state.requests == 11)
+    await asyncio.sleep(0.3)
+    assert double.state.bytes_sent < 25_000_000  # of 40 MB
+    content = b""
+    while not content.endswith(b"0\r\n\r\n"):
+        content = content[-5:] + await asyncio.wait_for(reader.read(1_000_000), 10)
+    assert len(taken) == 10
+    writer.close()
+
+
 async def test_a_stop_ends_a_stream_with_an_error_event(
     gateway: GatewayHere, double: OpenAiDouble, taken: list[ShortCall]
 ) -> None:
