@@ -367,6 +367,7 @@ def _over_time(
         title={"text": "minutes since the beginning", "standoff": 6},
         tickformatstops=None,
         hoverformat=",.1f",
+        automargin=True,
     )
     figure.update_traces(mode="lines")
     charts.show(figure, title, key=f"replay-{title}")
