@@ -234,14 +234,13 @@ def select_row(page: Page, row: int, shown: Locator, *, column_px: int = 60) -> 
 def choose(page: Page, label: str, option: str) -> None:
     """Choose an option of a list box."""
     wanted = page.get_by_role("option", name=option)
-    # A list that opens while the card around it still unfolds closes at once.
+    # A list that opens while the card around it still unfolds closes at once, or a moment later.
     for wait_ms in _LOST_CLICKS_MS:
         page.get_by_role("combobox", name=label).click()
         try:
-            wanted.wait_for(timeout=wait_ms)
+            wanted.click(timeout=wait_ms)
         except PlaywrightError:
             continue
-        wanted.click()
         return
     raise AssertionError(f"{option!r} cannot be chosen as {label}")
 
