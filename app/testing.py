@@ -59,17 +59,27 @@ class _Check:
     started_s: float
 
 
-def run(arguments: Sequence[str], *, say: Callable[[str], None]) -> int:
-    """Run the checks and the tests; the exit status: not 0 when anything failed."""
+def run(arguments: Sequence[str], *, coverage: bool = False, say: Callable[[str], None]) -> int:
+    """Run the checks and the tests; the exit status: not 0 when anything failed.
+
+    Args:
+        arguments: For pytest, which then runs alone.
+        coverage: Measure branch coverage too, and print its table.
+        say: Is told how it goes.
+    """
     browser = find_browser(say)
     found = {BROWSER_VARIABLE: browser, VALKEY_VARIABLE: find_valkey(say)}
     environment = {**os.environ, **{name: path for name, path in found.items() if path}}
+    if coverage:
+        environment |= _COVERAGE
     if arguments:
-        return _run(["pytest", *arguments], environment)
+        # Slipcover's plugin measures in workers alone.
+        workers = ("-n", "1") if coverage else ()
+        return _run(["pytest", *workers, *arguments], environment)
     running = [_start(name, command) for name, command in _CHECKS.items()]
     failed = _stale_docs(say)
     failed += [check.name for check in running[:-1] if not _passed(check, say)]
-    status = _run(_TESTS, environment | _COVERAGE)
+    status = _run(_TESTS, environment)
     failed += [check.name for check in running[-1:] if not _passed(check, say)]
     if failed:
         say(f"Failed beside the tests: {', '.join(failed)}")

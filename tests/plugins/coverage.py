@@ -1,4 +1,4 @@
-"""Branch coverage, in the workers: with slipcover's variables, which `bud test` sets.
+"""Branch coverage, in the workers: with slipcover's variables, which `bud test --coverage` sets.
 
 Slipcover's own command would also read all sources anew at the end, in the process that only hands
 out tests, while nothing else runs.

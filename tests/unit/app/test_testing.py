@@ -96,7 +96,8 @@ def test_with_arguments_only_pytest_runs(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(testing, "_start", lambda *_: pytest.fail("not asked for"))
     monkeypatch.setattr(testing, "_run", lambda arguments, _: seen.append(arguments) or 0)
     assert testing.run(["tests/unit", "-x"], say=print) == 0
-    assert seen == [["pytest", "tests/unit", "-x"]]
+    assert testing.run(["tests/unit"], coverage=True, say=print) == 0
+    assert seen == [["pytest", "tests/unit", "-x"], ["pytest", "-n", "1", "tests/unit"]]
 
 
 def test_a_browser_that_is_named_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
