@@ -35,12 +35,12 @@ POLICIES: dict[Policy, str] = {
 }
 # The same in a few words.
 _CHOICES: dict[Policy, str] = {
-    "p2c": "asks the less loaded of two replicas",
-    "least_loaded": "asks the least loaded replica",
-    "prefix": "asks the same replica for the same beginning of a prompt",
-    "fastest": "asks the quickest replica",
-    "weighted": "asks any replica",
-    "cheapest": "asks the cheapest target",
+    "p2c": "Asks the less loaded of two replicas",
+    "least_loaded": "Asks the least loaded replica",
+    "prefix": "Asks the same replica for the same beginning of a prompt",
+    "fastest": "Asks the quickest replica",
+    "weighted": "Asks any replica",
+    "cheapest": "Asks the cheapest target",
 }
 KINDS = {"deployment": "deployment", "hosted": "hosted model", "targets": "shared by targets"}
 _BREAKERS = {"closed": "closed", "half_open": "half open", "open": "open"}
