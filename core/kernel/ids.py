@@ -8,6 +8,8 @@ from functools import lru_cache
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _RANDOM_CHARACTERS = 16
+# The last characters of the time: all that changes within a second.
+_ENDS = [a + b for a in _ALPHABET for b in _ALPHABET]
 # A random byte → one of 32 characters, each as likely as any other.
 _CHARACTER_OF_BYTE = (_ALPHABET * 8).encode()
 
@@ -24,12 +26,13 @@ def new_id(prefix: str) -> str:
         text = _random.pop()
     except IndexError:
         text = _more_random()
-    return f"{prefix}_{_time_text(time.time_ns() // 1_000_000)}{text}"
+    unix_ms = time.time_ns() // 1_000_000
+    return f"{prefix}_{_time_begin(unix_ms >> 10)}{_ENDS[unix_ms & 1023]}{text}"
 
 
 @lru_cache(maxsize=1)
-def _time_text(unix_ms: int) -> str:
-    return "".join([_ALPHABET[unix_ms >> shift & 31] for shift in range(45, -1, -5)])
+def _time_begin(unix_ms_by_1024: int) -> str:
+    return "".join([_ALPHABET[unix_ms_by_1024 >> shift & 31] for shift in range(35, -1, -5)])
 
 
 def _more_random() -> str:
