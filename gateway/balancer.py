@@ -171,11 +171,13 @@ class Backend:
 
     def succeeded(self, first_byte_ms: float) -> None:
         """Close the breaker, and learn the latency."""
-        self._failures = 0
-        self._failure_rate *= 1 - _OUTLIER_WEIGHT
         self.answers += 1
-        self.aside_until_s = 0.0
-        self.is_healthy = True
+        if self._failure_rate:
+            self._failure_rate *= 1 - _OUTLIER_WEIGHT
+        if self.aside_until_s or self._failures:
+            self._failures = 0
+            self.aside_until_s = 0.0
+            self.is_healthy = True
         weight = _EWMA_WEIGHT if self.latency_ms else 1.0
         self.latency_ms += weight * (first_byte_ms - self.latency_ms)
 
@@ -226,7 +228,11 @@ def choose(
         pick: The route's policy.
         affinity: See `policies.affinity`.
     """
-    left = [each for each in backends if not each.aside_until_s or each.available]
+    left: Sequence[Backend] = backends
+    for each in backends:
+        if each.aside_until_s:
+            left = [each for each in backends if each.available]
+            break
     if tried:
         left = [each for each in left if each not in tried]
     if not left:
@@ -238,7 +244,10 @@ def choose(
 
 
 class RetryBudget:
-    """Retries are at most a fifth of the requests of late, and a few; so they cannot pile up."""
+    """Retries are at most a fifth of the requests of late, and a few; so they cannot pile up.
+
+    `requests` are those that came since the last retry.
+    """
 
     _RATIO = 0.2
     _PER_SECOND = 0.5
@@ -246,19 +255,15 @@ class RetryBudget:
 
     def __init__(self) -> None:
         self._tokens = self._MAX / 2
-        self._requests = 0
+        self.requests = 0
         self._at_s = clock.monotonic_s()
-
-    def request(self) -> None:
-        """A request came."""
-        self._requests += 1
 
     def take(self) -> bool:
         """Whether a retry may be made now."""
         now_s = clock.monotonic_s()
-        earned = self._requests * self._RATIO + (now_s - self._at_s) * self._PER_SECOND
+        earned = self.requests * self._RATIO + (now_s - self._at_s) * self._PER_SECOND
         self._tokens = min(self._tokens + earned, self._MAX)
-        self._requests, self._at_s = 0, now_s
+        self.requests, self._at_s = 0, now_s
         if self._tokens < 1:
             return False
         self._tokens -= 1

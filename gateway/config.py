@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from core.contracts.route_table import PhaseTimeouts
@@ -39,6 +40,11 @@ class Timeouts:
     session_total_s: float = 3600.0
     drain_s: float = 5.0
     handover_s: float = 600.0
+
+    @cached_property
+    def first_wait_s(self) -> float:
+        """For a request that was just begun, up to the first token or the answer's beginning."""
+        return min(self.first_byte_s, self.total_s)
 
     def for_route(self, own: PhaseTimeouts) -> Timeouts:
         """These, with what a route says for itself."""

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import httptools
 
 from core.kernel import clock
+from gateway.hot_answers import HotAnswers
 from gateway.http_request import (
     HIGH_WATER_BYTES,
     LINGER_S,
@@ -29,9 +29,7 @@ from gateway.http_request import (
     BadRequest,
     Head,
     Request,
-    Response,
     Source,
-    answer_head,
     check_head,
     head_too_large,
     joined,
@@ -52,26 +50,23 @@ _END = b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class HotConnection(asyncio.Protocol):
+class HotConnection(HotAnswers, asyncio.Protocol):
     """One connection: its requests one after the other, and their answers.
 
     To a request it is its `gateway.http_request.Caller`.
     """
 
     __slots__ = (
-        "_began_s", "_chunked", "_closes", "_ended", "_front", "_full", "_head", "_head_begun",
-        "_head_seen", "_headers", "_incoming", "_known", "_lingers", "_loop", "_outbox", "_parser",
-        "_problem", "_request", "_short", "_since_s", "_source", "_starts", "_tail", "_target",
-        "_unframed_bytes", "_unread", "_waiter", "remote", "task", "transport",
+        "_began_s", "_full", "_head_begun", "_headers", "_incoming", "_known", "_lingers", "_loop",
+        "_parser", "_problem", "_short", "_since_s", "_source", "_starts", "_tail", "_target",
+        "_unframed_bytes", "_unread", "_waiter", "remote", "task",
     )  # fmt: skip
 
     def __init__(self, front: Front, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
-        self.transport: asyncio.Transport | None = None
+        HotAnswers.__init__(self, front, outbox)
         self.remote = ""
         self._source: Source | None = None
-        self._front = front
         self._loop = loop
-        self._outbox = outbox
         # One for each head, and for a body in chunks behind it.
         self._parser: httptools.HttpRequestParser | None = None
         self._known: KnownHead | None = None
@@ -87,12 +82,8 @@ class HotConnection(asyncio.Protocol):
         self._problem: BadRequest | None = None
         # What came behind it, or too little to tell whose it is.
         self._unread = b""
-        # What is being answered.
-        self._request: Request | None = None
         self.task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._head = b""
-        self._head_seen = self._chunked = self._ended = self._closes = False
         self._full = self._lingers = self._starts = False
         self._short: ShortCall | None = None
         # Since when it waits for its caller, whatever for; and since when for this body.
@@ -467,69 +458,6 @@ class HotConnection(asyncio.Protocol):
         """Wait until the caller has read most of what was written."""
         while self._full:
             await self._woken()
-
-    def send(self, response: Response) -> None:
-        """Send a whole answer. Raises ConnectionError: the caller is gone."""
-        body, transport = response.body, self.transport
-        if transport is None:
-            raise ConnectionResetError("the caller is gone")
-        head = self._head_of(response.status, response.headers, len(body))
-        no_body = self._request is not None and self._request.method == "HEAD"
-        self._outbox.put(transport, head if no_body else head + body)
-        self._head_seen = self._ended = True
-
-    def start(self, headers: dict[str, str], content_bytes: int | None = None) -> None:
-        """Begin an answer with status 200; its head goes out with the first write."""
-        request = self._request
-        assert request is not None
-        self._chunked = content_bytes is None and not request.is_http_10
-        if content_bytes is None and request.is_http_10:
-            request.keep_alive = False  # its end is the connection's end
-        self._head = self._head_of(200, headers, content_bytes)
-        self._head_seen = True
-
-    def write(self, piece: bytes) -> None:
-        """Send a piece of the body. Raises ConnectionError: the caller is gone."""
-        transport = self.transport
-        if transport is None:
-            raise ConnectionResetError("the caller is gone")
-        if not piece:
-            return  # an empty chunk would be the end
-        if self._chunked:
-            piece = b"%x\r\n%b\r\n" % (len(piece), piece)
-        if self._head:
-            piece, self._head = self._head + piece, b""
-        self._outbox.put(transport, piece)
-
-    @property
-    def chunk_writer(self) -> Callable[[bytes], None] | None:
-        """Sends a piece of the body in its frame; None when it does not go out in chunks."""
-        if not self._chunked or self.transport is None:
-            return None
-        return self._outbox.sender(self.transport)
-
-    def end(self) -> None:
-        """The answer is whole."""
-        rest = self._head + (b"0\r\n\r\n" if self._chunked else b"")
-        self._head = b""
-        if rest and self.transport is not None:
-            self._outbox.put_behind(self.transport, rest)
-        self._ended = True
-
-    def _head_of(self, status: int, headers: dict[str, str], content_bytes: int | None) -> bytes:
-        request, cors = self._request, self._front.cors
-        stays = request is not None and request.keep_alive and request.is_complete
-        keep = ""
-        if self._closes or self._front.is_stopping or not stays:
-            self._closes = True
-            keep = "Connection: close\r\n"
-        elif request is not None and request.is_http_10:
-            keep = "Connection: keep-alive\r\n"
-        if cors is not None and request is not None:
-            headers = headers | cors.headers(request)
-        return answer_head(
-            status, headers, content_bytes, f"{self._front.date()}{keep}", in_chunks=self._chunked
-        )
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

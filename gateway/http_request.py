@@ -161,6 +161,29 @@ def answer_head(
     return f"{lines}{more}\r\n".encode()
 
 
+# The head of an answer with status 200 has, but for its length and the connection's own lines,
+# little that changes from one request to the next.
+@lru_cache(maxsize=64)
+def usual_lines(content_type: bytes) -> str:
+    """The lines of a whole answer's head up to the value of `X-Request-Id`. Raises ValueError."""
+    lines = f"{_STATUS_LINES[200]}Content-Type: {content_type.decode('latin-1')}\r\nX-Request-Id: "
+    if lines.count("\n") != 2:
+        raise ValueError("a content type has a line break in it")
+    return lines
+
+
+STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
+STREAM_LINES = (
+    _STATUS_LINES[200]
+    + "".join(f"{name}: {value}\r\n" for name, value in STREAM_HEADERS.items())
+    + "Transfer-Encoding: chunked\r\nX-Request-Id: "
+)
+
+
 def head_too_large() -> BadRequest:
     """What a head over the limit is refused with."""
     return BadRequest(431, f"The request's head has over {MAX_HEAD_BYTES} bytes. Send less.")
@@ -247,7 +270,6 @@ class Request:
 
     Attributes:
         path: Without the query, percent-decoded.
-        remote: The IP address of whoever holds the other end of the connection.
         begun: What was sent to a replica already; None when nothing was.
         caller: The connection, through which it is answered.
         content_bytes: The body's length by its head; 0 when it comes in chunks.
@@ -256,18 +278,15 @@ class Request:
     """
 
     __slots__ = (
-        "begun", "caller", "content_bytes", "gone", "head", "headers", "is_complete", "is_http_10",
-        "keep_alive", "method", "path", "pieces", "received_bytes", "remote",
+        "begun", "caller", "content_bytes", "gone", "head", "headers", "is_complete", "keep_alive",
+        "path", "pieces", "received_bytes",
     )  # fmt: skip
 
     def __init__(self, caller: Caller, head: Head, content_bytes: int) -> None:
         self.caller = caller
-        self.remote = caller.remote
-        self.method = head.method
+        self.head = head
         self.headers = head.headers
         self.path = head.path
-        self.head = head
-        self.is_http_10 = head.is_http_10
         self.keep_alive = head.keep_alive
         self.content_bytes = content_bytes
         self.begun: ShortCall | None = None
@@ -275,6 +294,21 @@ class Request:
         self.received_bytes = 0
         self.is_complete = False
         self.gone = ""
+
+    @property
+    def remote(self) -> str:
+        """The IP address of whoever holds the other end of the connection."""
+        return self.caller.remote
+
+    @property
+    def method(self) -> str:
+        """Of the request line."""
+        return self.head.method
+
+    @property
+    def is_http_10(self) -> bool:
+        """Whether an answer cannot come in chunks."""
+        return self.head.is_http_10
 
     @property
     def query(self) -> dict[str, str]:

@@ -41,7 +41,7 @@ class Lane:
         events: The stream.
         write_chunk: Takes a chunk in its frame.
         passed_bytes: What was passed on, with its frames.
-        heard_s: When something was passed on last, by the loop's time.
+        seen_bytes: Of these, what had been passed on when the time was looked at last.
         begin: Where an event begins behind its frame.
         before: An event up to its text.
         text_begin: Where that is.
@@ -51,14 +51,13 @@ class Lane:
     """
 
     __slots__ = (
-        "_named", "before", "begin", "behind", "events", "fixed_bytes", "heard_s", "passed_bytes",
-        "text_begin", "text_end", "write_chunk",
+        "_named", "before", "begin", "behind", "events", "fixed_bytes", "passed_bytes",
+        "seen_bytes", "text_begin", "text_end", "write_chunk",
     )  # fmt: skip
 
     def __init__(self, events: EventStream, write_chunk: Callable[[bytes], None]) -> None:
         self.events, self._named, self.write_chunk = events, events.named, write_chunk
-        self.passed_bytes = 0
-        self.heard_s = 0.0
+        self.passed_bytes = self.seen_bytes = 0
         self.before = self.behind = b""
         self.begin = self.text_begin = self.text_end = 0
         self.fixed_bytes = MOST_BYTES + 1

@@ -195,7 +195,7 @@ class Proxy:
         """
         model = target.route.model
         if begun is None:
-            target.budget.request()
+            target.budget.requests += 1
         tried: list[Backend] = []
         paid = 0
         last: GatewayError | None = None

@@ -15,7 +15,7 @@ from gateway.capture import RecordedCaller, Recorder
 from gateway.dialects import Translation
 from gateway.errors import GatewayError
 from gateway.guardrails.guard import Guard
-from gateway.http_request import BodyTooLarge, Caller, Request, Response
+from gateway.http_request import STREAM_HEADERS, BodyTooLarge, Caller, Request, Response
 from gateway.limits.beyond import Beyond
 from gateway.limits.limiter import Reservation
 from gateway.sse import EventStream
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
     from gateway.short_way import ShortCall
 
 _JSON_HEADERS = {"Content-Type": "application/json"}
-STREAM_HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",
-}
 CLIENT_CLOSED = 499
 _RUN_OUT_S = 0.05
 # What is translated is held in memory whole.
@@ -64,11 +59,11 @@ class Exchange:
         "translation",
     )
 
-    def __init__(self, request: Request, fact: RequestFact, started_s: float) -> None:
+    def __init__(self, request: Request, fact: RequestFact) -> None:
         self.request = request
         self.caller = request.caller
         self.fact = fact
-        self.started_s = started_s
+        self.started_s = clock.monotonic_s()
         self.answer: Answer | None = None
         self.translation: Translation | None = None
         self.keep: Callable[[], Awaitable[None]] | None = None
@@ -284,7 +279,7 @@ class Exchange:
             fact.error_class = "upstream_error"
             fact.error_message = "The replica ended the stream with an error event."
         if fact.ttft_ms is not None:
-            stats.ttft.observe(fact.ttft_ms / 1000, model)
+            stats.ttft.count(fact.ttft_ms / 1000, (model,))
 
     def count(self, found: Usage | None, price: Price | None, model: str, stats: Stats) -> None:
         """Fill in tokens and cost.
@@ -300,7 +295,8 @@ class Exchange:
         fact = self.fact
         fact.cost_usd = cost_usd(price, found)
         fact.input_tokens, fact.output_tokens = found.prompt_tokens, found.completion_tokens
-        fact.cached_tokens = found.cached_tokens
+        if found.prompt_tokens_details is not None:
+            fact.cached_tokens = found.cached_tokens
         stats.tokens.count((model, "input"), fact.input_tokens or 0)
         stats.tokens.count((model, "output"), fact.output_tokens or 0)
 

@@ -33,7 +33,6 @@ from gateway.front import Front
 from gateway.guardrails.guard import Guard
 from gateway.health import HealthChecks
 from gateway.hedge import HedgingProxy
-from gateway.hot import HotConnection
 from gateway.http_request import BadRequest, Request, Response
 from gateway.limits.beyond import Beyond
 from gateway.limits.gate import LimitGate
@@ -44,7 +43,7 @@ from gateway.response_store import ResponseStore
 from gateway.responses import KeptResponses
 from gateway.shadow import Shadows
 from gateway.short_stream import ShortStream
-from gateway.short_way import ShortCall, ShortWay
+from gateway.short_way import ShortWay
 from gateway.stats import Stats
 from gateway.table import TableHolder, Target
 from gateway.tracing import Tracer
@@ -113,11 +112,12 @@ class Gateway:
         self._stopping = False
         self._cors = Cors(config.access) if config.access.cors_origins else None
         self._front = Front(self._answer, _HOT, config.max_body_bytes, config.timeouts, self._cors)
-        self._short_way = ShortWay(
-            self.table, self.access, self.limits, self.stats, self.facts.worker_id, self._begun,
-            self._ended, ShortStream,
-        )  # fmt: skip
-        self._front.short = self._short
+        short_way = ShortWay(
+            {path: each for path, each in ENDPOINTS.items() if path not in _TRANSLATED},
+            *(self.table, self.access, self.limits, self.stats, self.facts.worker_id),
+            *(self._begun, self._ended_short, ShortStream),
+        )
+        self._front.short = short_way.take
         self._surface: Surface | None = None
         self._captures = CaptureWriter(config.data_dir, self.facts.worker_id)
         self._tracer = (
@@ -179,6 +179,7 @@ class Gateway:
         """Stop accepting, let requests finish for a while, end the rest, write the facts."""
         assert self._server is not None
         self._stopping = True
+        self._front.short = None
         self._server.close()
         self._front.stop(close_idle=True)
         await self._emptied(self.config.timeouts.drain_s)
@@ -257,7 +258,7 @@ class Gateway:
             return await self._worked_on(request.begun.exchange, self._go_on)
         endpoint, handler = self._route(request.method, path)
         fact = self._new_fact(request, endpoint)
-        exchange = Exchange(request, fact, clock.monotonic_s())
+        exchange = Exchange(request, fact)
         if self._tracer is not None:
             exchange.trace = self._tracer.begin(request, fact)
         return await self._worked_on(exchange, handler)
@@ -361,6 +362,17 @@ class Gateway:
             answer = exchange.answer
             self._tracer.add(exchange.trace, fact, answer.provider_kind if answer else "")
 
+    def _ended_short(self, exchange: Exchange) -> None:
+        """`_ended` for what came all the short way: it has nothing that is not looked at here."""
+        fact = exchange.fact
+        self._exchanges.discard(exchange)
+        if exchange.held is not None:
+            self.limits.settle(exchange.held, fact)
+        self.stats.ended(fact)
+        self.facts.add(fact)
+        if exchange.trace is not None and self._tracer is not None:
+            self._tracer.add(exchange.trace, fact, "")
+
     def _new_fact(self, request: Request, endpoint: str) -> RequestFact:
         return RequestFact(
             request_id=request_id(request.headers),
@@ -368,12 +380,6 @@ class Gateway:
             endpoint=endpoint,
             worker_id=self.facts.worker_id,
         )
-
-    def _short(self, request: Request, caller: HotConnection) -> ShortCall | None:
-        found = ENDPOINTS.get(request.path)
-        if found is None or self._stopping or request.path in _TRANSLATED:
-            return None
-        return self._short_way.take(request, caller, found[0], found[1], can_stream=found[2])
 
     def _begun(self, exchange: Exchange) -> None:
         self._exchanges.add(exchange)
@@ -508,7 +514,7 @@ class Gateway:
             fact = msgspec.structs.replace(
                 asked, request_id=ids.new_id("req"), endpoint="responses.background"
             )
-            own = Exchange(exchange.request, fact, clock.monotonic_s())
+            own = Exchange(exchange.request, fact)
             own.translation, own.held, own.recorder = translation, held, recorder
             own.beyond, own.guard = beyond, guard
             own.task = asyncio.current_task()

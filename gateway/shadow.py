@@ -168,9 +168,6 @@ class Shadows:
 class _NoRetries(RetryBudget):
     """A copy is sent once, and pays nobody's retries."""
 
-    def request(self) -> None:
-        """See `RetryBudget`."""
-
     def take(self) -> bool:
         """See `RetryBudget`."""
         return False

@@ -7,13 +7,13 @@ long way with what was sent. Behind it a stream can only go on, end, or break of
 from __future__ import annotations
 
 import logging
+import math
 
 from core.contracts.route_table import ApiKey
 from core.kernel import clock
 from gateway.body import Parsed
 from gateway.lane import Lane
 from gateway.patience import Patience
-from gateway.relay import STREAM_HEADERS, Exchange
 from gateway.short_way import OK, ShortCall, ShortWay
 from gateway.sse import EventStream, EventTooLarge, as_json
 from gateway.upstream import Broken, Stopped, TimedOut
@@ -26,8 +26,8 @@ class ShortStream(ShortCall):
 
     __slots__ = ("_events", "_fed_bytes", "_lane")
 
-    def __init__(self, way: ShortWay, exchange: Exchange, key: ApiKey, body: Parsed) -> None:
-        super().__init__(way, exchange, key, body)
+    def __init__(self, way: ShortWay, key: ApiKey, body: Parsed) -> None:
+        super().__init__(way, key, body)
         self._events: EventStream | None = None
         self._lane: Lane | None = None
         self._fed_bytes = 0
@@ -58,21 +58,25 @@ class ShortStream(ShortCall):
         self._events = events
         self.backend.succeeded((clock.monotonic_s() - self.sent_s) * 1000)
         fact.status, fact.ttft_ms = OK, exchange.elapsed_ms()
-        caller.start({"X-Request-Id": fact.request_id} | STREAM_HEADERS)
+        caller.start_stream(fact.request_id)
         self._write(out)
         connection.drop()
         self._pass_on(events)
 
     def _pass_on(self, events: EventStream) -> None:
-        connection, caller = self.connection, self._caller
-        patience = Patience(self.target.timeouts, self.sent_s)
+        connection, caller, timeouts = self.connection, self._caller, self.target.timeouts
+        silence_s, left_s = timeouts.between_tokens_s, timeouts.total_s
+        if left_s != math.inf:
+            patience = Patience(timeouts, self.sent_s)
+            silence_s, left_s = patience.between_tokens_s, patience.left_s
         write_chunk = caller.chunk_writer
-        self._lane = None if write_chunk is None else Lane(events, write_chunk)
+        if write_chunk is not None:
+            self._lane = Lane(events, write_chunk)
         caller.source = connection
-        silence_s, left_s = patience.between_tokens_s, patience.left_s
         connection.push(self._feed, self._lane, silence_s, left_s)
-        connection.watch(self._went_on, min(silence_s, left_s))
-        self._went_on()
+        connection.watch(self._went_on, silence_s)
+        if connection.has_ended:
+            self._went_on()
 
     def _feed(self, read: bytes) -> None:
         assert self._events is not None

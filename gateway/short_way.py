@@ -10,9 +10,11 @@ afterwards it goes on there with what was sent, so that retries, time-outs and e
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from core.contracts.request_fact import RequestFact
 from core.contracts.route_table import ApiKey
@@ -22,14 +24,14 @@ from gateway.access import AccessGate
 from gateway.balancer import Backend, choose
 from gateway.body import Parsed, parse
 from gateway.errors import GatewayError
-from gateway.http_request import Request, Response
+from gateway.http_request import Request
 from gateway.limits.gate import LimitGate
 from gateway.limits.limiter import Reservation
 from gateway.relay import Exchange
 from gateway.request_id import request_id
 from gateway.sse import as_json, named
 from gateway.stats import Stats
-from gateway.table import Table, TableHolder, Target
+from gateway.table import TableHolder, Target
 from gateway.tracing import traceparent
 from gateway.upstream import Connection, Stopped
 
@@ -48,30 +50,48 @@ class Admission:
     Attributes:
         mark: Of the table.
         key: Theirs; None when none of them can go the short way.
-        targets: By model, those that are known to answer without anything else to be asked.
+        can_stream: Whether answers may be streams.
+        known: By model, what is known to answer without anything else to be asked.
     """
 
     mark: object
     key: ApiKey | None
-    targets: dict[str, Target]
+    can_stream: bool
+    known: dict[str, Known]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What answers requests for one model with one head.
+
+    Attributes:
+        target: The route.
+        fact: What their facts have in common.
+    """
+
+    target: Target
+    fact: RequestFact
 
 
 class ShortWay:
     """Takes requests of callers, and gives those it cannot finish to the long way.
 
     Args:
+        endpoints: By path, its name in facts, the capability it needs, whether it can stream.
         tables: With the route table in use.
         access: Who may ask.
         limits: What they may use.
         stats: The worker's metrics.
         worker_id: As in facts.
         begun: Told of each request that is taken.
-        ended: Told of each that has ended here; it counts, settles and keeps the fact.
+        ended: Told of each that has ended here, once its answer is on its way; it counts, settles
+            and keeps the fact.
         stream: Makes a call whose answer is a stream.
     """
 
     def __init__(
         self,
+        endpoints: Mapping[str, tuple[str, str, bool]],
         tables: TableHolder,
         access: AccessGate,
         limits: LimitGate,
@@ -82,35 +102,30 @@ class ShortWay:
         stream: type[ShortCall],
     ) -> None:
         self.stats = stats
-        self.begun, self.ended = begun, ended
+        self.begun = begun
+        self._ended, self._over = ended, list[Exchange]()
+        self._endpoints = endpoints
         self._tables, self._access, self._limits = tables, access, limits
         self._worker_id, self._stream = worker_id, stream
 
-    def take(
-        self,
-        request: Request,
-        caller: HotConnection,
-        endpoint: str,
-        capability: str,
-        *,
-        can_stream: bool,
-    ) -> ShortCall | None:
+    def take(self, request: Request, caller: HotConnection) -> ShortCall | None:
         """Send a request whose body is there to a replica; None: it must go the long way."""
-        table, admission = self._tables.current, request.head.admission
-        if admission is None or admission.mark is not table.mark:
-            admission = request.head.admission = self._admission(request)
-        key = admission.key
-        if key is None or len(request.pieces) != 1:
+        head, pieces = request.head, request.pieces
+        admission = head.admission
+        if admission is None or admission.mark is not self._tables.current.mark:
+            admission = head.admission = self._admission(request)
+        key, now_unix_s = admission.key, clock.unix_s()
+        if key is None or len(pieces) != 1:
             return None
-        if key.expires_unix_s is not None and key.expires_unix_s <= clock.unix_s():
+        if key.expires_unix_s is not None and key.expires_unix_s <= now_unix_s:
             return None
-        raw = request.pieces[0]
+        raw = pieces[0]
         try:
-            body = parse(raw, can_stream=can_stream)
-            target = admission.targets.get(body.model)
-            target = target or _found(admission, table, body.model, capability)
-            if target is None:
+            body = parse(raw, can_stream=admission.can_stream)
+            known = admission.known.get(body.model) or self._found(admission, head.path, body.model)
+            if known is None:
                 return None
+            target = known.target
             outgoing = body.for_replica(target.route.upstream_model)
         except GatewayError:
             return None
@@ -123,45 +138,66 @@ class ShortWay:
         except BlockingIOError:
             backend.pool.put_back(connection)
             return None
-        fact = RequestFact(
+        fact = replace(
+            known.fact,
             request_id=request_id(request.headers),
-            started_unix_s=clock.unix_s(),
-            endpoint=endpoint,
-            model=body.model,
-            project_id=key.project_id,
-            deployment_id=target.route.deployment_id,
+            started_unix_s=now_unix_s,
             replica_id=backend.replica.id,
-            key_id=key.id,
-            user_id=key.user_id,
             stream=body.stream,
-            attempts=1,
             request_bytes=len(raw),
-            worker_id=self._worker_id,
         )
-        kind = self._stream if body.stream else ShortCall
-        call = kind(self, Exchange(request, fact, clock.monotonic_s()), key, body)
-        call.send(outgoing, target, backend, connection, held, caller)
+        call = (self._stream if body.stream else ShortCall)(self, key, body)
+        call.send(outgoing, target, backend, connection, Exchange(request, fact), held, caller)
         return call
 
     def _admission(self, request: Request) -> Admission:
         table, key = self._tables.current, self._access.known(request)
+        endpoint = self._endpoints.get(request.path)
         if (
             key is None
+            or endpoint is None
             or key.models
             or table.looks_into(key.project_id)
             or "content-encoding" in request.headers
         ):
-            return Admission(table.mark, None, {})
-        return Admission(table.mark, key, {})
+            return Admission(table.mark, None, can_stream=False, known={})
+        return Admission(table.mark, key, can_stream=endpoint[2], known={})
 
+    def _found(self, admission: Admission, path: str, model: str) -> Known | None:
+        key, (endpoint, capability, _) = admission.key, self._endpoints[path]
+        assert key is not None
+        target = self._tables.current.routes.get((key.project_id, model))
+        if target is None or not target.is_plain(capability):
+            return None
+        fact = RequestFact(
+            request_id="",
+            started_unix_s=0.0,
+            endpoint=endpoint,
+            model=model,
+            project_id=key.project_id,
+            deployment_id=target.route.deployment_id,
+            key_id=key.id,
+            user_id=key.user_id,
+            attempts=1,
+            worker_id=self._worker_id,
+        )
+        known = admission.known[model] = Known(target, fact)
+        return known
 
-def _found(admission: Admission, table: Table, model: str, capability: str) -> Target | None:
-    assert admission.key is not None
-    target = table.routes.get((admission.key.project_id, model))
-    if target is None or not target.is_plain(capability):
-        return None
-    admission.targets[model] = target
-    return target
+    def over(self, exchange: Exchange, caller: HotConnection) -> None:
+        """It has ended here: what is to be written down waits until its answer is on its way."""
+        if not self._over:
+            caller.behind(self._write_down)
+        self._over.append(exchange)
+
+    def _write_down(self) -> None:
+        over = self._over.copy()
+        self._over.clear()
+        for exchange in over:
+            try:
+                self._ended(exchange)
+            except Exception:  # a fault: the others are to be written down, too
+                log.exception("request %s could not be counted", exchange.fact.request_id)
 
 
 class ShortCall:
@@ -174,9 +210,8 @@ class ShortCall:
         "_caller", "_way", "backend", "body", "connection", "exchange", "key", "sent_s", "target",
     )  # fmt: skip
 
-    def __init__(self, way: ShortWay, exchange: Exchange, key: ApiKey, body: Parsed) -> None:
+    def __init__(self, way: ShortWay, key: ApiKey, body: Parsed) -> None:
         self._way = way
-        self.exchange = exchange
         self.key = key
         self.body = body
 
@@ -186,26 +221,26 @@ class ShortCall:
         target: Target,
         backend: Backend,
         connection: Connection,
+        exchange: Exchange,
         held: Reservation | None,
         caller: HotConnection,
     ) -> None:
         """Send it, as the replica gets it, on an idle connection."""
-        exchange, fact = self.exchange, self.exchange.fact
+        self.exchange, fact = exchange, exchange.fact
         self.target, self.backend, self.connection = target, backend, connection
         self._caller = caller
+        self.sent_s = exchange.started_s
         exchange.held, exchange.short = held, self
         self._way.begun(exchange)
-        target.budget.request()
+        target.budget.requests += 1
         target.traffic.requests += 1
         backend.began()
-        self.sent_s = exchange.started_s
-        path = exchange.request.path
         head = backend.pool.head(
-            path, len(outgoing), fact.request_id,
+            exchange.request.path, len(outgoing), fact.request_id,
             stream=fact.stream, traceparent=traceparent(fact) if fact.trace_id else "",
         )  # fmt: skip
         connection.send(head, outgoing)
-        connection.watch(self._moved, min(target.timeouts.first_byte_s, target.timeouts.total_s))
+        connection.watch(self._moved, target.timeouts.first_wait_s)
 
     def _moved(self) -> None:
         """Something came, or nothing more will."""
@@ -221,26 +256,26 @@ class ShortCall:
 
     def _finish(self, answer: bytes) -> None:
         exchange, connection = self.exchange, self.connection
-        route, fact, now_s = self.target.route, self.exchange.fact, clock.monotonic_s()
-        exchange.count(usage.of_answer(answer), route.price, route.model, self._way.stats)
-        answer = named(answer, as_json(self.body.model))
+        route, fact, caller = self.target.route, exchange.fact, self._caller
         content_type = connection.headers.get(b"content-type", b"application/json")
-        self.backend.succeeded((now_s - self.sent_s) * 1000)
-        fact.status, fact.response_bytes = OK, len(answer)
+        told = named(answer, as_json(self.body.model))
+        fact.status, fact.response_bytes = OK, len(told)
+        # Told first: nobody is to wait for what is only to be written down.
+        caller.answer(told, fact.request_id, content_type)
+        exchange.count(usage.of_answer(answer), route.price, route.model, self._way.stats)
         self._release()
-        headers = {
-            "X-Request-Id": fact.request_id, "Content-Type": content_type.decode("latin-1"),
-        }  # fmt: skip
-        self._caller.send(Response(answer, OK, headers))
-        self._caller.finished()
+        self.backend.succeeded(fact.duration_ms)
+        caller.finished()
 
     def _release(self) -> None:
-        """It has ended here: free the replica, count and settle."""
+        """It has ended here: free the replica, and have it counted and settled."""
+        exchange, backend = self.exchange, self.backend
         self.connection.unwatch()
-        self.exchange.short = None
-        self.backend.ended()
-        self.backend.pool.release(self.connection)
-        self._way.ended(self.exchange)
+        exchange.short = exchange.task = None
+        exchange.fact.duration_ms = exchange.elapsed_ms()
+        backend.ended()
+        backend.pool.release(self.connection)
+        self._way.over(exchange, self._caller)
 
     def _hand_over(self) -> None:
         self.connection.unwatch()

@@ -126,6 +126,8 @@ class EventStream:
         if not event.startswith(_DATA, start):
             return event
         payload = event[start + len(_DATA) :]
+        if payload.endswith(b"[DONE]"):
+            return event
         try:
             parsed = _decode_event(payload)
         except (msgspec.DecodeError, UnicodeDecodeError):

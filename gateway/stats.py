@@ -77,8 +77,13 @@ class Histogram:
 
     def observe(self, seconds: float, *labels: str) -> None:
         """Count one duration."""
-        series = self._series.get(labels)
-        if series is None:
+        self.count(seconds, labels)
+
+    def count(self, seconds: float, labels: Labels) -> None:
+        """`observe` for what is counted with each request."""
+        try:
+            series = self._series[labels]
+        except KeyError:
             series = self._series[labels] = [0] * (len(self._buckets) + 1) + [0.0]
         series[bisect_left(self._buckets, seconds)] += 1
         series[-1] += seconds
@@ -268,17 +273,17 @@ class Stats:
                 self.blocked.add(fact.blocked_by)
         if not model:
             return
-        self.duration.observe(fact.duration_ms / 1000, model)
+        labels, duration_ms = (model,), fact.duration_ms
+        self.duration.count(duration_ms / 1000, labels)
         if fact.attempts:
-            self.queue.observe(fact.queue_ms / 1000, model)
+            self.queue.count(fact.queue_ms / 1000, labels)
         if fact.connect_ms is not None:
-            self.connect.observe(fact.connect_ms / 1000, model)
+            self.connect.count(fact.connect_ms / 1000, labels)
         if fact.cost_usd is not None:
-            self.cost.count((model,), fact.cost_usd)
-        tokens = fact.output_tokens
-        if fact.ttft_ms is not None and tokens is not None and tokens > 1:
-            streamed_s = (fact.duration_ms - fact.ttft_ms) / 1000
-            self.time_per_token.observe(streamed_s / (tokens - 1), model)
+            self.cost.count(labels, fact.cost_usd)
+        if fact.ttft_ms is not None and (tokens := fact.output_tokens) and tokens > 1:
+            streamed_s = (duration_ms - fact.ttft_ms) / 1000
+            self.time_per_token.count(streamed_s / (tokens - 1), labels)
 
     def shadow_ended(self, fact: RequestFact, model: str) -> None:
         """Count a copy of a request to `model` that has ended; it is in no other metric."""

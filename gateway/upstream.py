@@ -27,6 +27,9 @@ _LOW_WATER_BYTES = 64 * 1024
 _MIN_IDLE_KEPT = 64
 _MAX_IDLE_S = 30.0
 _ONE_WRITE_BYTES = 64 * 1024
+# What a lane passes on bears no time, for that would be read for each token. So it is looked at so
+# often in the time that a replica may be silent: that much longer it may take to be noticed.
+_LOOKS = 8
 
 
 class ConnectFailed(Exception):
@@ -115,8 +118,7 @@ class Connection(asyncio.Protocol):
             or lane.may_pass(data)
         ):
             # Most of what a token costs here are calls of Python: this is one.
-            lane.passed_bytes += len(data)
-            lane.heard_s = self._loop.time()
+            lane.passed_bytes += size_bytes
             lane.write_chunk(data)
             return
         self._parse(data)
@@ -240,12 +242,11 @@ class Connection(asyncio.Protocol):
     @property
     def can_be_kept(self) -> bool:
         """Whether the answer is whole and the connection is to be used again."""
-        transport = self.transport
         return (
             self._complete
             and self._keep_alive
             and self._error is None
-            and transport is not None
+            and (transport := self.transport) is not None
             and not transport.is_closing()
             and not (self._is_large and self._is_sending)
         )
@@ -273,9 +274,7 @@ class Connection(asyncio.Protocol):
     def watch(self, watcher: Callable[[], None], timeout_s: float) -> None:
         """Call `watcher` when something came, and when nothing more will."""
         self._watcher = watcher
-        self._deadline_s = deadline_s = self._loop.time() + timeout_s
-        if self._timer is None or self._timer_at_s > deadline_s:
-            self._expect(timeout_s)
+        self._expect(timeout_s)
 
     def unwatch(self) -> None:
         """Tell nobody; what has come can be read."""
@@ -381,7 +380,8 @@ class Connection(asyncio.Protocol):
         """Begin what `hand_on` does, with what has not come yet; who waits or watches is told."""
         self._silence_s, self._ends_s = silence_s, self._loop.time() + total_s
         self._sink, self._lane = sink, lane
-        self._open_lane = None if lane is None else self._lane_if_open(lane)
+        if lane is not None:
+            self._open_lane = self._lane_if_open(lane)
 
     def pull(self) -> None:
         """Give nothing more to a sink."""
@@ -415,8 +415,11 @@ class Connection(asyncio.Protocol):
         """Become idle."""
         self._in_use = self._is_large = False
         self.reused = True
-        if self._reads or self._paused:
+        if self._paused:
             self.drop()
+        elif self._reads:
+            self._reads.clear()
+            self._buffered_bytes = 0
         said = self.headers.get(b"keep-alive")
         keep_s = _MAX_IDLE_S if said is None else _keep_alive_s(said)
         self.idle_until_s = self._loop.time() + keep_s
@@ -434,11 +437,14 @@ class Connection(asyncio.Protocol):
 
     def _expect(self, timeout_s: float) -> None:
         # One timer serves many waits: it looks at the deadline when it fires, and goes on.
-        self._deadline_s = deadline_s = self._loop.time() + timeout_s
-        if self._timer is None or self._timer_at_s > deadline_s:
+        now_s = self._loop.time()
+        self._deadline_s = look_s = now_s + timeout_s
+        if self._lane is not None:
+            look_s = self._next_look_s(now_s)
+        if self._timer is None or self._timer_at_s > look_s:
             if self._timer is not None:
                 self._timer.cancel()
-            self._look_at(deadline_s)
+            self._look_at(look_s)
 
     async def _wait(self, timeout_s: float) -> None:
         self._expect(timeout_s)
@@ -448,6 +454,9 @@ class Connection(asyncio.Protocol):
         finally:
             self._waiter = None
 
+    def _next_look_s(self, now_s: float) -> float:
+        return min(self._deadline_s, now_s + self._silence_s / _LOOKS)
+
     def _look_at(self, at_s: float) -> None:
         self._timer, self._timer_at_s = self._loop.call_at(at_s, self._expire), at_s
 
@@ -456,11 +465,13 @@ class Connection(asyncio.Protocol):
         if self._waiter is None and self._watcher is None:
             return
         now_s = self._loop.time()
-        if self._lane is not None:
-            heard_s = self._lane.heard_s
-            self._deadline_s = max(self._deadline_s, min(heard_s + self._silence_s, self._ends_s))
+        lane = self._lane
+        if lane is not None and lane.passed_bytes != lane.seen_bytes:
+            # Something was passed on since the last look, which is not long ago.
+            lane.seen_bytes = lane.passed_bytes
+            self._deadline_s = min(now_s + self._silence_s, self._ends_s)
         if now_s < self._deadline_s - 0.001:
-            self._look_at(self._deadline_s)
+            self._look_at(self._deadline_s if lane is None else self._next_look_s(now_s))
         elif self._sink is not None and self._paused and now_s < self._ends_s:
             self._look_at(now_s + self._silence_s)
         else:

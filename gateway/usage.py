@@ -65,20 +65,15 @@ def in_part(part: bytes) -> Usage | None:
 
 def cost_usd(price: Price | None, usage: Usage | None) -> float | None:
     """The cost of a request by token prices in USD; None when a price or a count is missing."""
-    if price is None or usage is None or usage.prompt_tokens is None:
+    if price is None or usage is None or (input_tokens := usage.prompt_tokens) is None:
         return None
     input_price = price.input_usd_per_million_tokens
     output_price = price.output_usd_per_million_tokens
     output_tokens = usage.completion_tokens or 0
     if input_price is None or (output_price is None and output_tokens):
         return None
-    cached_tokens = 0
-    if usage.prompt_tokens_details is not None:
-        cached_tokens = min(usage.cached_tokens or 0, usage.prompt_tokens)
+    total = input_tokens * input_price + output_tokens * (output_price or 0.0)
     cached_price = price.cached_usd_per_million_tokens
-    total = (
-        (usage.prompt_tokens - cached_tokens) * input_price
-        + cached_tokens * (input_price if cached_price is None else cached_price)
-        + output_tokens * (output_price or 0.0)
-    )
+    if usage.prompt_tokens_details is not None and cached_price is not None:
+        total -= min(usage.cached_tokens or 0, input_tokens) * (input_price - cached_price)
     return total / 1_000_000

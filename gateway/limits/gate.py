@@ -272,15 +272,16 @@ def estimate(body: Parsed, route: Route) -> tuple[int, float]:
     Without a maximum in the request, an answer is taken to have 512 tokens; with a context
     length, a request never counts for more than that.
     """
-    most_tokens = route.context_tokens or _MOST_TOKENS
-    choices = body.choices if body.choices > 1 else 1
-    given = min(len(body.raw) // _BYTES_PER_TOKEN, most_tokens)
+    most_tokens, choices, price = route.context_tokens or _MOST_TOKENS, body.choices, route.price
+    given, output = len(body.raw) // _BYTES_PER_TOKEN, 0
+    if given > most_tokens:
+        given = most_tokens
     if "chat" in route.capabilities or "completion" in route.capabilities:
-        asked = max(body.max_tokens or DEFAULT_OUTPUT_TOKENS, 0) * choices
-        output = min(asked, most_tokens * choices - given, _MOST_TOKENS)
-    else:
-        output = 0  # it writes no text
-    price = route.price
+        output = body.max_tokens or DEFAULT_OUTPUT_TOKENS
+        if choices > 1:
+            output *= choices
+            most_tokens *= choices
+        output = max(min(output, most_tokens - given, _MOST_TOKENS), 0)
     if price is None:
         return given + output, 0.0
     input_usd = (price.input_usd_per_million_tokens or 0.0) * given

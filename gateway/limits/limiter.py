@@ -6,6 +6,7 @@ All limits of a request hold at once: it is admitted by every one of them, or co
 from __future__ import annotations
 
 import fcntl
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import add, gt
@@ -194,8 +195,8 @@ class Limiter:
                     return self._shared_refusal(short, now_s)
             admitted_us = int(now_s * 1e6)
             entry = self._enter(held, tokens, cost, admitted_us) if held.refs else 0
-            for at, count in zip(held.places, counts):  # noqa: B905 (and one that means nothing)
-                words[at] = count
+            # `counts` has one more, which means nothing.
+            deque(map(self.table.set_word, held.places, counts), 0)
             if entry:
                 words[entry] = HELD
             return Reservation(held, entry, tokens, cost, admitted_us, marks)

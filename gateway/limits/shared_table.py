@@ -86,6 +86,7 @@ class SharedTable:
 
     Attributes:
         words: The file as signed words of 8 bytes.
+        set_word: Writes one of them.
         counts: The file as unsigned words of 4 bytes.
         content: The file as bytes.
         file: Its descriptor.
@@ -107,6 +108,7 @@ class SharedTable:
         self._map = mapped
         self.content = memoryview(self._map)
         self.words = self.content.cast("q")
+        self.set_word = self.words.__setitem__
         self.counts = self.content.cast("I")
         self.records = self.words[1]
         self._cells_at = _HEADER_BYTES + self.records * _WINDOW_BYTES

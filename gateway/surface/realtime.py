@@ -219,7 +219,7 @@ class Realtime:
     ) -> _Reached:
         """One of the target's replicas. Raises GatewayError, or _Retryable: another target may."""
         tried = list[Backend]()
-        target.budget.request()
+        target.budget.requests += 1
         last = _Retryable(not_ready(target), unsent=True)
         for _ in range(MAX_ATTEMPTS):
             backend = choose(target.own, tried, target.pick)
