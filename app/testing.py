@@ -1,7 +1,8 @@
 """`bud test`: every check of the project.
 
 Without arguments all of it runs, as in CI; the types are checked beside the tests, which wait half
-of the time. With arguments only pytest runs, with them.
+of the time. What measures the machine, tests marked `alone`, runs behind all else. With arguments
+only pytest runs, with them.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ _TESTS = (
     # Grouped by `tests/plugins/groups.py`; one worker more than cores, because tests of browsers
     # and processes wait half of the time.
     *("-n", "3", "--no-loadscope-reorder", "--durations", "20", "-ra"),
+    *("-m", "not alone"),
 )
+_ALONE = ("pytest", "-m", "alone", "--durations", "5")
+_ALONE_MARK = "pytest.mark.alone"
 
 # Quick ones first; the last one takes minutes on a fresh clone and is waited for at the end.
 _CHECKS = {
@@ -69,9 +73,8 @@ def run(arguments: Sequence[str], *, coverage: bool = False, say: Callable[[str]
     """
     browser = find_browser(say)
     found = {BROWSER_VARIABLE: browser, VALKEY_VARIABLE: find_valkey(say)}
-    environment = {**os.environ, **{name: path for name, path in found.items() if path}}
-    if coverage:
-        environment |= _COVERAGE
+    without_coverage = {**os.environ, **{name: path for name, path in found.items() if path}}
+    environment = without_coverage | (_COVERAGE if coverage else {})
     if arguments:
         # Slipcover's plugin measures in workers alone.
         workers = ("-n", "1") if coverage else ()
@@ -81,9 +84,17 @@ def run(arguments: Sequence[str], *, coverage: bool = False, say: Callable[[str]
     failed += [check.name for check in running[:-1] if not _passed(check, say)]
     status = _run(_TESTS, environment)
     failed += [check.name for check in running[-1:] if not _passed(check, say)]
+    # Slipcover would need a worker, and would take time that they measure.
+    alone = _run([*_ALONE, *_with_tests_alone()], without_coverage)
     if failed:
         say(f"Failed beside the tests: {', '.join(failed)}")
-    return status or (1 if failed else 0)
+    return status or alone or (1 if failed else 0)
+
+
+def _with_tests_alone() -> list[str]:
+    """The files with a test marked `alone`: to import all others would take longer."""
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [str(file.relative_to(ROOT)) for file in files if _ALONE_MARK in file.read_text()]
 
 
 def _stale_docs(say: Callable[[str], None]) -> list[str]:

@@ -10,11 +10,12 @@ from core.kernel.actor import Actor
 from tests.benchmarks import simulator_local
 
 
+# Other tests would take the time that it measures.
+@pytest.mark.alone
 def test_the_starter_model_is_predicted_within_30_percent_of_its_measured_tpot(
     data_dir: Path, admin: Actor
 ) -> None:
-    rows = simulator_local.undisturbed(admin)
-    assert [load.isl for load, _, _ in rows] == [16, 256]
-    # Of answers that other tests did not hold up.
-    for load, predicted_tpot_ms, tpot_ms in rows:
-        assert predicted_tpot_ms == pytest.approx(tpot_ms, rel=0.3), load
+    rows = simulator_local.compare(admin, within=0.3)
+    assert [row["isl"] for row in rows] == [16, 256]
+    for row in rows:
+        assert row["predicted_tpot_ms"] == pytest.approx(row["measured_tpot_ms"], rel=0.3), row

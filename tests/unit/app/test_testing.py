@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -59,27 +60,57 @@ def test_an_expected_failure_is_no_skip(tmp_path: Path) -> None:
     assert run_pytest(tmp_path, test).returncode == 0
 
 
+ALONE = ["tests/integration/test_simulator_local.py"]
+
+
+def which(command: Sequence[str]) -> str:
+    """Whether pytest is asked for what may run beside other things, or for what may not."""
+    if "not alone" in command:
+        assert "-n" in command
+        return "tests"
+    assert command[:3] == ["pytest", "-m", "alone"]
+    assert "-n" not in command
+    assert command[-len(ALONE) :] == ALONE
+    return "alone"
+
+
+@pytest.mark.parametrize("fails_in", ["tests", "alone"])
 @pytest.mark.parametrize("slow", [False, True])
 @pytest.mark.parametrize(
     ("check_status", "pytest_status", "status"), [(0, 0, 0), (1, 0, 1), (0, 1, 1), (1, 2, 2)]
 )
 def test_any_failure_fails_the_whole(
-    check_status: int, pytest_status: int, status: int, slow: bool, monkeypatch: pytest.MonkeyPatch
+    check_status: int,
+    pytest_status: int,
+    status: int,
+    slow: bool,
+    fails_in: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said: list[str] = []
+
+    def run(command: Sequence[str], _: object) -> int:
+        said.append(which(command))
+        return pytest_status if said[-1] == fails_in else 0
+
     fails = ("-c", f"print('why'); raise SystemExit({check_status})")
     passes = ("-c", "")
     checks = {"types": passes, "style": fails} if slow else {"style": fails, "types": passes}
     monkeypatch.setattr(testing, "_CHECKS", checks)
     monkeypatch.setattr(testing.generated_docs, "stale", list)
     monkeypatch.setattr(testing, "find_browser", lambda _: "/usr/bin/browser")
-    monkeypatch.setattr(testing, "_run", lambda *_: said.append("tests") or pytest_status)
+    monkeypatch.setattr(testing, "_run", run)
     assert testing.run([], say=said.append) == status
     assert ("Failed beside the tests: style" in said) == (check_status != 0)
     assert ("    why" in said) == (check_status != 0)
     # The last check is waited for once the tests are over.
-    style = next(index for index, line in enumerate(said) if "style (" in line)
+    style, types = (
+        next(index for index, line in enumerate(said) if f"{name} (" in line)
+        for name in ("style", "types")
+    )
     assert (style > said.index("tests")) == slow
+    # What measures the machine comes behind all of them.
+    assert said.index("alone") > max(style, types, said.index("tests"))
 
 
 def test_stale_docs_fail_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
