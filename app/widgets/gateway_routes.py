@@ -173,7 +173,10 @@ def _price(target: LiveTarget) -> str:
 
 
 def _ruled(route: RouteView) -> str:
-    told = [f"{_CHOICES[route.rules.policy]} ({route.rules.policy})"]
+    policy = route.rules.policy
+    told = [f"{_CHOICES[policy]} ({policy})"]
+    if len(route.replicas) == 1 and route.kind != "targets":
+        told = [f"One replica: nothing to choose ({policy} with more)"]
     if route.kind == "targets":
         told.append(f"split by {route.rules.split_by}")
     if route.rules.fallbacks:
