@@ -38,9 +38,9 @@ from core.kernel.settings import ROOT, settings
 from core.registry import services as registry
 
 LOADS = (Load(isl=16, osl=48), Load(isl=256, osl=32))
-_TURNS, _MOST_TURNS = 2, 12
+_TURNS, _MOST_TURNS = 2, 20
 # A turn's answers; so short that other work leaves some of them alone.
-_ANSWERS = 20
+_ANSWERS = 12
 _TOKENS = 4
 _START_TIMEOUT_S = 60.0
 _CREDENTIAL = "bench"
