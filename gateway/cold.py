@@ -12,7 +12,7 @@ import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import StreamReader, web
+from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.http import HttpProcessingError
 from aiohttp.http_exceptions import LineTooLong
 
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# What ends a head.
+_END = b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SERVER = "bud"
 
@@ -82,6 +84,7 @@ class ColdConnection(web.RequestHandler):
         self._front = front
         self._head_since_s: float | None = clock.monotonic_s()  # one has begun to come
         self._head_bytes = 0
+        self._body: StreamReader = EMPTY_PAYLOAD  # that of the newest request
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection in."""
@@ -95,12 +98,17 @@ class ColdConnection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; the requests in it wait for their turn."""
-        if data and self.is_idle:
+        is_http = not self._upgraded and self._payload_parser is None
+        if data and is_http and self._head_since_s is None and self._body.is_eof():
             self._head_since_s, self._head_bytes = clock.monotonic_s(), 0
+        before = len(self._messages)
         super().data_received(data)
-        if self._messages:
-            self._head_since_s = None
-        elif self._head_since_s is not None:
+        if len(self._messages) > before:
+            self._head_since_s, self._body = None, self._messages[-1][1]
+            if self._body is EMPTY_PAYLOAD and data and not data.endswith(_END):
+                # Behind a request without a body the next one has begun.
+                self._head_since_s, self._head_bytes = clock.monotonic_s(), 0
+        elif self._head_since_s is not None and is_http and not self._buffer_paused:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(head_too_large())
@@ -114,7 +122,11 @@ class ColdConnection(web.RequestHandler):
     def sweep(self, now_s: float) -> None:
         """Let a caller go whose request's head does not come."""
         since_s = self._head_since_s
-        if since_s is not None and now_s - since_s > self._front.timeouts.head_s:
+        if since_s is None:
+            return
+        if self._messages or self._current_request is not None:
+            self._head_since_s = now_s  # those before it are still to be answered
+        elif now_s - since_s > self._front.timeouts.head_s:
             self._refuse(BadRequest(408, "The request's head did not come in time."))
 
     def _refuse(self, problem: BadRequest) -> None:

@@ -33,6 +33,7 @@ from gateway.config import Timeouts
 from gateway.guardrails.rules import RailMaker, Rails
 from gateway.hedging import Hedging
 from gateway.policies import PICKS, Pick
+from gateway.tls import tls_context
 
 log = logging.getLogger(__name__)
 
@@ -253,7 +254,7 @@ class TableHolder:
                 if replica.hosted is not None:
                     providers.require(replica.hosted.kind)
                     # The authorities' files are read here, not on the event loop.
-                    upstream.tls_context()
+                    tls_context()
                 credentials[sealed] = self._credentials.get(sealed) or self._open(replica)
             except (KeyProblem, NotFound) as problem:
                 log.error("replica %s is left out: %s", replica.id, problem)

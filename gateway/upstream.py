@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -21,6 +19,7 @@ import httptools
 
 from gateway.lane import FRAMES, MOST_BYTES, Lane
 from gateway.outbox import Outbox
+from gateway.tls import tls_context
 
 _HIGH_WATER_BYTES = 256 * 1024
 _LOW_WATER_BYTES = 64 * 1024
@@ -60,10 +59,10 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_anything_seen", "_between_chunks", "_buffered_bytes", "_chunk_ended", "_complete",
-        "_deadline_s", "_ends_s", "_error", "_head_seen", "_in_use", "_is_large", "_keep_alive",
-        "_lane", "_loop", "_open_lane", "_outbox", "_parser", "_paused", "_pieces", "_pool",
-        "_reads", "_silence_s", "_sink", "_timer", "_timer_at_s", "_waiter", "_watcher", "headers",
-        "idle_until_s", "reused", "status", "transport",
+        "_deadline_s", "_ends_s", "_error", "_head_seen", "_held", "_in_use", "_is_large",
+        "_keep_alive", "_lane", "_loop", "_open_lane", "_outbox", "_parser", "_paused", "_pieces",
+        "_pool", "_reads", "_silence_s", "_sink", "_timer", "_timer_at_s", "_waiter", "_watcher",
+        "headers", "idle_until_s", "reused", "status", "transport",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pool: Pool, outbox: Outbox) -> None:
@@ -85,7 +84,8 @@ class Connection(asyncio.Protocol):
         self._anything_seen = False
         self._complete = False
         self._keep_alive = False
-        self._paused = False
+        # Not read from, because too much is kept here or, held, because the caller does not read.
+        self._paused = self._held = False
         self._error: Exception | None = None
         self._watcher: Callable[[], None] | None = None
         self._sink: Callable[[bytes], None] | None = None
@@ -294,9 +294,7 @@ class Connection(asyncio.Protocol):
         """Keep nothing of what has come of the body."""
         self._reads.clear()
         self._buffered_bytes = 0
-        if self._paused and self.transport is not None:
-            self._paused = False
-            self.transport.resume_reading()
+        self._go_on()
 
     @property
     def has_ended(self) -> bool:
@@ -334,9 +332,8 @@ class Connection(asyncio.Protocol):
             await self._wait(timeout_s)
         read = self._reads.popleft()
         self._buffered_bytes -= len(read)
-        if self._paused and self._buffered_bytes < _LOW_WATER_BYTES and self.transport:
-            self._paused = False
-            self.transport.resume_reading()
+        if self._paused and self._buffered_bytes < _LOW_WATER_BYTES:
+            self._go_on()
         return read
 
     async def hand_on(
@@ -389,15 +386,21 @@ class Connection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Read no more for now; the replica's silence does not count meanwhile."""
+        self._held = True
         if self.transport is not None and not self._paused:
             self._paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """Read on."""
-        if self.transport is not None and self._paused:
-            self._paused = False
+        self._held = False
+        if self._paused:
             self._deadline_s = min(self._loop.time() + self._silence_s, self._ends_s)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self._paused and not self._held and self.transport is not None:
+            self._paused = False
             self.transport.resume_reading()
 
     def fail(self, error: Exception) -> None:
@@ -413,7 +416,7 @@ class Connection(asyncio.Protocol):
 
     def rest(self) -> None:
         """Become idle."""
-        self._in_use = self._is_large = False
+        self._in_use = self._is_large = self._held = False
         self.reused = True
         if self._paused:
             self.drop()
@@ -479,14 +482,6 @@ class Connection(asyncio.Protocol):
 
 
 _Kind = TypeVar("_Kind", bound=Connection)
-
-
-@cache
-def tls_context() -> ssl.SSLContext:
-    """Trusts the system's authorities, or those that SSL_CERT_FILE names; reads many files."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 class Pool:

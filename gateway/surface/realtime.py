@@ -36,8 +36,8 @@ from gateway.relay import Exchange
 from gateway.surface.session import CLOSE_S, HEARTBEAT_S, MAX_MESSAGE_BYTES, Session
 from gateway.surface.worker import Places, Worker
 from gateway.table import Target
+from gateway.tls import tls_context
 from gateway.tracing import traceparent
-from gateway.upstream import tls_context
 from gateway.usage import Usage, cost_usd
 
 PATH = "/v1/realtime"

@@ -59,6 +59,26 @@ async def test_a_connection_whose_request_was_not_read_is_not_used_again(tmp_pat
     server.close()
 
 
+async def test_a_caller_that_does_not_read_is_not_read_for_what_is_kept_already() -> None:
+    beginning = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"5\r\nhello\r\n"
+    taken: list[bytes] = []
+
+    async with scripted(beginning + b"5\r\nthere\r\n0\r\n\r\n") as url:
+        connection = await Pool(url, "", 1).connect(1.0)
+        connection.send(b"POST / HTTP/1.1\r\n\r\n", b"")
+        await connection.head(1.0)
+        transport = connection.transport
+        assert transport is not None
+        connection.pause()
+        handing_on = asyncio.create_task(connection.hand_on(taken.append, None, 1.0, 1.0))
+        await asyncio.sleep(0.05)
+        assert not transport.is_reading()
+        connection.resume()
+        assert transport.is_reading()
+        await handing_on
+        assert b"".join(taken) == b"hellothere"
+
+
 async def test_a_connection_whose_last_read_was_not_taken_is_not_used_again() -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
 
