@@ -6,7 +6,6 @@ long way with what was sent. Behind it a stream can only go on, end, or break of
 
 from __future__ import annotations
 
-import logging
 import math
 
 from core.contracts.route_table import ApiKey
@@ -17,8 +16,6 @@ from gateway.patience import Patience
 from gateway.short_way import OK, ShortCall, ShortWay
 from gateway.sse import EventStream, EventTooLarge, as_json
 from gateway.upstream import Broken, Stopped, TimedOut
-
-log = logging.getLogger(__name__)
 
 
 class ShortStream(ShortCall):
@@ -35,11 +32,7 @@ class ShortStream(ShortCall):
     def _moved(self) -> None:
         connection = self.connection
         if connection.status == OK and (read := connection.peek()):
-            try:
-                self._begin(read)
-            except Exception:  # a fault: the caller must not wait, and the log gets the traceback
-                log.exception("request %s failed", self.exchange.fact.request_id)
-                self._caller.abort()
+            self._try(self._begin, read)
         elif not connection.is_under_way:
             self._hand_over()
 
@@ -93,11 +86,7 @@ class ShortStream(ShortCall):
 
     def _went_on(self) -> None:
         if self.connection.has_ended:
-            try:
-                self._end()
-            except Exception:  # a fault: the caller must not wait, and the log gets the traceback
-                log.exception("request %s failed", self.exchange.fact.request_id)
-                self._caller.abort()
+            self._try(self._end)
 
     def _end(self) -> None:
         """The last event came, or nothing more will."""

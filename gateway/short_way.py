@@ -246,13 +246,17 @@ class ShortCall:
         """Something came, or nothing more will."""
         answer = self.connection.whole()
         if answer is not None and self.connection.status == OK:
-            try:
-                self._finish(answer)
-            except Exception:  # a fault: the caller must not wait, and the log gets the traceback
-                log.exception("request %s failed", self.exchange.fact.request_id)
-                self._caller.abort()
+            self._try(self._finish, answer)
         elif not self.connection.is_under_way:
             self._hand_over()
+
+    def _try(self, step: Callable[..., None], *given: bytes) -> None:
+        """Go on; in a fault the caller must not wait, and the log gets the traceback."""
+        try:
+            step(*given)
+        except Exception:
+            log.exception("request %s failed", self.exchange.fact.request_id)
+            self._caller.abort()
 
     def _finish(self, answer: bytes) -> None:
         exchange, connection = self.exchange, self.connection
