@@ -103,7 +103,7 @@ async def test_metrics_tell_phases_tokens_cost_refusals_and_the_process(
         writer.write(b"this is no HTTP\r\n\r\n")
         await reader.read()
         writer.close()
-        await until(lambda: gateway.gateway.stats.requests.values, 10)
+        await until(lambda: "bud_requests_total{" in gateway.gateway.stats.text(), 10)
         text = (await gateway.http.get("/metrics")).text
     values = {
         name: float(value)
