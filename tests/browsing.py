@@ -74,10 +74,15 @@ def answers(url: str) -> bool:
         return False
 
 
-def launch(playwright: Playwright) -> Browser:
-    """A browser that is installed, else playwright's own; its error where neither is."""
+def launch(playwright: Playwright, *more: str) -> Browser:
+    """A browser that is installed, else playwright's own; its error where neither is.
+
+    Args:
+        playwright: What starts it.
+        more: Arguments for it, beside the usual ones.
+    """
     installed = testing.installed_browser() or None
-    return playwright.chromium.launch(executable_path=installed, args=_BROWSER_ARGUMENTS)
+    return playwright.chromium.launch(executable_path=installed, args=[*_BROWSER_ARGUMENTS, *more])
 
 
 @dataclass
