@@ -76,20 +76,21 @@ def _forget() -> None:
     keys.keyring.cache_clear()
 
 
-def compare(actor: Actor, *, within: float = math.inf) -> list[dict[str, Any]]:
+def compare(actor: Actor, *, within: float = 1.0) -> list[dict[str, Any]]:
     """Predicted and measured TPOT of the starter model with one thread, for each of LOADS.
 
     Args:
         actor: Who asks.
-        within: What is measured slower than predicted by more than this share gets further turns,
-            up to a limit: a slow spell of the machine may have held up all before.
+        within: What is predicted lower than measured by more than this share of it gets further
+            turns, up to a limit: a slow spell of the machine may have held up all before.
     """
     model = registry.add_starter(actor)
     hardware.measure_this_machine(actor)
     asked = [(Setup(slots=1, threads=1, replicas=1), load) for load in LOADS]
     predicted = [each.tpot_ms.mean for each in predictions.predict(actor, model, asked)]
     with _serving(str(model.path)) as url:
-        measured = _least_tpots_ms(url, [(1 + within) * tpot_ms for tpot_ms in predicted])
+        enough_ms = [tpot_ms / (1 - within) if within < 1 else math.inf for tpot_ms in predicted]
+        measured = _least_tpots_ms(url, enough_ms)
     return [
         {
             "isl": load.isl,
