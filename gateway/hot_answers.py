@@ -72,7 +72,7 @@ class HotAnswers:
             f"{usual_lines(content_type)}{request_id}\r\nContent-Length: {len(body)}\r\n"
             f"{self._front.date()}\r\n"
         )
-        self._outbox.put(self.transport, head.encode("latin-1") + body)
+        self._outbox.put_whole(self.transport, head.encode("latin-1") + body)
         self._head_seen = self._ended = True
 
     def start_stream(self, request_id: str) -> None:

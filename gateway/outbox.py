@@ -1,8 +1,8 @@
 """Collects what is to be sent until every callback of a turn of the event loop has run.
 
 Sent one by one, between the work for other requests, each write finds its reader asleep and wakes
-it, which costs the writer several µs. Sent together, most find it awake. Where turns have had
-little to send of late, it is sent at once: waiting for the turn's end would be for nothing.
+it, which costs the writer several µs. Sent together, most find it awake. What is whole is sent at
+once where turns have had little to send of late: waiting for their end would be for nothing.
 """
 
 from __future__ import annotations
@@ -22,14 +22,19 @@ class Outbox:
         self._sent = 0  # at once, in this turn
 
     def put(self, transport: asyncio.Transport, content: bytes) -> None:
-        """Send this at the end of the turn, or at once."""
-        if not self._pending and not self._sent:
+        """Send this at the end of the turn."""
+        if not self._pending:
             self._loop.call_soon(self.flush)
-            if self._is_quiet and not transport.is_closing():
-                self._sent = 1
-                transport.write(content)
-                return
         self._pending.append((transport, content))
+
+    def put_whole(self, transport: asyncio.Transport, content: bytes) -> None:
+        """`put` what nothing more follows: it may go at once."""
+        if self._is_quiet and not self._pending and not self._sent and not transport.is_closing():
+            self._loop.call_soon(self.flush)
+            self._sent = 1
+            transport.write(content)
+        else:
+            self.put(transport, content)
 
     def put_behind(self, transport: asyncio.Transport, content: bytes) -> None:
         """`put`, in one piece with what was put last where that goes the same way."""

@@ -265,7 +265,7 @@ class Connection(asyncio.Protocol):
         self._head_seen = self._anything_seen = self._complete = self._keep_alive = False
         self._between_chunks = False
         if len(body) < _ONE_WRITE_BYTES:
-            self._outbox.put(self.transport, head + body)
+            self._outbox.put_whole(self.transport, head + body)
         else:
             self._is_large = True
             self._outbox.put(self.transport, head)
