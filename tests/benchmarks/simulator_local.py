@@ -4,11 +4,11 @@ The machine is probed first, then the real model server answers short requests, 
 many, the least time between tokens counts, by the server's own clock: what else runs, on this
 machine or on others that it shares its cores with, only ever makes it slower. The probe measures
 in the same way. Each length has its turn several times, so that a slow spell hits no length alone.
+It ends when further turns bring nothing less.
 """
 
 from __future__ import annotations
 
-import itertools
 import json as json_module
 import math
 import os
@@ -38,9 +38,11 @@ from core.kernel.settings import ROOT, settings
 from core.registry import services as registry
 
 LOADS = (Load(isl=16, osl=48), Load(isl=256, osl=32))
-_TURNS, _MOST_TURNS = 2, 20
+# It is measured until so many turns in a row bring no less than this, whatever is predicted.
+_TURNS_WITHOUT_LESS, _MOST_TURNS = 4, 30
+_LESS = 0.97
 # A turn's answers; so short that other work leaves some of them alone.
-_ANSWERS = 12
+_ANSWERS = 6
 _TOKENS = 4
 _START_TIMEOUT_S = 60.0
 _CREDENTIAL = "bench"
@@ -76,21 +78,14 @@ def _forget() -> None:
     keys.keyring.cache_clear()
 
 
-def compare(actor: Actor, *, within: float = 1.0) -> list[dict[str, Any]]:
-    """Predicted and measured TPOT of the starter model with one thread, for each of LOADS.
-
-    Args:
-        actor: Who asks.
-        within: What is predicted lower than measured by more than this share of it gets further
-            turns, up to a limit: a slow spell of the machine may have held up all before.
-    """
+def compare(actor: Actor) -> list[dict[str, Any]]:
+    """Predicted and measured TPOT of the starter model with one thread, for each of LOADS."""
     model = registry.add_starter(actor)
     hardware.measure_this_machine(actor)
     asked = [(Setup(slots=1, threads=1, replicas=1), load) for load in LOADS]
     predicted = [each.tpot_ms.mean for each in predictions.predict(actor, model, asked)]
     with _serving(str(model.path)) as url:
-        enough_ms = [tpot_ms / (1 - within) if within < 1 else math.inf for tpot_ms in predicted]
-        measured = _least_tpots_ms(url, enough_ms)
+        measured = _least_tpots_ms(url)
     return [
         {
             "isl": load.isl,
@@ -153,16 +148,22 @@ def _is_healthy(url: str) -> bool:
         return False
 
 
-def _least_tpots_ms(url: str, enough_ms: list[float]) -> list[float]:
+def _least_tpots_ms(url: str) -> list[float]:
     """The least TPOT of many short answers, for each of LOADS."""
     headers = {"Authorization": f"Bearer {_CREDENTIAL}"}
     least_ms = [math.inf for _ in LOADS]
     # Plain HTTP: it needs no certificates.
     with httpx.Client(headers=headers, timeout=120, trust_env=False, verify=False) as client:
-        for turn, (at, load) in itertools.product(range(_MOST_TURNS), enumerate(LOADS)):
-            if turn < _TURNS or least_ms[at] > enough_ms[at]:
-                answers_ms = (_tpot_ms(client, url, load) for _ in range(_ANSWERS))
-                least_ms[at] = min(least_ms[at], *answers_ms)
+        without_less = 0
+        for _ in range(_MOST_TURNS):
+            turn_ms = [min(_tpot_ms(client, url, load) for _ in range(_ANSWERS)) for load in LOADS]
+            pairs = list(zip(least_ms, turn_ms, strict=True))
+            without_less = (
+                0 if any(now < least * _LESS for least, now in pairs) else without_less + 1
+            )
+            least_ms = [min(pair) for pair in pairs]
+            if without_less == _TURNS_WITHOUT_LESS:
+                break
     return least_ms
 
 
