@@ -131,6 +131,8 @@ def test_weights_and_reports(bud: Bud, member_page: Page) -> None:
 def test_boards_stand_as_published_and_wrong_links_say_so(bud: Bud, member_page: Page) -> None:
     page = member_page
     bud.open(page, "leaderboards?task=tools")
+    expect(page.get_by_role("button", name="tau2-bench")).to_be_visible()
+    settle(page)
     page.get_by_role("button", name="tau2-bench").click()
     expect(page).to_have_url(re.compile(r"\?(?=.*board=tau2-bench)(?=.*see=Boards)"))
     expect(page.get_by_role("heading", name="τ²-bench")).to_be_visible()
