@@ -418,11 +418,8 @@ class Connection(asyncio.Protocol):
         """Become idle."""
         self._in_use = self._is_large = self._held = False
         self.reused = True
-        if self._paused:
+        if self._reads or self._paused:
             self.drop()
-        elif self._reads:
-            self._reads.clear()
-            self._buffered_bytes = 0
         said = self.headers.get(b"keep-alive")
         keep_s = _MAX_IDLE_S if said is None else _keep_alive_s(said)
         self.idle_until_s = self._loop.time() + keep_s
