@@ -13,21 +13,28 @@ _END_OF_CHUNK = b"\n\n\r\n"
 _TEXT = b'"content":"'
 
 
-def _frames_of(size_bytes: int) -> tuple[bytes, ...]:
+# A chunk has one token, mostly.
+MOST_BYTES = 1023
+
+
+def _frame_of(size_bytes: int, form: bytes) -> bytes:
     """How a whole chunk of the chunked transfer encoding begins, with which it has this size.
 
-    In small or in large hexadecimal digits; no chunk has the size for which there is neither.
+    Args:
+        size_bytes: Of all of it; where no chunk has it, what is given is longer than any.
+        form: Of its hexadecimal digits, small or large.
     """
     for digits in range(1, 9):
         content_bytes = size_bytes - digits - 4
         if content_bytes > 0 and len(f"{content_bytes:x}") == digits:
-            return tuple({b"%x\r\n" % content_bytes, b"%X\r\n" % content_bytes})
-    return ()
+            return form % content_bytes
+    return bytes(MOST_BYTES + 1)
 
 
-# A chunk has one token, mostly.
-FRAMES = [_frames_of(size_bytes) for size_bytes in range(1024)]
-MOST_BYTES = len(FRAMES) - 1
+_SMALL, _LARGE = (
+    [_frame_of(size_bytes, form) for size_bytes in range(MOST_BYTES + 1)]
+    for form in (b"%x\r\n", b"%X\r\n")
+)
 
 
 class Lane:
@@ -48,10 +55,11 @@ class Lane:
         text_end: Where the text ends, counted from the end.
         behind: What follows it.
         fixed_bytes: How long all but the text is; more than any chunk while that is not known.
+        frames: By the size of a chunk, how it begins.
     """
 
     __slots__ = (
-        "_named", "before", "begin", "behind", "events", "fixed_bytes", "passed_bytes",
+        "_named", "before", "begin", "behind", "events", "fixed_bytes", "frames", "passed_bytes",
         "seen_bytes", "text_begin", "text_end", "write_chunk",
     )  # fmt: skip
 
@@ -61,12 +69,17 @@ class Lane:
         self.before = self.behind = b""
         self.begin = self.text_begin = self.text_end = 0
         self.fixed_bytes = MOST_BYTES + 1
+        self.frames = _SMALL
 
     def may_pass(self, data: bytes) -> bool:
         """Look through all of a read; what it looks like is then known."""
-        frames = FRAMES[len(data)] if len(data) <= MOST_BYTES else ()
-        if not data.startswith(frames) or not data.endswith(_END_OF_CHUNK):
+        size_bytes = len(data)
+        if size_bytes > MOST_BYTES or not data.endswith(_END_OF_CHUNK):
             return False
+        if not data.startswith(self.frames[size_bytes]):
+            self.frames = _SMALL if self.frames is _LARGE else _LARGE
+            if not data.startswith(self.frames[size_bytes]):
+                return False
         begin = data.find(b"\n") + 1
         if (
             data.find(b"\r", begin, -2) >= 0

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from gateway.lane import FRAMES, MOST_BYTES, Lane
+from gateway.lane import MOST_BYTES, Lane
 from gateway.outbox import Outbox
 from gateway.tls import tls_context
 
@@ -26,6 +26,7 @@ _LOW_WATER_BYTES = 64 * 1024
 _MIN_IDLE_KEPT = 64
 _MAX_IDLE_S = 30.0
 _ONE_WRITE_BYTES = 64 * 1024
+_QUOTE, _NEWLINE = b'"\n'
 # What a lane passes on bears no time, for that would be read for each token. So it is looked at so
 # often in the time that a replica may be silent: that much longer it may take to be noticed.
 _LOOKS = 8
@@ -106,16 +107,20 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse; several body pieces of one read are handed on as one."""
         lane = self._open_lane
-        if lane is not None and (
-            (
-                lane.fixed_bytes <= (size_bytes := len(data)) <= MOST_BYTES
-                and data.startswith(FRAMES[size_bytes])
-                and data.startswith(lane.before, lane.begin)
-                and data.endswith(lane.behind)
-                and data.find(b'"', lane.text_begin, lane.text_end) < 0
-                and data.find(b"\n", lane.text_begin, lane.text_end) < 0
+        if (
+            lane is not None
+            and (
+                (
+                    lane.fixed_bytes <= (size_bytes := len(data)) <= MOST_BYTES
+                    # Pieces are cut out and compared: `startswith` and `find` take twice as long.
+                    and data[: lane.begin] == lane.frames[size_bytes]
+                    and data[lane.begin : lane.text_begin] == lane.before
+                    and data[lane.text_end :] == lane.behind
+                    and _QUOTE not in (text := data[lane.text_begin : lane.text_end])
+                    and _NEWLINE not in text
+                )
+                or lane.may_pass(data)
             )
-            or lane.may_pass(data)
         ):
             # Most of what a token costs here are calls of Python: this is one.
             lane.passed_bytes += size_bytes
