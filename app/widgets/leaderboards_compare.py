@@ -30,6 +30,8 @@ def compare_view(context: SessionContext) -> None:
     kept = [each for each in st.session_state.get(_KEPT, []) if each in names]
     if kept and not st.query_params.get_all("models") and not st.session_state.get("models"):
         st.session_state["models"] = kept
+    # Read before the widget is there, which drops what is none of its options.
+    unknown = [each for each in st.query_params.get_all("models") if each not in names]
     chosen = st.multiselect(
         "Models",
         list(names),
@@ -39,9 +41,11 @@ def compare_view(context: SessionContext) -> None:
         max_selections=_MOST,
         placeholder="Type a name; two to six models",
     )
-    unknown = [each for each in st.query_params.get_all("models") if each not in names]
     if unknown:
-        st.warning(f"No board lists {escape(', '.join(unknown))}.")
+        st.warning(
+            f"No board lists {escape(', '.join(unknown))}. Choose models above, by the names that "
+            "boards have."
+        )
     if len(chosen) < _LEAST:
         empty_state(
             "Choose two to six models",

@@ -148,6 +148,9 @@ def test_boards_stand_as_published_and_wrong_links_say_so(bud: Bud, member_page:
     settle(page)
     page.get_by_role("button", name="Compare models").click()
     expect(page.get_by_text("Choose two to six models")).to_be_visible()
+    bud.open(page, "compare?models=nobody/nothing&models=qwen/qwen3-8b")
+    expect(page.get_by_text("No board lists nobody/nothing.")).to_be_visible()
+    expect(page.get_by_text("qwen/qwen3-8b")).to_be_visible()
 
 
 def test_it_fits_wide_and_narrow_screens(bud: Bud, tab: Tab) -> None:
