@@ -6,7 +6,7 @@ import streamlit as st
 
 from app import session
 from app.widgets import errors_shown, open_page, page_header
-from app.widgets.leaderboards import task_view
+from app.widgets.leaderboards import show_asked_board, task_view
 from app.widgets.leaderboards_boards import boards_view, refresh_view
 
 context = session.current()
@@ -21,6 +21,7 @@ def main() -> None:
     ):
         if st.button("Compare models", icon=":material/compare_arrows:"):
             open_page("compare")
+    show_asked_board()
     view = st.segmented_control(
         "View",
         list(_VIEWS),

@@ -27,6 +27,9 @@ _YEARS = (_ANY, "2026", "2025", "2024", "2023")
 _BILLION = 1e9
 _MOST_EVIDENCE = 10
 _TABLE_PX = 460
+# Whether a board was asked for. Kept until the whole page runs: a run of its part alone may be
+# overtaken by another one, which begins with what the browser's inputs said before.
+_ASKED_BOARD = "leaderboards-asked-board"
 _CHARTS = ("Bands", "Price", "Size", "Trend")
 
 
@@ -61,6 +64,8 @@ def task_link() -> str:
 @st.fragment
 def _view(context: SessionContext, task: Task) -> None:
     """What is asked and what is found, run again alone when a slider moves."""
+    if _ASKED_BOARD in st.session_state:
+        st.rerun()
     query = _query(context, task)
     with errors_shown():
         _found(context, task, leaderboards.combined(context.actor, context.project_id, query))
@@ -385,21 +390,25 @@ def _boards(found: Ranking) -> None:
             names = {each.board for each in _published(found.query.task, board.key)}
             for name in sorted(names):
                 # No link: one to its own page leaves the address as it was.
-                if st.button(
+                st.button(
                     board.title,
                     icon=":material/table_chart:",
                     type="tertiary",
                     key=f"leaderboard-to-{board.key}-{name}",
-                    on_click=_to_board,
+                    on_click=_ask_for_board,
                     args=(name,),
-                ):
-                    st.rerun()
+                )
 
 
-def _to_board(name: str) -> None:
-    """Show a board as it was published; `pages/leaderboards.py` has the input of the views."""
-    st.session_state["see"] = "Boards"
+def _ask_for_board(name: str) -> None:
+    st.session_state[_ASKED_BOARD] = True
     st.query_params["board"] = name
+
+
+def show_asked_board() -> None:
+    """Show the boards as published, if one was asked for; before the views' input is there."""
+    if st.session_state.pop(_ASKED_BOARD, False):
+        st.session_state["see"] = "Boards"
 
 
 def _published(task: str, key: str) -> Any:
