@@ -11,7 +11,7 @@ from app.commands import context, output
 from app.commands.output import Json, Yes
 
 if TYPE_CHECKING:
-    from core.hardware.schemas import Accelerator, Price
+    from core.hardware.schemas import Accelerator, Price, WeightProducts
 
 group = typer.Typer(
     help="Hardware: list, show, add, remove, prices, set-price, probe.", no_args_is_help=True
@@ -179,7 +179,7 @@ def set_price(
 
 @group.command()
 def probe(as_json: Json = False) -> None:
-    """Measure this machine's memory bandwidth and matrix rate again (about two seconds)."""
+    """Measure what this machine's memory and cores give again (about four seconds)."""
     from core.hardware import services as hardware
 
     result = hardware.measure_this_machine(context.operator())
@@ -187,9 +187,21 @@ def probe(as_json: Json = False) -> None:
         ("processor", f"{result.cpu_model}, {result.cores} cores"),
         ("memory bandwidth", _figure(result.rates.memory_bandwidth_gb_per_s, "GB/s")),
         ("float32 matrix rate", _tflops(result.rates.matmul_float32_tflops)),
+        *_product_pairs(result.rates.weight_products),
         ("measured", result.measured_at),
     ]
     output.show(result, output.details(pairs), as_json=as_json)
+
+
+def _product_pairs(products: WeightProducts | None) -> list[tuple[str, str]]:
+    if products is None:
+        return []
+    return [
+        ("Q4_1 weights, one sequence", _tflops(products.q4_1_one_tflops)),
+        ("Q4_1 weights, a prompt", _tflops(products.q4_1_many_tflops)),
+        ("Q8_0 weights, one sequence", _tflops(products.q8_0_one_tflops)),
+        ("Q8_0 weights, a prompt", _tflops(products.q8_0_many_tflops)),
+    ]
 
 
 def _price_row(price: Price) -> tuple[object, ...]:

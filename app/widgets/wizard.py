@@ -340,7 +340,7 @@ def _options_step(actor: Actor, draft: DraftView) -> None:
     order = "the least memory first" if pooled else "the best first"
     st.caption(f"{_planned_words(actor, draft, draft.content)}; {order}.")
     try:
-        with st.spinner("Predicting; the first time this machine is measured for two seconds …"):
+        with st.spinner("Predicting; the first time this machine is measured for five seconds …"):
             found = options.ranked(actor, draft.project_id, draft.content)
     except BudError as error:
         show_error(error)

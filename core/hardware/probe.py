@@ -1,4 +1,4 @@
-"""Measures this machine's memory bandwidth and matrix rate, in a process of its own.
+"""Measures what this machine's memory and cores give, in a process of its own.
 
 Run: `python -m core.hardware.probe CORES`; prints one JSON object. A process of its own, because
 BLAS reads its number of threads and its kernels when NumPy is imported. Where it would take
@@ -6,13 +6,13 @@ AVX-512 it is held to AVX2, which the model server's wheel is built for.
 
 All cores work at once, each in a thread of its own on pieces of well under a millisecond to a few,
 and each is timed by itself: on a busy machine the best of many short pieces was not interrupted,
-while a piece that all threads share always waits for the one that was.
+while a piece that all threads share always waits for the one that was. Stored weights are
+multiplied by one thread: whether memory has enough for all of them is the bandwidth's to say.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import subprocess
@@ -22,18 +22,22 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import psutil
 
-from core.hardware.schemas import Rates
+from core.hardware import weight_products
+from core.hardware.schemas import Rates, WeightProducts
 from core.kernel.errors import Unavailable
 from core.kernel.settings import ROOT
 
-_MEASURE_S = 0.6
+_MEASURE_S = 0.4
 _LIMIT_S = 60.0
 _MIB = 1 << 20
 _SMALLEST_BUFFER_BYTES = 32 * _MIB
 _LARGEST_BUFFER_BYTES = 256 * _MIB
 _PIECE_BYTES = 4 * _MIB
+# A prompt, or as many sequences as make the kernels as quick as they get.
+_MANY_SEQUENCES = 64
 _MATRIX_SIZE = 512
 # Of the pieces of an array: the very quickest may still lie in a cache.
 _QUICK_SHARE = 0.1
@@ -44,7 +48,7 @@ _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLI
 
 
 def measure(cores: int) -> Rates:
-    """What memory and matrix units give to `cores` threads; takes about two seconds.
+    """What memory and matrix units give to `cores` threads; takes about four seconds.
 
     Raises:
         Unavailable: The measurement ended with an error or took longer than a minute.
@@ -65,7 +69,7 @@ def measure(cores: int) -> Rates:
             value=str(getattr(error, "stderr", "") or error).strip().splitlines()[-1:],
             remedy="Free memory and processor time, then run: bud hardware probe",
         ) from error
-    return Rates(**json.loads(done.stdout))
+    return msgspec.json.decode(done.stdout, type=Rates)
 
 
 def _main(cores: int) -> None:
@@ -73,11 +77,13 @@ def _main(cores: int) -> None:
     if _has_avx512():
         os.environ["OPENBLAS_CORETYPE"] = "Haswell"
     with ThreadPoolExecutor(cores) as pool:
-        rates = {
-            "memory_bandwidth_gb_per_s": sum(pool.map(_bandwidth_gb_per_s, [cores] * cores)),
-            "matmul_float32_tflops": sum(pool.map(_matmul_tflops, range(cores))),
-        }
-    print(json.dumps(rates))  # noqa: T201 (the answer to the process that started this one)
+        rates = Rates(
+            memory_bandwidth_gb_per_s=sum(pool.map(_bandwidth_gb_per_s, [cores] * cores)),
+            matmul_float32_tflops=sum(pool.map(_matmul_tflops, range(cores))),
+            weight_products=_weight_products(cores),
+        )
+    # The answer to the process that started this one.
+    print(msgspec.json.encode(rates).decode())  # noqa: T201
 
 
 def _bandwidth_gb_per_s(cores: int) -> float:
@@ -105,6 +111,28 @@ def _matmul_tflops(_thread: int) -> float:
     out = np.empty_like(matrix)
     least_s = min(_seconds(lambda: np.matmul(matrix, matrix, out=out)))
     return 2 * _MATRIX_SIZE**3 / least_s / 1e12
+
+
+def _weight_products(cores: int) -> WeightProducts | None:
+    try:
+        ggml = weight_products.library()
+    except AttributeError:
+        return None
+
+    def tflops(stored_as: str, sequences: int) -> float:
+        # Many sequences share what is read, so that they hardly wait for it.
+        weight_bytes = _buffer_bytes() if sequences == 1 else 0
+        with weight_products.products(ggml, stored_as, sequences, weight_bytes) as multiply:
+            seconds = sorted(_seconds(multiply))
+        one_s = seconds[int(_QUICK_SHARE * len(seconds))]
+        return cores * sequences * weight_products.PRODUCT_FLOP / one_s / 1e12
+
+    return WeightProducts(
+        q4_1_one_tflops=tflops("q4_1", 1),
+        q4_1_many_tflops=tflops("q4_1", _MANY_SEQUENCES),
+        q8_0_one_tflops=tflops("q8_0", 1),
+        q8_0_many_tflops=tflops("q8_0", _MANY_SEQUENCES),
+    )
 
 
 def _seconds(work: Callable[[], object]) -> list[float]:

@@ -6,6 +6,20 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class WeightProducts:
+    """What all cores reach with weights that are stored in 4 and 8 bits, in 1e12 operations/s.
+
+    `one` is for one sequence, whose weights are read from memory as they are multiplied; `many` for
+    a prompt.
+    """
+
+    q4_1_one_tflops: float
+    q4_1_many_tflops: float
+    q8_0_one_tflops: float
+    q8_0_many_tflops: float
+
+
+@dataclass(frozen=True, slots=True)
 class Accelerator:
     """One device: a GPU, an accelerator or a CPU socket.
 
@@ -21,6 +35,7 @@ class Accelerator:
         devices_per_node: Devices that the fast link joins; 72 in the NVL72 racks.
         tdp_w: None where the vendor publishes none.
         can_simulate: False is "memory only".
+        weight_products: Only of this machine, as it was measured.
     """
 
     id: str
@@ -41,6 +56,7 @@ class Accelerator:
     release_year: int | None
     source: str
     can_simulate: bool
+    weight_products: WeightProducts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +111,14 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a probe measures: memory traffic in 1e9 bytes/s, float32 matrix products in 1e12/s."""
+    """What a probe measures: memory traffic in 1e9 bytes/s, float32 matrix products in 1e12/s.
+
+    `weight_products` is None where the model server's library does not let itself be measured.
+    """
 
     memory_bandwidth_gb_per_s: float
     matmul_float32_tflops: float
+    weight_products: WeightProducts | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,11 @@ import threading
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import msgspec
+
 from core.hardware import catalogue, crud, probe
 from core.hardware.models import HardwareEntry
-from core.hardware.schemas import Accelerator, NewAccelerator, Price, ProbeResult, Rates
+from core.hardware.schemas import Accelerator, NewAccelerator, Price, ProbeResult
 from core.kernel import audit, clock, database, ids, machine
 from core.kernel.actor import Actor
 from core.kernel.errors import BudError, Conflict, InvalidInput, NotFound
@@ -186,7 +188,7 @@ def set_own_price(
 
 
 def this_machine() -> Accelerator:
-    """This machine as a device of kind `cpu`, measured on the first call (about two seconds).
+    """This machine as a device of kind `cpu`, measured on the first call (about four seconds).
 
     Its BF16 rate is the measured float32 rate: what a CPU without matrix units gives.
     """
@@ -214,6 +216,7 @@ def this_machine() -> Accelerator:
         release_year=None,
         source=f"measured on this machine at {result.measured_at}",
         can_simulate=True,
+        weight_products=rates.weight_products,
     )
 
 
@@ -267,9 +270,8 @@ def _probe(limits: machine.Limits) -> ProbeResult:
 def _stored(limits: machine.Limits) -> ProbeResult | None:
     # The folder may have moved to another machine, or the container got other limits.
     try:
-        document = json.loads(_probe_path().read_text())
-        result = ProbeResult(**document | {"rates": Rates(**document["rates"])})
-    except (OSError, ValueError, KeyError, TypeError):
+        result = msgspec.json.decode(_probe_path().read_bytes(), type=ProbeResult)
+    except (OSError, msgspec.DecodeError):
         return None
     same = (result.cpu_model, result.cores) == (machine.cpu_model(), machine.cores(limits))
     return result if same else None
@@ -292,7 +294,9 @@ def _price_key(accelerator_id: str) -> str:
 
 
 def _of_entry(row: HardwareEntry) -> Accelerator:
-    names = {field.name for field in fields(Accelerator)} - {"id", "can_simulate"}
+    names = {field.name for field in fields(Accelerator)} - {
+        *("id", "can_simulate", "weight_products")
+    }
     return Accelerator(
         id=row.slug, can_simulate=True, **{name: getattr(row, name) for name in names}
     )

@@ -5,8 +5,10 @@ them for every sequence of the batch: large models wait for memory, small ones f
 of unpacking and for the threads to meet after each operation. A prompt is arithmetic only.
 
 Arithmetic is counted in units of what AVX2 (or NEON) float32 matrix products reach on the same
-cores, because that is what a probe measures. The shares below were read off public llama-bench
-figures and then held against random models of two shapes in four formats on one Zen 5 core:
+cores. On this machine a probe measures the products of two formats themselves, and other formats
+are taken to be to them as the shares below are to each other. Of other CPUs nothing but the float32
+rate is known. The shares were read off public llama-bench figures and then held against random
+models of two shapes in four formats on one Zen 5 core:
 
 - one sequence: 42.6 GFLOP/s a core of Llama 7B Q4_0 on a 13900K (ggml-org/llama.cpp issue 34), 45
   and 24 of Llama 3.1 8B Q4_0 on a Ryzen 7950X and a Threadripper 5975WX (ikawrakow/ik_llama.cpp
@@ -14,7 +16,8 @@ figures and then held against random models of two shapes in four formats on one
   Llama 7B Q4_0 on a Xeon w9-3475X held at 2.2 GHz (ggml-org/llama.cpp pull request 7487): 0.2 to
   0.33 of 32 FLOP a cycle, before the formats that are repacked for wide registers doubled it.
   SmolLM2-135M Q4_1 took 6.1 ms a token on a Zen 5 core and 11.4 on a Zen 4 core whose float32
-  products are about as fast: 0.37 and 0.21 of those. What is taken lies between.
+  products are about as fast: 0.37 and 0.21 of those, and 0.2 on an Emerald Rapids core. What is
+  taken lies between.
 - prompts: 124 and 70 GFLOP/s a core of 8B Q4_0 on the same two Ryzens: 0.78 and 0.56; Q8_0 a
   seventh more; 33 FLOP a cycle with the matrix units (AMX) of the Xeon, so these count as AVX-512.
 - bandwidth: 27 of the 46 GB/s that a probe copies on Zen 5, 139 of 204.8 GB/s of Mistral 7B Q4_0
@@ -26,12 +29,12 @@ Times are in seconds inside this file and in milliseconds in what it returns.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from functools import lru_cache
 
 import numpy as np
 
-from core.hardware.schemas import Accelerator
+from core.hardware.schemas import Accelerator, WeightProducts
 from core.simulation import memory
 from core.simulation.scenarios import (
     PRECISIONS,
@@ -70,19 +73,22 @@ _REQUEST_S = 5e-3
 class _Format:
     """How fast a storage format computes: shares of the float32 rate.
 
-    `one` is for one sequence, `many` for at least `tile` of them.
+    `one` is for one sequence, `many` for at least `tile` of them. `probed` is the format whose
+    measured rates stand for it, the place of its scales.
     """
 
     one: float
     many: float
     tile: float
+    probed: int
 
 
-_REPACKED = _Format(0.55, 0.8, 4)
-_EIGHT_BIT = _Format(0.42, 0.7, 32)
-_HALF = _Format(0.25, 0.5, 16)
-_UNPACKED = _Format(0.31, 0.42, 16)
-_LOOKED_UP = _Format(0.2, 0.25, 16)
+_NOT_PROBED, _Q4_1, _Q8_0 = range(3)
+_REPACKED = _Format(0.55, 0.8, 4, _Q4_1)
+_EIGHT_BIT = _Format(0.42, 0.7, 32, _Q8_0)
+_HALF = _Format(0.25, 0.5, 16, _NOT_PROBED)
+_UNPACKED = _Format(0.31, 0.42, 16, _Q4_1)
+_LOOKED_UP = _Format(0.2, 0.25, 16, _Q4_1)
 _OF_PRECISION = {
     "bf16": _HALF,
     "fp8": _EIGHT_BIT,
@@ -108,7 +114,13 @@ def with_threads(device: Accelerator, threads: int, cores: int) -> Accelerator:
     share = min(1.0, threads / max(1, cores))
     whole = device.memory_bandwidth_gb_per_s
     drawn = min(whole, max(share * whole, threads * _CORE_BANDWIDTH_GB_PER_S))
-    return replace(device, bf16_tflops=device.bf16_tflops * share, memory_bandwidth_gb_per_s=drawn)
+    products = device.weight_products
+    return replace(
+        device,
+        bf16_tflops=device.bf16_tflops * share,
+        memory_bandwidth_gb_per_s=drawn,
+        weight_products=products and WeightProducts(*(share * each for each in astuple(products))),
+    )
 
 
 def waking_ms(layers: float, threads: int) -> float:
@@ -172,7 +184,9 @@ class _Rows:
         is_stored = memory.is_stored(rows, models)
         own = _formats(models)[:, rows.model]
         given = _FORMATS_OF_PRECISION[:, precision]
-        self.one, self.many, self.tile = np.where(is_stored, own, given)
+        one, many, self.tile, probed = np.where(is_stored, own, given)
+        one_scale, many_scale = _scales(systems)[:, probed.astype(int), rows.system]
+        self.one, self.many = one * one_scale, many * many_scale
         self.sync = np.where(rows.tp > 1, self.model["layers"] * _SOCKET_SYNC_S, 0.0)
 
     def step(self, batch: Floats) -> tuple[Floats, Floats, Floats, Floats]:
@@ -225,19 +239,32 @@ def _overlapped(memory_s: Floats, compute_s: Floats) -> Floats:
     return np.asarray((memory_s**power + compute_s**power) ** (1 / power))
 
 
+_FORMAT_PARTS = tuple(part.name for part in fields(_Format))
 _FORMATS_OF_PRECISION = np.array(
-    [
-        [getattr(_OF_PRECISION[name], part) for name in PRECISIONS]
-        for part in ("one", "many", "tile")
-    ]
+    [[getattr(_OF_PRECISION[name], part) for name in PRECISIONS] for part in _FORMAT_PARTS]
 )
 
 
 @lru_cache(maxsize=64)
 def _formats(models: ModelTable) -> Floats:
-    """Rows `one`, `many`, `tile`; a column for each model, by how its file is stored."""
+    """A row for each part of a format; a column for each model, by how its file is stored."""
     found = [_format(each.native_precision.lower()) for each in models.architectures]
-    return np.array([[getattr(each, part) for each in found] for part in ("one", "many", "tile")])
+    return np.array([[getattr(each, part) for each in found] for part in _FORMAT_PARTS])
+
+
+@lru_cache(maxsize=64)
+def _scales(systems: SystemTable) -> Floats:
+    """What was measured over what is assumed, 1 where nothing was: one or many, probed, system."""
+    found = np.ones((2, 3, len(systems.accelerators)))
+    for at, device in enumerate(systems.accelerators):
+        products, rate = device.weight_products, device.bf16_tflops
+        if products is None:
+            continue
+        q4_1, q8_0 = rate * _UNPACKED.one, rate * _EIGHT_BIT.one
+        found[0, 1:, at] = products.q4_1_one_tflops / q4_1, products.q8_0_one_tflops / q8_0
+        q4_1, q8_0 = rate * _UNPACKED.many, rate * _EIGHT_BIT.many
+        found[1, 1:, at] = products.q4_1_many_tflops / q4_1, products.q8_0_many_tflops / q8_0
+    return found
 
 
 @lru_cache(maxsize=64)

@@ -16,7 +16,11 @@ PROJECT = "prj_default"
 def probed(data_dir: Path) -> None:
     """This machine has been measured: 46 GB/s and 0.139 TFLOP/s a core."""
     cores = machine.cores(machine.cgroup_limits())
-    rates = {"memory_bandwidth_gb_per_s": 46.0 * cores, "matmul_float32_tflops": 0.139 * cores}
+    rates = {
+        "memory_bandwidth_gb_per_s": 46.0 * cores,
+        "matmul_float32_tflops": 0.139 * cores,
+        "weight_products": None,
+    }
     measured = {
         "cpu_model": machine.cpu_model(),
         "cores": cores,

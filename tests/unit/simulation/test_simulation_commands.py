@@ -59,7 +59,11 @@ def person(data_dir: Path, admin: Actor, quick_passwords: None) -> Actor:
     measured = {
         "cpu_model": machine.cpu_model(),
         "cores": machine.cores(machine.cgroup_limits()),
-        "rates": {"memory_bandwidth_gb_per_s": 20.0, "matmul_float32_tflops": 0.1},
+        "rates": {
+            "memory_bandwidth_gb_per_s": 20.0,
+            "matmul_float32_tflops": 0.1,
+            "weight_products": None,
+        },
         "measured_at": clock.now().isoformat(),
     }
     (data_dir / "hardware_probe.json").write_text(json.dumps(measured))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
 
 from core.hardware import catalogue
-from core.hardware.schemas import Accelerator
+from core.hardware.schemas import Accelerator, WeightProducts
 from core.simulation import architectures, memory, predictor, processor
 from core.simulation.architectures import Architecture
 from core.simulation.predictor import Prediction, Predictor
@@ -190,3 +190,25 @@ def test_a_file_takes_the_memory_that_it_takes() -> None:
     assert held.kv[0] == 64 * memory.kv_bytes_per_token(30, 3, 128)
     asked = memory.of_deployment(_rows(precision=0), *table)
     assert asked.weights[0] == pytest.approx(2 * SMALL.total_params)
+
+
+def test_measured_products_stand_for_the_shares_of_the_float32_rate() -> None:
+    measured = WeightProducts(
+        q4_1_one_tflops=0.5 * 0.31 * 0.139,
+        q4_1_many_tflops=2 * 0.42 * 0.139,
+        q8_0_one_tflops=0.42 * 0.139,
+        q8_0_many_tflops=0.7 * 0.139,
+    )
+    probed = replace(ZEN5, memory_bandwidth_gb_per_s=1e6, weight_products=measured)
+    unprobed = replace(probed, weight_products=None)
+    for stored_as, slower, quicker in (("q4_1", 2, 2), ("q4_k_m", 2, 2), ("q8_0", 1, 1)):
+        rows = _rows(isl=512)
+        models = ModelTable([_like(LARGE, stored_as, 8e8)])
+        ours, theirs = (
+            processor.times(rows, models, SystemTable([device])) for device in (probed, unprobed)
+        )
+        assert ours["compute_ms"] == pytest.approx(slower * theirs["compute_ms"])
+        assert ours["prefill_ms"] <= theirs["prefill_ms"] / quicker * 1.2
+    assert processor.with_threads(probed, 1, 2).weight_products == WeightProducts(
+        *(0.5 * each for each in astuple(measured))
+    )
