@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from core.hardware import weight_products
+from core.hardware.adapters import ggml
 from core.hardware.schemas import Rates, WeightProducts
 from core.kernel.errors import Unavailable
 from core.kernel.settings import ROOT
@@ -115,17 +115,17 @@ def _matmul_tflops(_thread: int) -> float:
 
 def _weight_products(cores: int) -> WeightProducts | None:
     try:
-        ggml = weight_products.library()
+        library = ggml.load()
     except AttributeError:
         return None
 
     def tflops(stored_as: str, sequences: int) -> float:
         # Many sequences share what is read, so that they hardly wait for it.
         weight_bytes = _buffer_bytes() if sequences == 1 else 0
-        with weight_products.products(ggml, stored_as, sequences, weight_bytes) as multiply:
+        with ggml.products(library, stored_as, sequences, weight_bytes) as multiply:
             seconds = sorted(_seconds(multiply))
         one_s = seconds[int(_QUICK_SHARE * len(seconds))]
-        return cores * sequences * weight_products.PRODUCT_FLOP / one_s / 1e12
+        return cores * sequences * ggml.PRODUCT_FLOP / one_s / 1e12
 
     return WeightProducts(
         q4_1_one_tflops=tflops("q4_1", 1),

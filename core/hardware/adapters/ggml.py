@@ -48,7 +48,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
 }
 
 
-def library() -> ctypes.CDLL:
+def load() -> ctypes.CDLL:
     """The model server's library.
 
     Raises:
@@ -65,12 +65,12 @@ def library() -> ctypes.CDLL:
 
 @contextmanager
 def products(
-    ggml: ctypes.CDLL, stored_as: str, sequences: int, weight_bytes: int
+    library: ctypes.CDLL, stored_as: str, sequences: int, weight_bytes: int
 ) -> Iterator[Callable[[], None]]:
     """What multiplies the next matrix of weights, by one thread: PRODUCT_FLOP for each sequence.
 
     Args:
-        ggml: The library.
+        library: As `load` gives it.
         stored_as: `q4_1` or `q8_0`.
         sequences: How many columns are multiplied at once.
         weight_bytes: What all matrices, which take turns, hold together.
@@ -80,31 +80,31 @@ def products(
     matrices = max(1, weight_bytes // matrix_bytes)
     column_bytes = 4 * sequences * _COLUMNS
     each_bytes = matrix_bytes + column_bytes + _GRAPH_BYTES
-    context = ggml.ggml_init(_Parameters(matrices * each_bytes + column_bytes + _GRAPH_BYTES))
-    backend = ggml.ggml_backend_cpu_init()
-    ggml.ggml_backend_cpu_set_n_threads(backend, 1)
+    context = library.ggml_init(_Parameters(matrices * each_bytes + column_bytes + _GRAPH_BYTES))
+    backend = library.ggml_backend_cpu_init()
+    library.ggml_backend_cpu_set_n_threads(backend, 1)
 
     def tensor(kind: int, columns: int, size_bytes: int) -> int:
-        made: int = ggml.ggml_new_tensor_2d(context, kind, _COLUMNS, columns)
+        made: int = library.ggml_new_tensor_2d(context, kind, _COLUMNS, columns)
         # Zeros take as long as any other weights, and no number that happens to lie there does.
-        ctypes.memset(ggml.ggml_get_data(made), 0, size_bytes)
+        ctypes.memset(library.ggml_get_data(made), 0, size_bytes)
         return made
 
     def graph() -> int:
-        made: int = ggml.ggml_new_graph_custom(context, _GRAPH_NODES, False)
+        made: int = library.ggml_new_graph_custom(context, _GRAPH_NODES, False)
         weights = tensor(kind, _ROWS, matrix_bytes)
-        ggml.ggml_build_forward_expand(made, ggml.ggml_mul_mat(context, weights, vectors))
+        library.ggml_build_forward_expand(made, library.ggml_mul_mat(context, weights, vectors))
         return made
 
     vectors = tensor(_FLOAT32, sequences, column_bytes)
     graphs = itertools.cycle([graph() for _ in range(matrices)])
 
     def multiply() -> None:
-        if ggml.ggml_backend_graph_compute(backend, next(graphs)):
+        if library.ggml_backend_graph_compute(backend, next(graphs)):
             raise RuntimeError(f"ggml could not multiply {stored_as}")
 
     try:
         yield multiply
     finally:
-        ggml.ggml_backend_free(backend)
-        ggml.ggml_free(context)
+        library.ggml_backend_free(backend)
+        library.ggml_free(context)
