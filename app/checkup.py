@@ -79,10 +79,10 @@ def _platform() -> Finding:
 
 
 def _python() -> Finding:
-    good = (3, 11) <= sys.version_info < (3, 14)
+    good = (3, 11) <= sys.version_info < (3, 15)
     return Finding(
         "python", "ok" if good else "problem", f"{platform.python_version()} in {sys.prefix}",
-        "" if good else "Use Python 3.11, 3.12 or 3.13.",
+        "" if good else "Use Python 3.11, 3.12, 3.13 or 3.14.",
     )  # fmt: skip
 
 

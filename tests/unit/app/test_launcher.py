@@ -81,7 +81,7 @@ def test_other_platforms_are_refused_by_name(
 def test_no_python_is_said(folder: Path, tools: Path) -> None:
     run = launch(folder, tools)
     assert run.returncode == 1
-    assert "There is no Python on the PATH; Bud needs 3.11, 3.12 or 3.13" in run.stderr
+    assert "There is no Python on the PATH; Bud needs 3.11, 3.12, 3.13 or 3.14" in run.stderr
 
 
 def test_a_wrong_python_is_named_with_its_version(folder: Path, tools: Path) -> None:
