@@ -28,6 +28,8 @@ _BROWSERS = (
     *("google-chrome", "google-chrome-stable"),
 )
 _VALKEYS = ("valkey-server", "redis-server")
+# What tests run that a bare machine lacks, with Debian's packages.
+_TOOLS = {"curl": ("curl",), "cc": ("gcc", "libc6-dev")}
 _INSTALL_WAIT_S = 300
 # Read by slipcover's plugin of pytest in each worker; `tests/plugins/coverage.py` prints the table.
 _COVERAGE = {
@@ -73,6 +75,7 @@ def run(arguments: Sequence[str], *, coverage: bool = False, say: Callable[[str]
     """
     browser = find_browser(say)
     found = {BROWSER_VARIABLE: browser, VALKEY_VARIABLE: find_valkey(say)}
+    install_tools(say)
     without_coverage = {**os.environ, **{name: path for name, path in found.items() if path}}
     environment = without_coverage | (_COVERAGE if coverage else {})
     if arguments:
@@ -137,11 +140,9 @@ def find_browser(say: Callable[[str], None]) -> str:
     given = installed_browser()
     if given:
         return given
-    if _is_debian() and os.geteuid() == 0 and shutil.which("apt-get"):
+    if _may_install():
         say("Installing Debian's chromium for the browser tests …")
-        if _quietly("apt-get", "update") and _quietly(
-            "apt-get", "install", "--yes", "--no-install-recommends", "chromium-headless-shell"
-        ):
+        if _install_debs("chromium-headless-shell"):
             return installed_browser()
     say("Installing playwright's chromium for the browser tests …")
     if not _quietly(sys.executable, "-m", "playwright", "install", "--only-shell", "chromium"):
@@ -157,12 +158,10 @@ def installed_browser() -> str:
 def find_valkey(say: Callable[[str], None]) -> str:
     """A Valkey for the tests of limits over hosts, else a Redis; "" when neither can be had."""
     given = installed_valkey()
-    if not given and _is_debian() and os.geteuid() == 0 and shutil.which("apt-get"):
+    if not given and _may_install():
         say("Installing Debian's Valkey or Redis for the tests of limits over hosts …")
-        _quietly("apt-get", "update")
         for name in _VALKEYS:
-            _quietly("apt-get", "install", "--yes", "--no-install-recommends", name)
-            if given := installed_valkey():
+            if _install_debs(name) and (given := installed_valkey()):
                 break
     name = Path(given).name if given else "neither Valkey nor Redis: their tests are skipped"
     say(f"Limits over hosts are tested with {name}.")
@@ -174,8 +173,28 @@ def installed_valkey() -> str:
     return os.environ.get(VALKEY_VARIABLE) or _installed(_VALKEYS)
 
 
+def install_tools(say: Callable[[str], None]) -> None:
+    """Have what else tests run; what cannot be had is said, and its tests are skipped."""
+    for name, packages in _TOOLS.items():
+        if shutil.which(name) is None and _may_install():
+            say(f"Installing Debian's {' and '.join(packages)} for the tests …")
+            _install_debs(*packages)
+        if shutil.which(name) is None:
+            say(f"No {name} can be had here: its tests will be skipped.")
+
+
 def _installed(programs: Sequence[str]) -> str:
     return next((path for name in programs if (path := shutil.which(name))), "")
+
+
+def _may_install() -> bool:
+    return _is_debian() and os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def _install_debs(*packages: str) -> bool:
+    """Whether Debian's packages could be installed."""
+    _quietly("apt-get", "update")
+    return _quietly("apt-get", "install", "--yes", "--no-install-recommends", *packages)
 
 
 def _is_debian() -> bool:

@@ -32,6 +32,7 @@ from tests.doubles.gateway_harness import (
 )
 from tests.doubles.openai_server import Knobs, OpenAiDouble
 from tests.doubles.steady_load import SteadyLoad
+from tests.machine import needs
 
 _START_S = 90.0
 
@@ -155,6 +156,7 @@ async def test_a_successor_that_does_not_start_leaves_the_old_ones(gateway: Supe
     assert gateway.get("/health").status_code == 200
 
 
+@needs("cc")
 async def test_swapping_the_table_at_1000_requests_a_second_fails_none(tmp_path: Path) -> None:
     programs, data_dir = tmp_path / "programs", tmp_path / "data"
     programs.mkdir()

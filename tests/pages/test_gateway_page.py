@@ -30,6 +30,7 @@ from core.projects import services as projects
 from core.routing import live, rules
 from core.routing.schemas import Rules, TargetRule
 from tests.browsing import PAGE_TIMEOUT_MS, Bud, choose, looks, select_row, settle, shot, wait_for
+from tests.machine import needs
 
 # Other tests keep the machine busy as well.
 expect.set_options(timeout=PAGE_TIMEOUT_MS)
@@ -318,6 +319,7 @@ def _fact(bud: Bud, project_id: str, kind: str, status: int, message: str, **mor
     return fact.request_id
 
 
+@needs("curl")
 def test_a_try_answers_and_its_code_runs_as_it_is_shown(
     bud: Bud, member_page: Page, chat: str, tmp_path: Path
 ) -> None:

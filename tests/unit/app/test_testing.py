@@ -145,6 +145,20 @@ def test_without_any_browser_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     assert "will be skipped" in said[-1]
 
 
+def test_what_tests_need_is_installed_where_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    ran: list[tuple[str, ...]] = []
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/curl" if name == "curl" else None)
+    monkeypatch.setattr(testing, "_quietly", lambda *command: not ran.append(command))
+    monkeypatch.setattr(testing, "_may_install", lambda: False)
+    testing.install_tools(said.append)
+    assert (said, ran) == (["No cc can be had here: its tests will be skipped."], [])
+    monkeypatch.setattr(testing, "_may_install", lambda: True)
+    testing.install_tools(said.append)
+    assert ran[0] == ("apt-get", "update")
+    assert ran[1][-2:] == ("gcc", "libc6-dev")
+
+
 def test_benchmarks_are_found_by_what_they_define(tmp_path: Path) -> None:
     (tmp_path / "latency.py").write_text('"""Added latency.\n\nMore."""\n\ndef run(json): ...\n')
     (tmp_path / "helper.py").write_text("def go(): ...\n")

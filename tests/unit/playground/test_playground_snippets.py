@@ -14,6 +14,7 @@ import pytest
 from core.playground import snippets
 from core.playground.schemas import ChatRequest
 from tests.doubles.scripted_gateway import ScriptedGateway
+from tests.machine import needs
 
 REQUEST = ChatRequest(
     model="tiny",
@@ -29,6 +30,7 @@ REQUEST = ChatRequest(
 )
 
 
+@needs("curl")
 def test_curl_sends_the_request(gateway: ScriptedGateway) -> None:
     command = snippets.curl(f"http://127.0.0.1:{gateway.port}", REQUEST)
     run = subprocess.run(
