@@ -102,6 +102,50 @@ class Predictor:
 
     def _predict(self, rows: Scenarios) -> Prediction:
         times = self.roofline.times(rows)
+        excess = self._excess(rows, times)
+        if not excess.any():
+            return self._answered(rows, times)
+        most = _running(times.most_sequences)
+        running = replace(rows, concurrency=np.where(excess > 0, most, rows.concurrency))
+        return self._with_waiting(
+            rows, excess, self._answered(running, self.roofline.times(running))
+        )
+
+    def _excess(self, rows: Scenarios, times: Times) -> Floats:
+        """Requests that wait, for each one that runs; 0 where all have room.
+
+        The analytic model of a processor has them in its times, decoding workers whose number is
+        not known are taken to be enough, and who measured so many in flight had room for them.
+        """
+        excess = np.maximum(0.0, rows.concurrency / _running(times.most_sequences) - 1)
+        are_enough = (rows.mode == 1) & (rows.decode_workers == 0)
+        excess = np.where(self._is_cpu[rows.system] | are_enough, 0.0, excess)
+        if excess.any():
+            excess = np.where(self._support.place(rows).nearby > 0, 0.0, excess)
+        return excess
+
+    def _with_waiting(self, rows: Scenarios, excess: Floats, running: Prediction) -> Prediction:
+        """What all requests see, when no more run at once than have room.
+
+        Those that run go on as if there were no others, and one that waits is let in when one of
+        them ends: a closed loop, so more in flight wait longer and get nothing more done. The
+        learners are not asked about it: nearly all of what they saw had room.
+        """
+        ttft, e2e = running.ttft_ms, running.e2e_ms
+        waiting = Band(
+            ttft.mean + excess * e2e.mean,
+            ttft.low + excess * e2e.low,
+            ttft.high + excess * e2e.high,
+        )
+        times = replace(
+            running.times,
+            ttft_ms=running.times.ttft_ms + excess * e2e.mean,
+            wait_ms=running.times.wait_ms + excess * e2e.mean,
+            pressure=np.where(excess > 0, 1 + excess, running.times.pressure),
+        )
+        return assemble(rows, times, waiting, running.tpot_ms, running.nearby, self)
+
+    def _answered(self, rows: Scenarios, times: Times) -> Prediction:
         is_cpu = self._is_cpu[rows.system]
         place, trust = trusted(self._support.place(rows), is_cpu)
         matrix = features.matrix(rows, times, self.models, self.systems)
@@ -144,6 +188,11 @@ class Predictor:
             for name in choice.combination.learners
         }
         return choice.combination.of(logarithms)
+
+
+def _running(most_sequences: Floats) -> Floats:
+    """How many requests run at once; one is tried where not even that fits."""
+    return np.maximum(1.0, most_sequences)
 
 
 def trusted(place: Place, is_cpu: Booleans) -> tuple[Place, Floats]:

@@ -49,6 +49,34 @@ def test_measured_rows_are_met_closely(shipped):
     assert np.median(np.abs(found.ttft_ms.mean / serving.ttft_ms - 1)) < 0.15
 
 
+def test_what_has_no_room_waits_and_gets_nothing_more_done(shipped):
+    loads = np.array([16, 25, 26, 64, 256, 512])
+    chat = {"isl": 1155, "osl": 211, "tp": 1, "precision": "bf16", "concurrency": loads}
+    found = shipped.predict(scenario(shipped, model="qwen3-32b", system="h100_sxm", **chat))
+    most = found.most_concurrency[0]
+    assert loads[0] < most < loads[3]
+    over = loads > most
+    assert (found.nearby[over] == 0).all()
+    whole = found.tokens_per_s_per_gpu.mean[over]
+    assert whole == pytest.approx(whole[0], rel=1e-6)
+    assert whole[0] >= found.tokens_per_s_per_gpu.mean[0]
+    assert found.tpot_ms.mean[over] == pytest.approx(found.tpot_ms.mean[over][0])
+    assert (np.diff(found.ttft_ms.mean[over]) > 0).all()
+    at_once = shipped.predict(
+        scenario(shipped, model="qwen3-32b", system="h100_sxm", **(chat | {"concurrency": most}))
+    )
+    assert found.e2e_ms.mean[over] == pytest.approx(at_once.e2e_ms.mean * loads[over] / most)
+
+
+def test_who_measured_so_many_in_flight_had_room(shipped):
+    rows = training.served(dataset.load()).rows
+    found = shipped.predict(rows)
+    crowded = (rows.concurrency > 1.5 * found.most_concurrency) & (found.nearby > 0)
+    assert crowded.any()
+    # What was measured stands, also below what the analytic model would have it wait.
+    assert (found.ttft_ms.mean < found.times.wait_ms)[crowded].any()
+
+
 def test_a_batch_larger_than_a_block_is_the_same_as_its_rows_one_by_one(shipped):
     measured = dataset.load()
     rows = measured.rows.take(np.arange(6000) % len(measured))
