@@ -19,7 +19,14 @@ from app.widgets import (
     page_header,
     table_with_downloads,
 )
-from app.widgets.api_keys import SCOPE_NAMES, new_key, restrict_key, state_of
+from app.widgets.api_keys import (
+    SCOPE_NAMES,
+    call_snippets,
+    key_is_shown,
+    new_key,
+    restrict_key,
+    state_of,
+)
 from core.accounts import api_keys
 from core.accounts.schemas import ApiKeyView
 from core.deployments import hosted
@@ -82,7 +89,8 @@ def main() -> None:
     models += hosted.names(actor, project_id) + rules.shared_names(actor, project_id)
     with page_header("API keys", "Programs of this project call its models with one of these."):
         may_create = actor.may("key:create", project_id)
-        if may_create and st.button("New API key", type="primary", icon=":material/add:"):
+        asked = may_create and st.button("New API key", type="primary", icon=":material/add:")
+        if asked or key_is_shown():
             new_key(actor, project_id, models)
     everything = api_keys.list_keys(actor, project_id)
     active = [key for key in everything if state_of(key) == "active"]
@@ -103,12 +111,15 @@ def main() -> None:
     )
     st.markdown("Base URL for OpenAI's clients")
     st.code(f"{settings().gateway_url}/v1", language=None)
+    with st.expander("Call it with curl or Python", icon=":material/terminal:"):
+        st.caption("Put your key in the place of YOUR_KEY: Bud does not have it to show again.")
+        call_snippets("YOUR_KEY", (*models, "MODEL")[0])
     show_all = st.toggle("Show keys that have ended", key="ended", bind="query-params")
     keys = everything if show_all else active
     if not keys:
         asked = empty_state(
             "No active API key" if everything else "No API key yet",
-            "Create one; the dialog shows the curl line to try it with.",
+            "Create one; the dialog shows the curl line to try it with, with the key in it.",
             icon="key",
             action="Create one" if may_create else None,
         )

@@ -165,7 +165,7 @@ def _first_steps(views: list[DeploymentView]) -> None:
          any(keys.get(key) == "playground" for key in used)),
         ("Make an API key", "It opens this project's models to a program.", "api_keys",
          "user" in keys.values()),
-        ("Call it with curl", "The API keys page shows the line to copy.", "api_keys",
+        ("Call it with curl", "The API keys page has the line; put your key in it.", "api_keys",
          any(keys.get(key) == "user" for key in used)),
     ]  # fmt: skip
     if all(done for *_, done in steps):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
+from threading import Lock
 
 import streamlit as st
 
@@ -11,11 +13,12 @@ from app.widgets.dialogs import dialog
 from app.widgets.layout import errors_shown
 from core.accounts import api_keys
 from core.accounts.api_keys import Restrictions
-from core.accounts.schemas import ApiKeyView
+from core.accounts.schemas import ApiKeyView, NewKey
 from core.kernel import clock
 from core.kernel.actor import Actor
 from core.kernel.settings import settings
 
+_MADE, _DONE = "bud-key-made", "bud-key-done"
 _LIFETIMES_D = {"30 days": 30, "90 days": 90, "1 year": 365, "Never": None}
 _SCOPES = {
     "Chat": "chat.completions",
@@ -43,12 +46,40 @@ def state_of(key: ApiKeyView) -> str:
     return "expired" if expired else "active"
 
 
-@dialog("New API key", width="medium", icon=":material/key:")
+@dataclass
+class _Made:
+    """A key that is shown until its reader is done: it is nowhere else.
+
+    In the session since before the click: a second click stops the first one's run at its next
+    call of Streamlit, which would be the one that notes the key.
+    """
+
+    lock: Lock = field(default_factory=Lock)
+    new: NewKey | None = None
+
+
+def _made() -> _Made:
+    made: _Made = st.session_state.setdefault(_MADE, _Made())
+    return made
+
+
+def key_is_shown() -> bool:
+    """Whether a key was made whose reader is not done with it; `new_key` shows it."""
+    return _made().new is not None
+
+
 def new_key(actor: Actor, project_id: str, models: Sequence[str]) -> None:
-    """Ask what a key is for, make it, and show it this once."""
-    made = st.empty()
-    with made.form("new-key", border=False):
-        name = st.text_input("Name", placeholder="What it is for, such as ci", max_chars=120)
+    """Ask what a key is for and make it; or show the one that was made, until "Done"."""
+    if key_is_shown():
+        _show_key(models)
+    else:
+        _ask_for_key(actor, project_id, models)
+
+
+@dialog("New API key", width="medium", icon=":material/key:")
+def _ask_for_key(actor: Actor, project_id: str, models: Sequence[str]) -> None:
+    with st.form("new-key", border=False):
+        name = st.text_input("Name", placeholder="What it is for, such as ci")
         lifetime = st.segmented_control(
             "Expires after", list(_LIFETIMES_D), default="90 days", required=True
         )
@@ -57,13 +88,27 @@ def new_key(actor: Actor, project_id: str, models: Sequence[str]) -> None:
             return
     days = _LIFETIMES_D[lifetime]
     expires_at = clock.now() + timedelta(days=days) if days else None
+    made = _made()
     with errors_shown():
-        wanted = Restrictions(expires_at, only, scopes, networks)
-        new = api_keys.create_key(actor, project_id, name, wanted)
-        with made.container():
-            st.success("Copy it now: it is shown this once.", icon=":material/key:")
-            st.code(new.secret.reveal(), language=None, wrap_lines=True)
-            _snippets(new.secret.reveal(), (*only, *models, "MODEL")[0])
+        # The run of a second click may be beside that of the first.
+        with made.lock:
+            if made.new is None:
+                wanted = Restrictions(expires_at, only, scopes, networks)
+                made.new = api_keys.create_key(actor, project_id, name, wanted)
+        st.rerun()
+
+
+# A click beside it would lose the key.
+@dialog("New API key", width="medium", icon=":material/key:", dismissible=False)
+def _show_key(models: Sequence[str]) -> None:
+    new = _made().new
+    if new is None or st.session_state.get(_DONE):
+        st.session_state.pop(_MADE, None)
+        st.rerun()
+    st.success("Copy it now: it is shown this once.", icon=":material/key:")
+    st.code(new.secret.reveal(), language=None, wrap_lines=True)
+    call_snippets(new.secret.reveal(), (*new.key.models, *models, "MODEL")[0])
+    st.button("Done", type="primary", key=_DONE)
 
 
 @dialog("Restrict API key", width="medium", icon=":material/tune:")
@@ -119,7 +164,8 @@ def _restrictions(
     return only, [_SCOPES[scope] for scope in scopes], (networks or "").split()
 
 
-def _snippets(secret: str, model: str) -> None:
+def call_snippets(secret: str, model: str) -> None:
+    """How a program calls `model` with a key, or with words in a key's place."""
     base_url = f"{settings().gateway_url}/v1"
     curl, python = st.tabs(["curl", "Python"])
     curl.code(

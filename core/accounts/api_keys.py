@@ -57,13 +57,12 @@ def create_key(
         restrictions: What it may be used for.
 
     Raises:
-        InvalidInput: No name, an end in the past, or an unknown scope or network.
+        InvalidInput: No name or one too long, an end in the past, or an unknown scope or network.
         Conflict: An active key of the project has this name.
     """
     actor.require("key:create", project_id)
-    name = name.strip()[:_LONGEST_NAME]
-    if not name:
-        raise InvalidInput("The key has no name.", remedy="Say what it is for, such as 'ci'.")
+    name = name.strip()
+    _check_name(name)
     restrictions = _checked(restrictions)
     with database.reading() as session:
         taken = crud.active_key_named(session, project_id, name, clock.now())
@@ -110,6 +109,16 @@ def restrict_key(actor: Actor, key_id: str, restrictions: Restrictions) -> ApiKe
         view = ApiKeyView.model_validate(row)
     events.publish("keys.changed")
     return view
+
+
+def _check_name(name: str) -> None:
+    if not name:
+        raise InvalidInput("The key has no name.", remedy="Say what it is for, such as 'ci'.")
+    if len(name) > _LONGEST_NAME:
+        raise InvalidInput(
+            f"A key's name has at most {_LONGEST_NAME} characters; this one has {len(name):,}.",
+            remedy="Shorten it.",
+        )
 
 
 def _checked(restrictions: Restrictions) -> Restrictions:

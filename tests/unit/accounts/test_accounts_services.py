@@ -155,6 +155,13 @@ def test_a_key_is_shown_once_and_stored_as_a_hash(tenant: Path, admin: Actor) ->
     api_keys.create_key(admin, "prj_default", "ci")
 
 
+def test_a_key_name_that_is_too_long_is_refused(tenant: Path, admin: Actor) -> None:
+    with pytest.raises(InvalidInput, match="at most 120 characters; this one has 300"):
+        api_keys.create_key(admin, "prj_default", "n" * 300)
+    assert api_keys.list_keys(admin, "prj_default") == []
+    api_keys.create_key(admin, "prj_default", "n" * 120)
+
+
 def test_an_expired_key_is_not_active(
     tenant: Path, admin: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
