@@ -127,9 +127,7 @@ def _targets() -> tuple[Targets, list[str], str, Task]:
         st.markdown("**Targets** :gray[empty asks for nothing]")
         columns = st.columns(4)
         asked = [
-            column.number_input(
-                label, min_value=0.0, value=None, key=key, bind="query-params", placeholder="any"
-            )
+            column.number_input(label, value=None, key=key, bind="query-params", placeholder="any")
             for column, label, key in zip(
                 columns,
                 ("TTFT at most (ms)", "TPOT at most (ms)", "Output tokens/s", "USD per M output"),

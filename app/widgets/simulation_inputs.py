@@ -112,9 +112,11 @@ def write_link(query: WhatIf) -> None:
 
 
 def link_of(query: WhatIf) -> str:
-    """The whole address of a question."""
+    """The whole address of a question, as it is looked at now: its project, its view."""
     base = (st.context.url or "").split("?")[0]
-    carried = urlencode(questions.to_link(query))
+    known = {*WhatIf.model_fields, "scenario"}
+    around = {name: st.query_params[name] for name in st.query_params if name not in known}
+    carried = urlencode(questions.to_link(query) | around)
     return f"{base}?{carried}" if carried else base
 
 

@@ -62,18 +62,21 @@ def _search_request(context: SessionContext) -> SearchRequest:
         format_func=lambda each: names.get(each, each),
         key="search-hardware",
     )
+    # Without bounds: a browser keeps what is out of them to itself, and the search goes on without.
     left, right = st.columns(2)
-    most = left.number_input("GPUs at most", 1, searches.MOST_GPUS, 8, key="search-gpus")
+    most = left.number_input("GPUs at most", value=8, step=1, key="search-gpus")
     budget = right.number_input(
-        "USD/h at most", min_value=0.0, value=None, placeholder="any", key="search-budget"
+        "USD/h at most", value=None, placeholder="any", step=0.5, key="search-budget"
     )
     left, right = st.columns(2)
     ttft = left.number_input(
-        "TTFT at most (ms)", min_value=0.0, value=None, placeholder="any", key="search-ttft"
-    )
+        "TTFT at most (ms)", value=None, placeholder="any", step=100.0, format="%g",
+        key="search-ttft",
+    )  # fmt: skip
     tpot = right.number_input(
-        "TPOT at most (ms)", min_value=0.0, value=None, placeholder="any", key="search-tpot"
-    )
+        "TPOT at most (ms)", value=None, placeholder="any", step=5.0, format="%g",
+        key="search-tpot",
+    )  # fmt: skip
     cautious = st.checkbox(
         "Also in the worse cases",
         key="search-cautious",
@@ -96,7 +99,7 @@ def _search_request(context: SessionContext) -> SearchRequest:
     return SearchRequest(
         query=query,
         hardware=tuple(hardware),
-        max_gpus=most or 1,
+        max_gpus=most,
         max_usd_per_hour=budget or 0.0,
         ttft_ms=ttft or 0.0,
         tpot_ms=tpot or 0.0,
@@ -134,7 +137,8 @@ def _chosen_run(found: Sequence[_View], label: str) -> _View | None:
 def _search_result(view: SearchView, result: SearchResult) -> None:
     best = result.best
     note = st.success if best is not None and best.meets_slo else st.warning
-    note(escape(result.verdict))
+    is_aimless = best is not None and not view.request.slo.targets
+    note("No target was set: the cheapest is first." if is_aimless else escape(result.verdict))
     looked = "every one" if result.is_exhaustive else "the best of them, by a genetic search"
     st.caption(
         f"{result.points:,} configurations; looked at {result.evaluated:,} ({looked}); "

@@ -18,6 +18,7 @@ _UNPRICED = 50.0
 # How far from feasible: no answer is worse than no room at all, which is worse than too little
 # room for the requests that run at once (a share below 1).
 _NO_ANSWER, _NO_ROOM = 1e6, 10.0
+_NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "the whole request"}
 # Objectives that differ by less are equal; it keeps rounding out of the front.
 _DECIMALS = 9
 
@@ -38,7 +39,7 @@ class Slo:
         for name, target in self.targets.items():
             if not 0 < target < float("inf"):
                 raise InvalidInput(
-                    f"The target {name} must be a positive number of milliseconds.",
+                    f"A target for {_NAMES[name]} is a positive number of milliseconds.",
                     value=target,
                     remedy="Leave it out to ask for nothing.",
                 )

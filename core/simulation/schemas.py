@@ -6,12 +6,13 @@ Times are in milliseconds, memory in 1e9 bytes, money in US dollars.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from core.kernel.errors import InvalidInput
 from core.leaderboards.schemas import Quality
 
 Mode = Literal["agg", "disagg"]
@@ -268,6 +269,16 @@ class Targets:
     tpot_ms: float | None = None
     tokens_per_s: float | None = None
     usd_per_million_output_tokens: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            target = getattr(self, field.name)
+            if target is not None and target <= 0:
+                raise InvalidInput(
+                    "A target is a number above 0.",
+                    value=target,
+                    remedy="Leave it empty to ask for nothing.",
+                )
 
 
 @dataclass(frozen=True, slots=True)

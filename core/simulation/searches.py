@@ -73,6 +73,12 @@ def _space(actor: Actor, request: SearchRequest) -> Space:
             value=request.max_gpus,
             remedy="Search for a part of the load, then ask for more copies in Predict.",
         )
+    if request.max_usd_per_hour < 0:
+        raise InvalidInput(
+            "What may be spent is 0 USD per hour or more.",
+            value=request.max_usd_per_hour,
+            remedy="Leave it empty to ask for nothing.",
+        )
     if not request.engines:
         raise InvalidInput("No engine may be used.", remedy="Choose at least one engine.")
     query = request.query.model_copy(update=_ONE_DEVICE)
@@ -112,7 +118,7 @@ def _machines(actor: Actor, request: SearchRequest, query: WhatIf) -> tuple[Mach
     if not affordable:
         raise InvalidInput(
             f"Nothing of {', '.join(request.hardware)} is known to cost at most "
-            f"{request.max_usd_per_hour:,.2f} USD per hour.",
+            f"{request.max_usd_per_hour:,.6g} USD per hour.",
             remedy="Raise the budget, or allow other hardware.",
         )
     return affordable

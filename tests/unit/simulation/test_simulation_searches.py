@@ -81,6 +81,8 @@ def test_a_search_runs_as_a_job_and_its_options_can_be_asked_for(
         ({"engines": ("vlm",)}, "engine"),
         ({"engines": ()}, "No engine"),
         ({"max_usd_per_hour": 0.01}, "at most 0.01 USD per hour"),
+        ({"max_usd_per_hour": -1.0}, "0 USD per hour or more"),
+        ({"ttft_ms": -5.0}, "A target for TTFT is a positive"),
         ({"query": WhatIf(model="lama")}, "No model of the name"),
         ({"query": WhatIf(isl=10**9)}, "Input tokens"),
     ],
