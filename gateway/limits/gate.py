@@ -290,25 +290,32 @@ def estimate(body: Parsed, route: Route) -> tuple[int, float]:
 
 
 def _refused(refusal: Refusal, tokens: int, cost_usd: float) -> GatewayError:
+    """The refusal in words. `Retry-After` only where waiting helps."""
     limit = refusal.limit
+    kind = "budget_exceeded" if limit.metric == "usd" else "rate_limited"
+    most = f"{limit.amount:,.15g} {_UNITS.get(limit.metric, 'USD')}"
+    if not limit.amount:
+        message = f"The limit {limit.name} of {most} lets nothing through. Ask for a higher limit."
+        return GatewayError(kind, message, param=limit.name)
     if refusal.away:
         message = (
             f"The limit {limit.name} cannot be kept now: it is not known what other hosts of "
             "the gateway used of it. Try again."
         )
         return GatewayError("limits_unavailable", message, param=limit.name, retry_after_s=1)
-    budget = limit.metric == "usd"
-    most = f"{limit.amount:,.15g} {_UNITS.get(limit.metric, 'USD')}"
+    # What hosts share is refused without a look at the whole limit.
+    asked = {"tokens": tokens, "usd": cost_usd}.get(limit.metric, 1)
+    if refusal.too_large or asked > limit.amount:
+        about = f"{cost_usd:.6g} USD" if limit.metric == "usd" else f"{tokens:,} tokens"
+        message = (
+            f"This request may take {about}, more than the whole limit {limit.name} of {most}, so "
+            "waiting does not help. Shorten it, or ask for fewer tokens (max_tokens) or a higher "
+            "limit."
+        )
+        return GatewayError(kind, message, param=limit.name)
     after_s = max(math.ceil(refusal.retry_after_s), 1)
-    if refusal.too_large:
-        about = f"{cost_usd:.6g} USD" if budget else f"{tokens:,} tokens"
-        what = f"This request may take {about}, more than the whole limit {limit.name} of {most}."
-        hint = "Ask for fewer tokens (max_tokens), or for a higher limit."
-    else:
-        what = f"The limit {limit.name} of {most} is reached."
-        hint = f"Try again in {after_s} s."
-    kind = "budget_exceeded" if budget else "rate_limited"
-    return GatewayError(kind, f"{what} {hint}", param=limit.name, retry_after_s=after_s)
+    message = f"The limit {limit.name} of {most} is reached. Try again in {after_s} s."
+    return GatewayError(kind, message, param=limit.name, retry_after_s=after_s)
 
 
 def _unavailable(why: str) -> GatewayError:
