@@ -11,6 +11,7 @@ from core.clusters import services as clusters
 from core.deployments.schemas import DeploymentView, Fit, Load
 from core.hardware import services as hardware
 from core.hardware.schemas import Accelerator
+from core.kernel import ranges
 from core.kernel.actor import Actor
 from core.kernel.errors import InvalidInput
 from core.registry import versions
@@ -78,12 +79,7 @@ class Setup:
 def check_load(load: Load) -> None:
     """Refuse what can only be a slip. Raises InvalidInput with the range."""
     for name, (label, least, most) in _RANGES.items():
-        value = getattr(load, name)
-        if not least <= value <= most:
-            raise InvalidInput(
-                f"{label}: {value:,} is out of range.",
-                remedy=f"Give {least:,} to {most:,}.",
-            )
+        ranges.require_within(label, getattr(load, name), least, most)
 
 
 def of_deployment(actor: Actor, view: DeploymentView, loads: Sequence[Load]) -> list[Predicted]:

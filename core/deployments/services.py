@@ -55,7 +55,7 @@ def register_route_names(
 
 def suggest_name(actor: Actor, project_id: str, model: ModelView) -> str:
     """A free name for a deployment of `model`: `smollm2-135m-instruct`, `…-2`."""
-    base = re.sub(r"[^a-z0-9.]+", "-", model.name.lower()).strip("-.")[:50] or "model"
+    base = _as_name(model.name)[:50] or "model"
     taken = {deployment.name for deployment in list_deployments(actor, project_id)}
     number, name = 2, base
     with database.reading() as session:
@@ -63,6 +63,11 @@ def suggest_name(actor: Actor, project_id: str, model: ModelView) -> str:
         while name in taken or any(each(session, project_id, name) for each in _names_taken):
             name, number = f"{base}-{number}", number + 1
     return name
+
+
+def _as_name(text: str) -> str:
+    """The nearest name that callers could use; "" where nothing is left of it."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")[:63].rstrip("-.")
 
 
 def check_fit(actor: Actor, request: DeploymentRequest, *, replacing: str | None = None) -> Fit:
@@ -274,19 +279,30 @@ def require_unused_name(tx: Session, project_id: str, name: str) -> None:
     if users:
         raise Conflict(
             f"{name} is a target of {', '.join(users)}.",
-            remedy=f"Take it out of the route first: bud routes set {users[0]} --target …",
+            remedy=f"Take it out of the route first: on the page Gateway, {users[0]}, Edit; or "
+            f"bud routes set {users[0]} --target …",
         )
 
 
-def require_good_name(name: str) -> None:
-    """Raises InvalidInput: callers cannot use it as a model name."""
+def require_good_name(name: str, what: str = "deployment") -> None:
+    """Raises InvalidInput: callers cannot use it as a model name. `what` is what has the name."""
     if not _NAME.fullmatch(name):
+        near = _as_name(name)
         raise InvalidInput(
-            "A deployment's name has 1 to 63 small letters, digits, dots and dashes, "
+            f"A {what}'s name has 1 to 63 small letters, digits, dots and dashes, "
             "and begins and ends with a letter or digit.",
             value=name,
-            remedy="It is the model name that callers use, such as smollm2-135m.",
+            remedy=f"Write it as {near}."
+            if near
+            else "Give the name that callers shall use as the model, such as smollm2-135m.",
         )
+
+
+def check_name(actor: Actor, project_id: str, name: str) -> None:
+    """Whether a new deployment of a project may have a name. Raises as `deploy` does."""
+    actor.require("deployment:read", project_id)
+    with database.reading() as session:
+        require_free_name(session, project_id, name)
 
 
 def require_free_name(tx: Session, project_id: str, name: str) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from sqlalchemy import select
 
 from core.contracts.route_table import Cache
-from core.kernel import audit, clock, database, events
+from core.kernel import audit, clock, database, events, ranges
 from core.kernel.actor import Actor
-from core.kernel.errors import InvalidInput, NotFound
+from core.kernel.errors import NotFound
 from core.kernel.settings import settings
 from core.projects import services as projects
 from core.response_cache import files
@@ -18,6 +18,7 @@ from core.response_cache.schemas import ResponseCacheView
 
 __all__ = [
     "active_caches",
+    "check_sizes",
     "forget_project",
     "get_cache",
     "purge",
@@ -51,16 +52,18 @@ def turn_on(
     Raises:
         InvalidInput: Out of range.
     """
-    for name, value, most in (("ttl_s", ttl_s, LONGEST_S), ("max_mb", max_mb, MOST_MB)):
-        if not 1 <= value <= most:
-            raise InvalidInput(
-                f"{name} must be between 1 and {most:,}.", value=value, remedy="Choose another."
-            )
+    check_sizes(ttl_s, max_mb)
 
     def change(row: ResponseCacheRow) -> None:
         row.enabled, row.ttl_s, row.max_mb, row.all_requests = True, ttl_s, max_mb, all_requests
 
     return _changed(actor, project_id, "cache.on", change)
+
+
+def check_sizes(ttl_s: int, max_mb: int) -> None:
+    """Raises InvalidInput: answers cannot be kept so long, or take so much."""
+    ranges.require_within("Given again for (s)", ttl_s, 1, LONGEST_S)
+    ranges.require_within("What they may take (MB)", max_mb, 1, MOST_MB)
 
 
 def turn_off(actor: Actor, project_id: str) -> ResponseCacheView:

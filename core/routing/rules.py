@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from core.contracts.route_table import Capability, Policy
-from core.kernel import audit, clock, database, events, ids
+from core.kernel import audit, clock, database, events, ids, ranges
 from core.kernel.actor import Actor
 from core.kernel.errors import Conflict, InvalidInput, NotFound
 from core.projects import services as projects
@@ -18,6 +18,7 @@ from core.routing import composition, crud, targets
 from core.routing.models import RouteRules
 from core.routing.schemas import AMONG_TARGETS, Proposal, RuleChange, Rules, RulesView, TargetRule
 
+_RANGE_ERRORS = {"greater_than", "greater_than_equal", "less_than_equal"}
 # What the names of rules end with, and how it is told.
 _UNITS = {"_ms": "ms", "_percent": "%", "_s": "s"}
 _NAMES = {
@@ -119,12 +120,34 @@ def read(given: dict[str, Any]) -> Rules:
         return Rules.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] in _RANGE_ERRORS:
+            raise _out_of_range(first["loc"], first["input"], given) from None
         rule = ".".join(str(part) for part in first["loc"]) or "targets"
         raise InvalidInput(
             f"The rule {rule} cannot be used: {first['msg']}.",
             value=first["input"],
             remedy="See: bud routes set --help",
         ) from None
+
+
+def _out_of_range(at: tuple[int | str, ...], value: float, given: dict[str, Any]) -> InvalidInput:
+    """A number that is too low or too high, under the name that the person knows it by."""
+    rule = str(at[-1])
+    if at[0] == "targets":
+        label = f"{rule.title()} of {given['targets'][at[1]]['model']}"
+        field = TargetRule.model_fields[rule]
+    else:
+        unit = next((unit for ending, unit in _UNITS.items() if rule.endswith(ending)), "")
+        label = f"{_name(rule).capitalize()} ({unit})"
+        field = Rules.model_fields[rule]
+    bounds = {
+        name: ranges.told(getattr(each, name))
+        for each in field.metadata
+        for name in ("ge", "gt", "le")
+        if hasattr(each, name)
+    }
+    least = f"{bounds['ge']} to" if "ge" in bounds else f"more than {bounds['gt']}, up to"
+    return ranges.out_of_range(label, value, f"{least} {bounds['le']}")
 
 
 def propose(actor: Actor, project_id: str, model: str, rules: Rules) -> Proposal:

@@ -53,9 +53,10 @@ def check(
             f"{model} is the name of a deployment or hosted model; a route with targets has a "
             "name of its own.",
             value=model,
-            remedy=f"Choose another one: bud routes set {model}-all --target {model}",
+            remedy=f"Give the route another name, such as {model}-all. To change how {model} "
+            f"itself is routed: on the page Gateway click {model}, then Edit.",
         )
-    deployments.require_good_name(model)
+    deployments.require_good_name(model, "route")
     targets = [target.model for target in wanted.targets]
     twice = {name for name in targets if targets.count(name) > 1}
     if twice:

@@ -85,6 +85,11 @@ def test_a_bad_name_is_refused_and_nothing_else_is_changed(
 def test_a_taken_name_is_refused(running: DeploymentView, admin: Actor) -> None:
     deployments.deploy(admin, _request(admin, "other"))
     with pytest.raises(Conflict, match="already a deployment 'other'"):
+        deployments.check_name(admin, PROJECT, "other")
+    with pytest.raises(InvalidInput, match=r"A deployment's name .* Write it as bad-name\."):
+        deployments.check_name(admin, PROJECT, "Bad Name!")
+    deployments.check_name(admin, PROJECT, "bad-name")
+    with pytest.raises(Conflict, match="already a deployment 'other'"):
         deployments.edit(admin, running.id, name="other")
     deployments.edit(admin, running.id, name="smol")  # its own name is no clash
 

@@ -70,7 +70,7 @@ def test_only_admins_of_the_project_change_it(project: str, admin: Actor) -> Non
         with pytest.raises(PermissionDenied):
             change(member, project)
     for wrong in ({"ttl_s": 0}, {"max_mb": 10_001}, {"ttl_s": 30 * 86_400 + 1}):
-        with pytest.raises(InvalidInput):
+        with pytest.raises(InvalidInput, match=r"is out of range\. Give 1 to "):
             cache.turn_on(admin, project, **wrong)
 
 

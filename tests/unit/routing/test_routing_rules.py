@@ -111,7 +111,10 @@ def test_a_difference_is_in_words() -> None:
     ("given", "named"),
     [
         ({"policy": "dice"}, "policy"),
-        ({"total_s": 0}, "total_s"),
+        ({"total_s": 0}, r"Total \(s\): 0 is out of range\. Give 0\.1 to 86,400\."),
+        ({"connect_s": -3.0}, r"Connect \(s\): -3 is out of range\. Give 0\.05 to 60\."),
+        ({"hedge_percent": 0.0}, r"Hedged at most \(%\): 0 .* Give more than 0, up to 100\."),
+        ({"targets": [{"model": "a", "priority": 101}]}, "Priority of a: 101 .* Give 0 to 100"),
         ({"weight": 1}, "weight"),
         ({"fallbacks": ["a"] * 11}, "fallbacks"),
     ],
