@@ -14,7 +14,7 @@ from core.deployments import planning, predictions, services
 from core.deployments.predictions import Predicted, Setup
 from core.deployments.schemas import DeploymentRequest, DraftContent, Fit, Load, Task
 from core.kernel.actor import Actor
-from core.kernel.errors import BudError
+from core.kernel.errors import BudError, InvalidInput
 from core.prices import services as prices
 from core.registry import versions
 from core.registry.schemas import ModelView
@@ -137,7 +137,10 @@ def _plans(actor: Actor, project_id: str, content: DraftContent) -> Iterable[Fit
     model = versions.pinned(actor, content.model_id, content.model_version_id)
     task = task_of(project_id, content, model)
     embeds = task in planning.POOLED
+    _require_room(content.load, task, model)
     least_tokens = _least_context_tokens(content.load, task)
+    if model.context_tokens:
+        least_tokens = min(least_tokens, model.context_tokens)
     cores = max(machine.physical_cores, 1)
     enough = next((slots for slots in _SLOTS if slots >= content.load.concurrency), _SLOTS[-1])
     for replicas, slots in itertools.product(_REPLICAS, _SLOTS):
@@ -156,6 +159,20 @@ def _plans(actor: Actor, project_id: str, content: DraftContent) -> Iterable[Fit
 def _request_tokens(load: Load, task: Task) -> int:
     """What a request takes of the context; a text that is embedded or ranked has none out."""
     return load.isl + (0 if task in planning.POOLED else load.osl)
+
+
+def _require_room(load: Load, task: Task, model: ModelView) -> None:
+    """Raises InvalidInput: a request is longer than all that the model was trained for."""
+    most, tokens = model.context_tokens, _request_tokens(load, task)
+    if not most or tokens <= most:
+        return
+    pooled = task in planning.POOLED
+    given = f"{load.isl:,} input tokens" + ("" if pooled else f" and {load.osl:,} output tokens")
+    raise InvalidInput(
+        f"{given} need a context of {tokens:,} tokens; {model.name} was trained for {most:,}.",
+        remedy=f"Go back to the step Targets and lower {'Tokens of a text' if pooled else 'them'} "
+        f"to {most:,}{'' if pooled else ' together'} at most.",
+    )
 
 
 def _least_context_tokens(load: Load, task: Task) -> int:

@@ -145,7 +145,10 @@ def _tpot(option: Option) -> float:
 def test_a_cluster_that_is_ruled_out_says_why(admin: Actor, draft: DraftView) -> None:
     too_long = draft.content.model_copy(update={"load": Load(isl=9000, osl=1000)})
     (option,) = options.ranked(admin, PROJECT, too_long)
-    assert "trained for" in option.ruled_out
+    assert "9,000 input tokens and 1,000 output tokens need a context of 10,000 tokens" in (
+        option.ruled_out
+    )
+    assert "was trained for 8,192. Go back to the step Targets" in option.ruled_out
     assert option.predicted is None
     (unknown,) = options.ranked(admin, PROJECT, DraftContent(model_id="mod_none"))
     assert "mod_none" in unknown.ruled_out
@@ -156,6 +159,9 @@ def test_a_draft_has_the_context_of_the_model_and_more_where_its_load_needs_it(
 ) -> None:
     found = options.ranked(admin, PROJECT, draft.content.model_copy(update={"load": Load()}))
     assert {option.fit.context_tokens for option in found if option.fit} == {8192}
+    # Room for half as much again is not there: what was asked for fits all the same.
+    long = draft.content.model_copy(update={"load": Load(isl=8000, osl=100)})
+    assert not options.ranked(admin, PROJECT, long)[0].ruled_out
     embeds = draft.content.model_copy(update={"task": "embedding", "load": Load(isl=2000)})
     (option,) = options.ranked(admin, PROJECT, embeds)
     assert option.predicted is None
