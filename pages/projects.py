@@ -18,6 +18,7 @@ from app.widgets import (
 from core.accounts import services as accounts
 from core.accounts.schemas import UserView
 from core.captures import services as captures
+from core.kernel.errors import InvalidInput
 from core.projects import services as projects
 from core.projects.schemas import ProjectView
 
@@ -29,7 +30,7 @@ _ROLES = {"no access": None, "member": "member", "admin": "admin"}
 @dialog("New project", icon=":material/create_new_folder:")
 def _create_dialog() -> None:
     with st.form("new-project", border=False):
-        name = st.text_input("Name", placeholder="Research", max_chars=80)
+        name = st.text_input("Name", placeholder="Research")
         st.caption("It starts empty; admins see it at once, others when they are added to it.")
         if not st.form_submit_button("Create", type="primary"):
             return
@@ -103,16 +104,13 @@ def _captures() -> None:
     with st.form("captures"):
         on = st.toggle("Keep prompts and answers", value=kept is not None and kept.enabled)
         left, right = st.columns(2)
+        # Without bounds: a number out of them would stay in the browser, and the one before count.
         keep_days = left.number_input(
             "Days until they are deleted",
-            min_value=1,
-            max_value=captures.MOST_DAYS,
             value=kept.keep_days if kept else captures.DEFAULT_DAYS,
         )
         max_mb = right.number_input(
             "What they may take, in MB",
-            min_value=1,
-            max_value=captures.MOST_MB,
             value=kept.max_mb if kept else captures.DEFAULT_MB,
         )
         if st.form_submit_button("Save"):
@@ -123,11 +121,24 @@ def _captures() -> None:
 
 
 def _set_captures(*, on: bool, keep_days: int, max_mb: int) -> None:
-    if on:
-        captures.turn_on(actor, context.project_id, keep_days=keep_days, max_mb=max_mb)
-    elif captures.get_capture(actor, context.project_id) is not None:
-        captures.turn_off(actor, context.project_id)
+    try:
+        captures.set_capture(
+            actor, context.project_id, enabled=on, keep_days=keep_days, max_mb=max_mb
+        )
+    except InvalidInput:
+        if not on:
+            _stop_keeping()
+        raise
+    st.toast("Saved: prompts and answers are kept." if on else "Saved: nothing is kept from now.")
     st.rerun()
+
+
+def _stop_keeping() -> None:
+    """Off, as the screen shows it, whatever is wrong with the numbers beside it."""
+    kept = captures.get_capture(actor, context.project_id)
+    if kept is not None and kept.enabled:
+        captures.turn_off(actor, context.project_id)
+        st.toast("Prompts and answers are not kept from now; the numbers are not saved.")
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "get_capture",
     "list_captured",
     "prune",
+    "set_capture",
     "show_captured",
     "turn_off",
     "turn_on",
@@ -48,12 +49,28 @@ def turn_on(
     Raises:
         InvalidInput: Out of range.
     """
-    for name, value, most in (("keep_days", keep_days, MOST_DAYS), ("max_mb", max_mb, MOST_MB)):
+    return set_capture(actor, project_id, enabled=True, keep_days=keep_days, max_mb=max_mb)
+
+
+def set_capture(
+    actor: Actor, project_id: str, *, enabled: bool, keep_days: int, max_mb: int
+) -> CaptureView:
+    """Turn it on or off, with how long and how much is kept: see `turn_on`.
+
+    The days hold for what was kept before, too; off, they are what it begins with again.
+    """
+    figures = (
+        ("Days until they are deleted", keep_days, MOST_DAYS),
+        ("What they may take, in MB,", max_mb, MOST_MB),
+    )
+    for name, value, most in figures:
         if not 1 <= value <= most:
             raise InvalidInput(
-                f"{name} must be between 1 and {most:,}.", value=value, remedy="Choose another."
+                f"{name} must be between 1 and {most:,}.",
+                value=value,
+                remedy="Choose a number between them.",
             )
-    return _set(actor, project_id, enabled=True, keep_days=keep_days, max_mb=max_mb)
+    return _set(actor, project_id, enabled=enabled, keep_days=keep_days, max_mb=max_mb)
 
 
 def turn_off(actor: Actor, project_id: str) -> CaptureView:

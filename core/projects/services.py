@@ -45,7 +45,10 @@ def create_project(actor: Actor, name: str, *, demo: bool = False) -> ProjectVie
     actor.require("project:create")
     name = name.strip()
     if not 1 <= len(name) <= 80:
-        raise InvalidInput("A project name has 1 to 80 characters.", value=name)
+        raise InvalidInput(
+            f"A project name has 1 to 80 characters; this one has {len(name):,}.",
+            remedy="Shorten it." if name else "Say what the project is for.",
+        )
     project = _project(ids.new_id("prj"), actor.tenant_id, name, demo=demo)
     with database.transaction() as tx:
         taken = select(Project).where(Project.tenant_id == actor.tenant_id, Project.name == name)
