@@ -236,6 +236,8 @@ def _log_ticks(values: Sequence[float]) -> dict[str, list[float] | list[str]]:
 def waterfall(parts: Mapping[str, float], rest: float, total: float, *, unit: str) -> go.Figure:
     """Parts that add up, what is left (or missing, when negative), and the whole.
 
+    They lie one below the other: beside each other their names run together on a phone.
+
     Args:
         parts: The parts, in the order in which they are stacked.
         rest: What is left of the whole; negative when the parts exceed it.
@@ -246,8 +248,9 @@ def waterfall(parts: Mapping[str, float], rest: float, total: float, *, unit: st
     values = [*parts.values(), rest, total]
     figure = go.Figure(
         go.Waterfall(
-            x=names,
-            y=values,
+            x=values,
+            y=names,
+            orientation="h",
             measure=["relative"] * (len(parts) + 1) + ["total"],
             text=[f"{value:,.1f}" for value in values],
             textposition="outside",
@@ -256,14 +259,15 @@ def waterfall(parts: Mapping[str, float], rest: float, total: float, *, unit: st
             decreasing={"marker": {"color": "#ef4444"}},
             totals={"marker": {"color": OTHER_COLOR}},
             connector={"line": {"width": 1, "color": OTHER_COLOR}},
-            hovertemplate=f"%{{x}}: %{{text}} {unit}<extra></extra>",
+            hovertemplate=f"%{{y}}: %{{text}} {unit}<extra></extra>",
         )
     )
     _framed(figure, unit, legend=False)
     figure.update_layout(
         hovermode="closest",
-        margin={"t": 28},
-        xaxis={"tickformatstops": None, "tickangle": 0, "tickfont": {"size": 11}},
+        margin={"r": 48},
+        xaxis={"title": {"text": unit, "standoff": 6}, "tickformatstops": None},
+        yaxis={"title": None, "nticks": 0, "autorange": "reversed"},
     )
     return figure
 

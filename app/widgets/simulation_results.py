@@ -57,15 +57,15 @@ def kpis(outcome: Outcome) -> None:
         [
             Kpi(
                 "TTFT",
-                formats.ms(outcome.ttft_ms.mean),
+                _latency(outcome.ttft_ms.mean),
                 f"Mean time to first token. {_BAND}",
-                band(outcome.ttft_ms, formats.ms),
+                band(outcome.ttft_ms, _latency),
             ),
             Kpi(
                 "TPOT",
-                formats.ms(outcome.tpot_ms.mean),
+                _latency(outcome.tpot_ms.mean),
                 f"Mean time per output token after the first. {_BAND}",
-                band(outcome.tpot_ms, formats.ms),
+                band(outcome.tpot_ms, _latency),
             ),
             Kpi(
                 "Tok/s/user",
@@ -130,6 +130,11 @@ def _usd_note(outcome: Outcome) -> str:
         in_cents = f"${usd.low:,.2f} – ${usd.high:,.2f}"
         return in_cents if usd.low >= 0.1 else band(usd, formats.usd)
     return "price not set" if outcome.usd_per_hour is None else "does not fit"
+
+
+def _latency(latency_ms: float) -> str:
+    # Minutes and seconds would not fit into a card.
+    return f"{latency_ms / 1e3:,.0f} s" if latency_ms >= 60_000 else formats.ms(latency_ms)
 
 
 def _rate(number: float) -> str:

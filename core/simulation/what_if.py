@@ -218,9 +218,10 @@ def _layouts(query: WhatIf, at: Pairing) -> list[WhatIf]:
 def pareto(latencies: Sequence[float], throughputs: Sequence[float]) -> list[bool]:
     """Which points no other point beats: none is as quick with more throughput."""
     order = sorted(range(len(latencies)), key=lambda each: (latencies[each], -throughputs[each]))
-    best, on_front = -np.inf, [False] * len(latencies)
+    best, on_front = 0.0, [False] * len(latencies)
     for index in order:
-        if throughputs[index] > best:
+        # What differs by rounding only is no more.
+        if throughputs[index] > best + abs(best) * 1e-9:
             best, on_front[index] = throughputs[index], True
     return on_front
 

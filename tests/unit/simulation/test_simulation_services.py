@@ -189,7 +189,8 @@ def test_names_of_a_link_become_those_of_the_lists(project: str, admin: Actor) -
 
 
 def test_the_front_is_what_nothing_beats() -> None:
-    latencies, throughputs = [1.0, 2.0, 2.0, 3.0, 4.0], [10.0, 9.0, 20.0, 20.0, 30.0]
+    latencies = [1.0, 2.0, 2.0, 3.0, 4.0]
+    throughputs = [10.0, 9.0, 20.0, 20.0 + 1e-12, 30.0]
     assert what_if.pareto(latencies, throughputs) == [True, False, True, False, True]
 
 
