@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from core.simulation import costs, launch, sensitivity
 from core.simulation.memory import USABLE_SHARE
 from core.simulation.predictor import Band, Prediction
