@@ -9,6 +9,7 @@ from typing import Any, ParamSpec
 import streamlit as st
 
 from app.widgets.layout import errors_shown, escape
+from core.kernel.errors import InvalidInput
 
 _OPEN = "bud-dialog-open"
 _Given = ParamSpec("_Given")
@@ -69,13 +70,23 @@ def confirm_by_name(
         st.markdown(escape(consequence))
         st.caption("Type this name to confirm:")
         st.code(name, language=None)
-        typed = st.text_input("Name", live=True, key=f"confirm-{verb}-{name}", autocomplete="off")
-        matches = (typed or "").strip() == name
-        if st.button(f"{verb}", type="primary", disabled=not matches, key="bud-confirm"):
-            with errors_shown():
-                action()
-                if after is not None:
-                    after()
-                st.rerun()
+        # A form: the click brings what was typed, and a button that waits for it loses the click.
+        with st.form(f"confirm-{verb}-{name}", border=False):
+            typed = st.text_input("Name", autocomplete="off")
+            if not st.form_submit_button(verb, type="primary", key="bud-confirm"):
+                return
+        with errors_shown():
+            _check_typed((typed or "").strip(), name)
+            action()
+            if after is not None:
+                after()
+            st.rerun()
 
     _confirm()
+
+
+def _check_typed(typed: str, name: str) -> None:
+    if typed == name:
+        return
+    what = "Another name was typed." if typed else "No name was typed."
+    raise InvalidInput(what, value=typed or None, remedy=f"Type {name}, or close this dialog.")
