@@ -14,7 +14,6 @@ from app.widgets import (
     errors_shown,
     escape,
     formats,
-    show_error,
     table_with_downloads,
 )
 from core.accounts import api_keys
@@ -22,7 +21,7 @@ from core.accounts.schemas import ApiKeyView
 from core.contracts.route_table import LimitLevel, LimitMetric, LimitWindow, WhenAlone
 from core.kernel import clock
 from core.kernel.actor import Actor
-from core.kernel.errors import BudError
+from core.kernel.errors import InvalidInput
 from core.kernel.settings import settings
 from core.limits import services as limits
 from core.limits.schemas import LimitView
@@ -33,6 +32,11 @@ _LEVELS: dict[LimitLevel, str] = {
     "key": "An API key",
     "user": "A person, over all of their keys",
     "model": "A route or model",
+}
+_CHOOSE: dict[LimitLevel, str] = {
+    "key": "Choose the key.",
+    "user": "Choose the person whose keys it is for.",
+    "model": "Choose the route or model.",
 }
 _NEAR = 0.8
 
@@ -165,28 +169,40 @@ def _details(actor: Actor, limit: LimitView, names: Mapping[str, str]) -> None:
         )
         st.markdown(f"**{escape(of)}**: {escape(told)}")
         st.caption(f"Set {formats.when(limit.set_at)} by {escape(limit.set_by_name)}.")
-        with st.container(horizontal=True, vertical_alignment="bottom"):
-            unit = limit_usage.UNITS[limit.metric]
-            per = f" per {limit.window}" if limit.window else ""
-            amount = st.number_input(
-                f"At most ({unit}{per})", 0.0, value=limit.amount, format="%g", width=220,
-                key=f"limit-amount-{limit.id}-{limit.amount}", help="0 stops everything.",
-            )  # fmt: skip
-            alone = _when_alone(limit.when_alone, key=f"limit-alone-{limit.id}")
-            changed = amount != limit.amount or alone != limit.when_alone
-            if st.button("Save", type="primary", disabled=not changed or amount is None):
-                with errors_shown():
-                    limits.set_limit(
-                        actor, limit.project_id, limit.level, limit.subject, limit.metric,
-                        limit.window, amount or 0.0, when_alone=alone,
-                    )  # fmt: skip
-                    st.rerun()
-            if st.button("Delete …", icon=":material/delete:"):
-                confirm_by_name(
-                    f"{limit.level} {told}",
-                    "Nothing holds in its place, within a second.",
-                    lambda: limits.delete_limit(actor, limit.id),
-                )
+        _change_form(actor, limit)
+        if st.button("Delete …", icon=":material/delete:"):
+            confirm_by_name(
+                f"{limit.level} {told}",
+                "Nothing holds in its place, within a second.",
+                lambda: limits.delete_limit(actor, limit.id),
+            )
+
+
+def _change_form(actor: Actor, limit: LimitView) -> None:
+    # A form: the click brings what was typed, and a button that waits for it loses the click.
+    with (
+        st.form(f"limit-change-{limit.id}", border=False),
+        st.container(horizontal=True, vertical_alignment="bottom"),
+    ):
+        unit = limit_usage.UNITS[limit.metric]
+        per = f" per {limit.window}" if limit.window else ""
+        # Without bounds: a number out of them would stay in the browser, unsaid.
+        amount = st.number_input(
+            f"At most ({unit}{per})", value=limit.amount, format="%g", width=220,
+            key=f"limit-amount-{limit.id}-{limit.amount}", help="0 stops everything.",
+        )  # fmt: skip
+        alone = _when_alone(limit.when_alone, key=f"limit-alone-{limit.id}")
+        if not st.form_submit_button("Save", type="primary"):
+            return
+    if amount == limit.amount and alone == limit.when_alone:
+        st.toast("Nothing is changed: the limit is as it was.")
+        return
+    with errors_shown():
+        limits.set_limit(
+            actor, limit.project_id, limit.level, limit.subject, limit.metric, limit.window,
+            amount, when_alone=alone,
+        )  # fmt: skip
+        st.rerun()
 
 
 def _when_alone(now: WhenAlone, *, key: str) -> WhenAlone:
@@ -209,23 +225,58 @@ def _new_dialog(actor: Actor, project_id: str, keys: Sequence[ApiKeyView]) -> No
     counted = _counted()
     what = st.selectbox("What is counted", list(counted), key="limit-counted")
     metric, window = counted[what]
-    amount = st.number_input(
-        f"At most ({what})", 0.0, value=None, format="%g", key=f"limit-new-{metric}",
-        placeholder="Such as 5.00" if metric == "usd" else "Such as 600",
-        help="0 stops everything. One that is there already gets the new amount.",
-    )  # fmt: skip
-    alone = _when_alone("refuse" if metric == "usd" else "share", key=f"limit-alone-{metric}")
-    if not st.button("Set the limit", type="primary", disabled=amount is None or subject is None):
-        return
-    try:
-        limits.set_limit(
-            actor, project_id, level, subject or "", metric, window, amount or 0.0,
-            when_alone=alone,
+    present = _present(actor, project_id, level, subject, metric, window)
+    if present is not None:
+        st.info(
+            f"There is one already: {escape(limit_usage.told(present))}. A new amount replaces it."
+        )
+    # A form: the click brings what was typed, and a button that waits for it loses the click.
+    with st.form("new-limit", border=False):
+        amount = st.number_input(
+            f"At most ({what})", value=None, format="%g", key=f"limit-new-{metric}",
+            placeholder="Such as 5.00" if metric == "usd" else "Such as 600",
+            help="0 stops everything.",
         )  # fmt: skip
-    except BudError as error:
-        show_error(error)
-        return
-    st.rerun()
+        alone = _when_alone("refuse" if metric == "usd" else "share", key=f"limit-alone-{metric}")
+        verb = "Set the limit" if present is None else "Replace the limit"
+        if not st.form_submit_button(verb, type="primary", key="set-new-limit"):
+            return
+    with errors_shown():
+        limits.set_limit(
+            actor, project_id, level, _chosen(subject, level), metric, window,
+            _given(amount, what), when_alone=alone,
+        )  # fmt: skip
+        st.rerun()
+
+
+def _present(
+    actor: Actor,
+    project_id: str,
+    level: LimitLevel,
+    subject: str | None,
+    metric: LimitMetric,
+    window: LimitWindow,
+) -> LimitView | None:
+    """The limit that a new one of these would replace."""
+    for limit in limits.list_limits(actor, project_id):
+        same = level == "project" or limit.subject == subject
+        if same and (limit.level, limit.metric, limit.window) == (level, metric, window):
+            return limit
+    return None
+
+
+def _chosen(subject: str | None, level: LimitLevel) -> str:
+    if subject is None:
+        raise InvalidInput("Whose limit it is is not chosen.", remedy=_CHOOSE[level])
+    return subject
+
+
+def _given(amount: float | None, what: str) -> float:
+    if amount is None:
+        raise InvalidInput(
+            f"“At most ({what})” is empty.", remedy="Give an amount; 0 stops everything."
+        )
+    return amount
 
 
 def _subject_input(

@@ -133,13 +133,26 @@ def test_a_change_is_shown_before_it_is_published_and_taken_back(
     expect(page.get_by_text("+ target: large-next × 50")).to_be_visible()
     expect(page.get_by_text("- target: large-next × 10")).to_be_visible()
     total = page.get_by_role("spinbutton", name="Total (s)")
-    total.fill("0")
-    total.press("Enter")
-    expect(page.get_by_text("The rule total_s cannot be used")).to_be_visible()
-    total.fill("30")
-    total.press("Enter")
+    for field, bad, told in (
+        (weight, "-7", "Weight of large-next: -7 is out of range"),
+        (total, "-3", r"Total \(s\): -3 is out of range.*Give 0.1 to 86,400"),
+    ):
+        good = field.input_value()
+        field.fill(bad)
+        field.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text(re.compile(told, re.DOTALL))
+        expect(publish).to_be_disabled()
+        field.fill(good or "30")
+        field.press("Enter")
+        expect(publish).to_be_enabled()
     expect(page.get_by_text("+ total: 30 s")).to_be_visible()
     _looks(page, "gateway-edit")
+    # What was entered outlives a look elsewhere.
+    page.get_by_role("radio", name="Now").click()
+    expect(page.get_by_role("heading", name="Replicas")).to_be_visible()
+    page.get_by_role("radio", name="Edit").click()
+    expect(total).to_have_value("30")
+    expect(page.get_by_text("+ target: large-next × 50")).to_be_visible()
 
     # Somebody else publishes meanwhile: their change is told, and nothing is lost.
     rules.set_rules(bud.actor, project_id, "chat", _canary(20))
@@ -178,10 +191,11 @@ def test_a_route_is_made_removed_and_brought_back(
     choose(page, "Targets", "large-next")
     page.keyboard.press("Tab")
     expect(dialog.get_by_text("large is the name of a deployment")).to_be_visible()
+    publish = dialog.get_by_role("button", name="Publish version 1")
+    expect(publish).to_be_disabled()
     name.fill("backup")
     name.press("Enter")
-    publish = dialog.get_by_role("button", name="Publish version 1")
-    expect(publish).to_be_visible()
+    expect(publish).to_be_enabled()
     shot(page, "gateway-new-1440-light")
     publish.click()
     expect(page.get_by_role("heading", name="backup")).to_be_visible()
@@ -208,13 +222,20 @@ def test_limits_show_what_is_used_and_are_changed(
     page.get_by_role("button", name="New limit").click()
     dialog = page.get_by_test_id("stDialog")
     amount = dialog.get_by_role("spinbutton", name="At most (requests per minute)")
-    amount.fill("2.5")
-    amount.press("Enter")
     dialog.get_by_role("button", name="Set the limit").click()
-    expect(dialog.get_by_text("A limit on requests is a whole number.")).to_be_visible()
+    expect(dialog.get_by_role("alert")).to_contain_text("At most (requests per minute)” is empty")
+    for refused, why in (("-5", "between 0 and"), ("2.5", "a whole number")):
+        amount.fill(refused)
+        dialog.get_by_role("button", name="Set the limit").click()
+        expect(dialog.get_by_role("alert")).to_contain_text(why)
+    amount.fill("7")
+    dialog.get_by_role("button", name="Set the limit").click()
+    expect(dialog).to_have_count(0)
+    assert [limit.amount for limit in limits.list_limits(bud.actor, project_id)] == [7]
+    page.get_by_role("button", name="New limit").click()
+    expect(dialog.get_by_text("There is one already: 7 requests per minute")).to_be_visible()
     amount.fill("5")
-    amount.press("Enter")
-    dialog.get_by_role("button", name="Set the limit").click()
+    dialog.get_by_role("button", name="Replace the limit").click()
     expect(dialog).to_have_count(0)
     assert [limit.amount for limit in limits.list_limits(bud.actor, project_id)] == [5]
 
@@ -228,7 +249,6 @@ def test_limits_show_what_is_used_and_are_changed(
     _looks(page, "gateway-limits")
     amount = page.get_by_role("spinbutton", name="At most (requests per minute)")
     amount.fill("500")
-    amount.press("Enter")
     save.click()
     wait_for(
         "it is changed",
@@ -331,6 +351,9 @@ def test_a_try_answers_and_its_code_runs_as_it_is_shown(
     body.fill('{"model": "chat", }')
     body.press("Control+Enter")
     expect(page.get_by_text("The body is no JSON")).to_be_visible()
+    expect(page.get_by_role("button", name="Send")).to_be_disabled()
+    expect(page.get_by_text("With the body as it was before the mistake")).to_be_visible()
+    expect(page.get_by_role("tabpanel").filter(visible=True)).to_contain_text('"model": "chat"')
     body.fill('{"model": "chat", "max_tokens": 3, "messages": [{"role": "user", "content": "Hi"}]}')
     body.press("Control+Enter")
     page.get_by_role("button", name="Send").click()
