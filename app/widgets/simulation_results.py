@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import streamlit as st
@@ -19,6 +20,8 @@ _LATENCIES: dict[str, tuple[str, Callable[[Outcome], float]]] = {
     "TPOT": ("time per output token (ms)", lambda each: each.tpot_ms.mean),
 }
 _MOST_REGIONS = 12
+# What each engine calls the longest request; llama.cpp's is of all slots together.
+_LONGEST = re.compile(r"--(?:max-model-len|context-length|max_seq_len) (\d+)")
 
 
 def headline(answer: Answer) -> None:
@@ -320,3 +323,10 @@ def launch(answer: Answer) -> None:
         return
     st.caption("For a shell. Check the model's name and the ports before you run it.")
     st.code(answer.launch, language="bash")
+    longest = _LONGEST.search(answer.launch)
+    if longest:
+        st.caption(
+            f"The engine refuses requests of over {int(longest[1]):,} tokens, input and output "
+            "together: twice the mean asked for here. Raise it for longer ones; they take more of "
+            "the KV cache."
+        )

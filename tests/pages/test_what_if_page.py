@@ -97,6 +97,7 @@ def test_a_link_opens_a_view_by_any_name(bud: Bud, member_page: Page) -> None:
     ):
         page.get_by_role("radio", name=view).click()
         expect(page.get_by_text(said).first).to_be_visible()
+    expect(page.get_by_text("The engine refuses requests of over 2,732 tokens")).to_be_visible()
     settle(page)
 
 
