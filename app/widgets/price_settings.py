@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from app import formats
 from app.session import SessionContext
@@ -71,11 +72,15 @@ def _machine_form(actor: Actor, price: MachinePrice | None) -> None:
     else:
         present = price.usd_per_hour if price is not None else None
         given = {
-            "usd_per_hour": st.number_input(
-                "USD per hour", min_value=0.0, value=present, step=0.01, format="%.4f",
-                placeholder="Such as 0.12", key="machine-usd-per-hour",
+            "usd_per_hour": _figure(
+                st.container(),
+                "USD per hour",
+                present,
+                step=0.01,
+                format="%.4f",
+                placeholder="Such as 0.12",
             )
-        }  # fmt: skip
+        }
     if st.button("Set the price", type="primary", key="set-machine-price"):
         with errors_shown():
             prices.set_machine_price(actor, **given)
@@ -89,22 +94,35 @@ def _machine_form(actor: Actor, price: MachinePrice | None) -> None:
 def _computed(price: MachinePrice | None) -> _Figures:
     left, right = st.columns(2)
     return {
-        "watts": left.number_input(
-            "Power under load (W)", min_value=0.0, value=price.watts if price else None, step=10.0
+        "watts": _figure(
+            left, "Power under load (W)", price.watts if price else None, step=10.0
         ),
-        "usd_per_kwh": right.number_input(
-            "Electricity (USD per kWh)", min_value=0.0, step=0.01, format="%.3f",
-            value=price.usd_per_kwh if price else None,
+        "usd_per_kwh": _figure(
+            right, "Electricity (USD per kWh)", price.usd_per_kwh if price else None,
+            step=0.01, format="%.3f",
         ),
-        "purchase_usd": left.number_input(
-            "Purchase price (USD)", min_value=0.0, step=100.0, help="Empty: only electricity.",
-            value=price.purchase_usd if price else None,
+        "purchase_usd": _figure(
+            left, "Purchase price (USD)", price.purchase_usd if price else None,
+            step=100.0, help="Empty: only electricity.",
         ),
-        "lifetime_hours": right.number_input(
-            "Lifetime (hours)", min_value=0.0, step=1000.0, help="Three years are 26,280 hours.",
-            value=price.lifetime_hours if price else None,
+        "lifetime_hours": _figure(
+            right, "Lifetime (hours)", price.lifetime_hours if price else None,
+            step=1000.0, help="Three years are 26,280 hours.",
         ),
     }  # fmt: skip
+
+
+def _figure(where: DeltaGenerator, label: str, present: float | None, **look: Any) -> float | None:
+    """An input that begins with what holds now, and can be emptied.
+
+    Streamlit puts an input's `value` back when that is emptied, so the session has it instead.
+    Without bounds: a figure out of them would stay in the browser, and the service says more.
+    """
+    key = f"machine-{label}-{present}"
+    if present is not None:
+        st.session_state.setdefault(key, present)
+    figure: float | None = where.number_input(label, value=None, key=key, **look)
+    return figure
 
 
 def _machine_history(actor: Actor) -> None:
@@ -166,9 +184,7 @@ def _token_form(actor: Actor, project_id: str, names: Sequence[str]) -> None:
         )
         columns = st.columns(3)
         given = [
-            column.number_input(
-                f"{label} (USD per million tokens)", min_value=0.0, value=None, format="%.4f"
-            )
+            column.number_input(f"{label} (USD per million tokens)", value=None, format="%.4f")
             for column, label in zip(columns, ("Input", "Output", "Cached"), strict=True)
         ]
         st.caption("All empty takes the price back to “not set”. Cached empty costs like input.")

@@ -30,6 +30,17 @@ __all__ = [
 # Far above any real price; catches a figure typed into the wrong field.
 _MAX_USD_PER_HOUR = 1_000_000.0
 _MAX_USD_PER_MILLION_TOKENS = 1_000_000.0
+# As Settings calls them.
+_LABELS = {
+    "usd_per_hour": "USD per hour",
+    "watts": "Power under load (W)",
+    "usd_per_kwh": "Electricity (USD per kWh)",
+    "purchase_usd": "Purchase price (USD)",
+    "lifetime_hours": "Lifetime (hours)",
+    "input_usd_per_million_tokens": "Input (USD per million tokens)",
+    "output_usd_per_million_tokens": "Output (USD per million tokens)",
+    "cached_usd_per_million_tokens": "Cached (USD per million tokens)",
+}
 _NO_END = datetime(2200, 1, 1, tzinfo=UTC)
 
 
@@ -172,7 +183,7 @@ def set_machine_price(
     elif watts is None or usd_per_kwh is None:
         raise InvalidInput(
             "The machine's price is not complete.",
-            remedy="Give USD per hour, or watts and USD per kWh.",
+            remedy="Give USD per hour, 0 where it is free; or watts and USD per kWh.",
         )
     else:
         usd_per_hour = machine_usd_per_hour(
@@ -304,7 +315,7 @@ def _check_figure(name: str, value: float | None, at_most: float) -> None:
         return
     if not math.isfinite(value) or value < 0 or value > at_most:
         raise InvalidInput(
-            f"{name} must be between 0 and {at_most:,.0f}.",
-            value=value,
+            f"{_LABELS[name]} must be between 0 and {at_most:,.0f}.",
+            value=f"{value:,.15g}",
             remedy="Check the figure and its unit.",
         )

@@ -140,6 +140,25 @@ def test_wrong_machine_prices_are_refused(
     assert prices.machine_price_history(admin) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"usd_per_hour": 1e9},
+            "USD per hour must be between 0 and 1,000,000. (got: 1,000,000,000)",
+        ),
+        ({"usd_per_hour": -1.0}, "USD per hour must be between 0 and 1,000,000. (got: -1)"),
+        ({"watts": -0.5, "usd_per_kwh": 0.3}, "Power under load (W) must be between"),
+    ],
+)
+def test_a_refused_price_is_named_as_its_field(
+    data_dir: Path, admin: Actor, given: dict[str, float], said: str
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        prices.set_machine_price(admin, **given)
+    assert said in str(refused.value)
+
+
 def test_only_admins_set_prices(data_dir: Path, admin: Actor) -> None:
     member = Actor("usr_m", "m@example.org", "ten_default", "member", {"prj_a": "member"})
     with pytest.raises(PermissionDenied):
