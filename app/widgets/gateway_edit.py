@@ -33,12 +33,12 @@ _OWN_S = {
     "between_tokens_s": _OWN.between_tokens_s,
     "total_s": _OWN.total_s,
 }
-# Field → label, the longest in seconds, and what it bounds.
+# Field → label, and what it bounds.
 _TIMEOUTS = {
-    "connect_s": ("Connect (s)", 60.0, "For a connection to a replica."),
-    "first_token_s": ("First token (s)", 3600.0, "Up to the first token, or a short answer's end."),
-    "between_tokens_s": ("Between tokens (s)", 3600.0, "From one token to the next."),
-    "total_s": ("Total (s)", 86_400.0, "For the whole request, with all its attempts."),
+    "connect_s": ("Connect (s)", "For a connection to a replica."),
+    "first_token_s": ("First token (s)", "Up to the first token, or a short answer's end."),
+    "between_tokens_s": ("Between tokens (s)", "From one token to the next."),
+    "total_s": ("Total (s)", "For the whole request, with all its attempts."),
 }
 
 
@@ -61,6 +61,8 @@ def rules_form(
     now: Rules, *, key: str, targets: Sequence[str], fallbacks: Sequence[str], is_hosted: bool
 ) -> Rules | None:
     """Inputs for all rules of a route; None, with the error shown, when they make no sense.
+
+    Numbers have no bounds in the browser, which would drop what is out of them without a word.
 
     Args:
         now: What the inputs begin with.
@@ -127,12 +129,12 @@ def _targets(now: Sequence[TargetRule], options: Sequence[str], key: str) -> lis
         rule = held.get(name, TargetRule(model=name))
         weight_column, priority_column = st.columns(2)
         weight = weight_column.number_input(
-            f"Weight of {name}", 0.0, 1e6, rule.weight, step=1.0, format="%g",
+            f"Weight of {name}", value=rule.weight, step=1.0, format="%g",
             key=f"{key}-weight-{name}",
             help="Its part of the requests beside the others of its priority; 0: no new ones.",
         )  # fmt: skip
         priority = priority_column.number_input(
-            f"Priority of {name}", 0, 100, rule.priority, key=f"{key}-priority-{name}",
+            f"Priority of {name}", value=rule.priority, key=f"{key}-priority-{name}",
             help="The lowest is used first, the next one when none of it answers.",
         )  # fmt: skip
         found.append({"model": name, "weight": weight or 0.0, "priority": priority or 0})
@@ -143,10 +145,10 @@ def _timeouts(now: Rules, key: str) -> dict[str, float | None]:
     columns = st.columns(len(_TIMEOUTS))
     return {
         field: column.number_input(
-            label, 0.0, most_s, getattr(now, field), format="%g", step=1.0, key=f"{key}-{field}",
+            label, value=getattr(now, field), format="%g", step=1.0, key=f"{key}-{field}",
             placeholder=_default(field), help=f"{told} Empty: {_default(field)}.",
         )
-        for column, (field, (label, most_s, told)) in zip(columns, _TIMEOUTS.items(), strict=True)
+        for column, (field, (label, told)) in zip(columns, _TIMEOUTS.items(), strict=True)
     }  # fmt: skip
 
 
@@ -161,13 +163,13 @@ def edit_route(actor: Actor, project_id: str, model: str, *, has_targets: bool) 
     """The form of a route, the difference it makes, and the button that publishes it."""
     state = st.session_state.setdefault(f"gateway-edit-{project_id}-{model}", {})
     newest = rules.history(actor, project_id, model)[0]
-    begun: RulesView = state.setdefault("begun", newest)
     seen: RulesView = state.setdefault("seen", newest)
+    begun, key = _begun(state, model, newest)
     names = servers(actor, project_id)
     with st.container(border=True, key="route-form"):
         wanted = rules_form(
             begun.rules,
-            key=f"rules-{model}-{begun.version}-{state.get('times', 0)}",
+            key=key,
             targets=names if has_targets else (),
             fallbacks=[name for name in _callable(actor, project_id) if name != model],
             is_hosted=model in hosted.names(actor, project_id),
@@ -176,15 +178,37 @@ def edit_route(actor: Actor, project_id: str, model: str, *, has_targets: bool) 
         _overtaken(state, seen, newest)
         return
     if wanted is None:
+        _no_publish_button(newest.version)
         return
+    state["entered"] = wanted
     try:
         proposal = rules.propose(actor, project_id, model, wanted)
     except BudError as error:
         show_error(error)
+        _no_publish_button(newest.version)
         return
     if _publish_button(actor, project_id, proposal, seen.version):
         _begin_anew(state)
         st.rerun()
+    if proposal.changes and st.button("Discard what I entered", key="discard"):
+        _begin_anew(state)
+        st.rerun()
+
+
+def _begun(state: dict[str, Any], model: str, newest: RulesView) -> tuple[RulesView, str]:
+    """What the inputs begin with, and their key.
+
+    Streamlit forgets inputs that are not drawn: after a look elsewhere they begin with what was
+    entered.
+    """
+    begun: RulesView = state.setdefault("begun", newest)
+    key = f"rules-{model}-{begun.version}-"
+    times = state.setdefault("times", 0)
+    if "entered" not in state or f"{key}{times}-policy" in st.session_state:
+        return begun, f"{key}{times}"
+    state["times"] = times + 1
+    state["begun"] = begun.model_copy(update={"rules": state["entered"]})
+    return state["begun"], f"{key}{times + 1}"
 
 
 def _callable(actor: Actor, project_id: str) -> list[str]:
@@ -237,6 +261,11 @@ def _publish_button(actor: Actor, project_id: str, proposal: Proposal, seen_vers
     return True
 
 
+def _no_publish_button(version: int) -> None:
+    """Where it would be, while what was entered cannot be published."""
+    st.button(f"Publish version {version + 1}", type="primary", key="publish", disabled=True)
+
+
 def _show_difference(before: Rules, after: Rules) -> None:
     st.code(difference(before, after) or "nothing", language="diff", wrap_lines=True)
 
@@ -257,13 +286,17 @@ def new_route(actor: Actor, project_id: str) -> None:
         is_hosted=False,
     )
     name = (name or "").strip()
-    if wanted is None or not name or not wanted.targets:
+    if wanted is None:
+        _no_publish_button(0)
+        return
+    if not name or not wanted.targets:
         st.caption("Give it a name and at least one target.")
         return
     try:
         proposal = rules.propose(actor, project_id, name, wanted)
     except BudError as error:
         show_error(error)
+        _no_publish_button(0)
         return
     if _publish_button(actor, project_id, proposal, proposal.version):
         st.query_params["route"] = name

@@ -44,12 +44,12 @@ def _hedge(now: Rules, key: str) -> dict[str, Any]:
     left, right = st.columns(2)
     if hedge == "delay":
         given["hedge_after_ms"] = left.number_input(
-            "After (ms)", 1.0, 600_000.0, now.hedge_after_ms or _DEFAULT_DELAY_MS, step=50.0,
+            "After (ms)", value=now.hedge_after_ms or _DEFAULT_DELAY_MS, step=50.0,
             format="%g", key=f"{key}-hedge-after",
             help="Up to the first token of a stream, or a whole answer.",
         )  # fmt: skip
     given["hedge_percent"] = right.number_input(
-        "Sent twice at most (%)", 0.1, 100.0, now.hedge_percent, step=1.0, format="%g",
+        "Sent twice at most (%)", value=now.hedge_percent, step=1.0, format="%g",
         key=f"{key}-hedge-percent", help="Of the route's requests, so that load cannot run away.",
     )  # fmt: skip
     return given
@@ -66,7 +66,7 @@ def _shadow(now: Rules, key: str, models: Sequence[str]) -> dict[str, Any]:
     given: dict[str, Any] = {"shadow": shadow}
     if shadow:
         given["shadow_percent"] = right.number_input(
-            "Of its requests (%)", 0.1, 100.0, now.shadow_percent, step=1.0, format="%g",
+            "Of its requests (%)", value=now.shadow_percent, step=1.0, format="%g",
             key=f"{key}-shadow-percent",
         )  # fmt: skip
     return given
