@@ -99,25 +99,27 @@ def _form(actor: Actor, project_id: str, view: ResponseCacheView | None) -> None
             format_func=_WHICH.__getitem__, key="cache-which",
         )  # fmt: skip
         left, right = st.columns(2)
+        # Without bounds: a browser drops what is out of them without a word.
         ttl_s = left.number_input(
-            "Given again for (s)", 1, cache.LONGEST_S, view.ttl_s if view else cache.DEFAULT_TTL_S,
+            "Given again for (s)", value=view.ttl_s if view else cache.DEFAULT_TTL_S,
             step=60, key="cache-ttl", help="3,600 s are an hour, 86,400 s a day.",
         )  # fmt: skip
         max_mb = right.number_input(
-            "What they may take (MB)", 1, cache.MOST_MB, view.max_mb if view else cache.DEFAULT_MB,
+            "What they may take (MB)", value=view.max_mb if view else cache.DEFAULT_MB,
             key="cache-mb", help="On each gateway host. Those used longest ago go first.",
         )  # fmt: skip
         saved = st.form_submit_button("Save", type="primary")
     if not saved:
         return
     with errors_shown():
+        cache.check_sizes(ttl_s, max_mb)
         if on:
             cache.turn_on(
                 actor, project_id, ttl_s=ttl_s, max_mb=max_mb, all_requests=bool(all_requests)
             )
         elif view is not None:
             cache.turn_off(actor, project_id)
-        st.toast("The gateway follows within a second.")
+        st.toast("Saved. The gateway follows within a second.")
         st.rerun()
 
 

@@ -50,7 +50,16 @@ def test_answers_are_kept_purged_and_copied_to_another_model(
     bud.open(page, f"gateway?view=Cache&{PROJECT}")
     expect(page.get_by_text("No answer is kept")).to_be_visible()
     page.get_by_text("Keep answers", exact=True).click()
-    page.get_by_role("button", name="Save", exact=True).click()
+    seconds = page.get_by_role("spinbutton", name="Given again for (s)")
+    save = page.get_by_role("button", name="Save", exact=True)
+    seconds.fill("-1")
+    save.click()
+    expect(page.get_by_role("alert").filter(has_text="-1 is out of range")).to_contain_text(
+        "Give 1 to 2,592,000"
+    )
+    seconds.fill("3600")
+    save.click()
+    expect(page.get_by_text("Saved. The gateway follows")).to_be_visible()
     expect(page.get_by_text("given again for 1 h")).to_be_visible()
     wait_for("it is kept", lambda: ask().headers.get("X-Bud-Cache") == "hit")
 
