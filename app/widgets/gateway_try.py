@@ -74,26 +74,48 @@ def try_view(actor: Actor, project_id: str, routes: Sequence[RouteView]) -> None
         )
         return
     stream = endpoint.can_stream and right.toggle("Stream", key="try-stream")
+    given = endpoint.body(route.model, stream=stream)
+    key = f"try-body-{route.model}-{endpoint.path}-{stream}"
     text = st.text_area(
         _LABELS[endpoint.way],
-        json.dumps(endpoint.body(route.model, stream=stream), indent=2, ensure_ascii=False),
-        key=f"try-body-{route.model}-{endpoint.path}-{stream}",
+        json.dumps(given, indent=2, ensure_ascii=False),
+        key=key,
         height=260 if endpoint.way == "json" else 140,
     )
-    try:
-        body = endpoints.read_body(text or "")
-    except BudError as error:
-        show_error(error)
-        return
+    body, is_good = _body(text or "", given, key)
     if endpoint.way in _TAKEN_ALONG:
         st.caption(_TAKEN_ALONG[endpoint.way])
     else:
-        _sending(actor, project_id, endpoint, body, f"{project_id} {route.model} {endpoint.path}")
-    _code(endpoint, body)
+        place = f"{project_id} {route.model} {endpoint.path}"
+        _sending(actor, project_id, endpoint, body, place, can_send=is_good)
+    _code(endpoint, body, is_good=is_good)
+
+
+def _body(text: str, given: dict[str, Any], key: str) -> tuple[dict[str, Any], bool]:
+    """The body as it was last good, and whether it is now; shows what is wrong.
+
+    Args:
+        text: What was written.
+        given: The body that the input began with.
+        key: The input's.
+    """
+    last_good = f"last-good-{key}"
+    try:
+        st.session_state[last_good] = endpoints.read_body(text)
+    except BudError as error:
+        show_error(error)
+        return st.session_state.get(last_good, given), False
+    return st.session_state[last_good], True
 
 
 def _sending(
-    actor: Actor, project_id: str, endpoint: ApiEndpoint, body: dict[str, Any], place: str
+    actor: Actor,
+    project_id: str,
+    endpoint: ApiEndpoint,
+    body: dict[str, Any],
+    place: str,
+    *,
+    can_send: bool,
 ) -> None:
     uploaded = None
     if endpoint.way == "form":
@@ -101,7 +123,7 @@ def _sending(
     with st.container(horizontal=True, vertical_alignment="center"):
         send = st.button(
             "Send", type="primary", icon=":material/send:", key="try-send",
-            disabled=endpoint.way == "form" and uploaded is None,
+            disabled=not can_send or (endpoint.way == "form" and uploaded is None),
         )  # fmt: skip
         st.caption(
             "Sent with your own Playground key: it counts in limits and metrics as any request.",
@@ -197,8 +219,10 @@ def _pretty(text: str) -> str:
     return text
 
 
-def _code(endpoint: ApiEndpoint, body: dict[str, Any]) -> None:
+def _code(endpoint: ApiEndpoint, body: dict[str, Any], *, is_good: bool) -> None:
     st.markdown("#### As code")
+    if not is_good:
+        st.caption("With the body as it was before the mistake.")
     url = settings().gateway_url
     curl, python, javascript = st.tabs(["curl", "Python", "JavaScript"])
     curl.code(snippets.curl_to(endpoint, url, body), language="bash", wrap_lines=True)
