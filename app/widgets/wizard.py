@@ -24,6 +24,7 @@ from app.widgets.layout import (
 from app.widgets.memory import fit_bar
 from app.widgets.wizard_predicted import badges, load_words, option_kpis, option_notes, setup_words
 from core.deployments import drafts, options
+from core.deployments import services as deployments
 from core.deployments.options import Option
 from core.deployments.planning import POOLED
 from core.deployments.schemas import (
@@ -389,6 +390,7 @@ def _configuration_step(actor: Actor, draft: DraftView) -> None:
     changes = _configuration(actor, draft)
     edited = draft.content.model_copy(update=changes)
     can_go_on = False
+    name_is_good = _name_is_good(actor, draft.project_id, changes["name"])
     st.caption(f"{_planned_words(actor, draft, edited)}, again at each change.")
     try:
         option = options.evaluate(actor, draft.project_id, edited)
@@ -396,8 +398,18 @@ def _configuration_step(actor: Actor, draft: DraftView) -> None:
         show_error(error)
     else:
         _evaluated(option, edited)
-        can_go_on = not option.ruled_out
+        can_go_on = name_is_good and not option.ruled_out
     _navigation(actor, draft, changes, can_go_on=can_go_on)
+
+
+def _name_is_good(actor: Actor, project_id: str, name: str) -> bool:
+    """Whether a deployment may have this name; shows why not."""
+    try:
+        deployments.check_name(actor, project_id, name)
+    except BudError as error:
+        show_error(error)
+        return False
+    return True
 
 
 def _evaluated(option: Option, content: DraftContent) -> None:
