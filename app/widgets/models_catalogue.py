@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -21,6 +21,7 @@ from core.registry.catalogue_index import Found
 
 _STAR = "★"
 _TABLE = "table-catalogue"
+_OPEN = "catalogue-open"
 VERDICT_MARKS = {
     "yes": "✓ allowed",
     "conditional": "◐ conditions",
@@ -153,37 +154,45 @@ def _found(
             icon="search_off",
         )
         return
-    rows = _rows(found.models, use, favourites, tags)
-    # A choice stays with its table: a new one begins once it was acted on.
-    key = f"{_TABLE}-{st.session_state.get(_TABLE, 0)}"
-    chosen: Any = st.dataframe(
+    _table(context, _rows(found.models, use, favourites, tags), favourites, use)
+
+
+def _table(context: SessionContext, rows: pd.DataFrame, favourites: set[str], use: str) -> None:
+    ids = [str(each) for each in rows["id"]]
+    # Ticks are kept by row number: other rows are another table. Over clicks it stays the same
+    # one, and it tells all of its ticks each time, so of quick clicks none is lost.
+    key = f"{_TABLE}-{hash(tuple(ids))}"
+    st.data_editor(
         rows,
         hide_index=True,
         placeholder=formats.NONE,
         column_config=_COLUMNS,
+        disabled=[each for each in rows.columns if each != _STAR],
         key=key,
         height=38 + 35 * min(len(rows), 18),
-        on_select="rerun",
-        selection_mode="single-cell",
+        on_change=_mark,
+        args=(context, key, ids, favourites),
     )
-    if chosen.selection.cells:
-        st.session_state[_TABLE] = st.session_state.get(_TABLE, 0) + 1
-        row, column = chosen.selection.cells[0]
-        _act(context, str(rows["id"].iloc[int(row)]), str(column), favourites, use)
+    opened = st.session_state.get(_OPEN)
+    if opened is not None and opened.row < len(ids):
+        open_page("model", catalogue=ids[opened.row], **{USE: use})
 
 
-def _act(
-    context: SessionContext, model_id: str, column: str, favourites: set[str], use: str
-) -> None:
-    if column != _STAR:
-        open_page("model", catalogue=model_id, **{USE: use})
-    notes.set_favourite(
-        context.actor,
-        context.project_id,
-        f"{_KIND}{model_id}",
-        marked=model_id not in favourites,
-    )
-    st.rerun(scope="fragment")
+def _mark(context: SessionContext, key: str, ids: Sequence[str], favourites: set[str]) -> None:
+    for model_id, marked in ticked(st.session_state[key]["edited_rows"], ids).items():
+        if marked != (model_id in favourites):
+            notes.set_favourite(
+                context.actor, context.project_id, f"{_KIND}{model_id}", marked=marked
+            )
+
+
+def ticked(edits: Mapping[int, Mapping[str, Any]], ids: Sequence[str]) -> dict[str, bool]:
+    """Which models were marked or unmarked, of all edits that a table tells by row number."""
+    return {
+        ids[int(row)]: bool(edit[_STAR])
+        for row, edit in edits.items()
+        if _STAR in edit and int(row) < len(ids)
+    }
 
 
 def _kpis(found: Found, use: str) -> None:
@@ -244,8 +253,10 @@ def _chosen_row(found: Found) -> None:
 
 
 _COLUMNS: dict[str, Any] = {
-    _STAR: st.column_config.TextColumn(width=36, help="Click to mark a favourite of yours."),
-    "Model": st.column_config.TextColumn(width=190),
+    _STAR: st.column_config.CheckboxColumn(width=52, help="Tick a favourite of yours."),
+    "Model": st.column_config.ButtonColumn(
+        width=190, type="tertiary", alignment="left", key=_OPEN, help="Click a name to open it."
+    ),
     "Maker": st.column_config.TextColumn(width=115),
     "Licence says": st.column_config.TextColumn(
         width=115, help="For the use that is chosen above. No legal advice."
@@ -279,7 +290,7 @@ def _rows(
     keys = [None if key is pd.NA else str(key) for key in models["licence"]]
     return pd.DataFrame(
         {
-            _STAR: ["★" if key in favourites else "☆" for key in models["id"]],
+            _STAR: [key in favourites for key in models["id"]],
             "Model": [
                 f"{row.name} (moving name)" if catalogue.is_moving(row.id) else row.name
                 for row in models[["id", "name"]].itertuples()
@@ -329,8 +340,8 @@ def _below(found: Found, whole: Any) -> None:
                 key=f"page-{label}",
             )
         st.caption(
-            f"Rows {first:,} to {last:,} of {found.total:,}. Click a row to open it, its star to "
-            "mark it.",
+            f"Rows {first:,} to {last:,} of {found.total:,}. Click a name to open it, tick "
+            f"{_STAR} to mark it.",
             width="content",
         )
     rows = f"{found.total:,} row{'' if found.total == 1 else 's'}"

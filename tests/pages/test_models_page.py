@@ -58,7 +58,7 @@ def test_a_favourite_a_view_and_the_rules_are_kept(
     project = f"project={Path(__file__).stem}"
     bud.open(page, f"models?{project}&view=Catalogue&q=qwen3-8b")
     favourites = page.locator(".st-key-facet-marked-yes")
-    select_row(page, 0, favourites.get_by_text("My favourites 1"), column_px=18)
+    select_row(page, 0, favourites.get_by_text("My favourites 1"), column_px=26)
     page.get_by_role("button", name="Views (0)").click()
     page.get_by_label("Name of this view").fill("Eights")
     page.get_by_role("button", name="Save", exact=True).click()
@@ -70,6 +70,23 @@ def test_a_favourite_a_view_and_the_rules_are_kept(
     page.get_by_role("button", name="Rules").click()
     page.get_by_text("Approved versions only").click()
     wait_for("kept", lambda: versions.policy(bud.actor, project_id).approved_only)
+
+
+def test_quick_clicks_on_stars_each_count(admin_page: Page, bud: Bud) -> None:
+    page = admin_page
+    bud.open(page, "models?view=Catalogue&q=llama")
+    rows = page.get_by_test_id("stDataFrame").first.locator(".dvn-scroller")
+    expect(rows).to_be_visible()
+    settle(page)
+    favourites = page.locator(".st-key-facet-marked-yes")
+    before = int(favourites.inner_text().split()[-1])
+    for row in range(4):
+        rows.click(position={"x": 26, "y": 35 * row + 52})
+        page.wait_for_timeout(120)
+    expect(favourites).to_contain_text(f"My favourites {before + 4}")
+    # And off again, in the same table.
+    rows.click(position={"x": 26, "y": 35 * 1 + 52})
+    expect(favourites).to_contain_text(f"My favourites {before + 3}")
 
 
 def test_a_path_that_is_not_there_is_refused_with_a_remedy(member_page: Page, bud: Bud) -> None:
