@@ -25,6 +25,7 @@ _LOW_MEMORY_SHARE = 0.08
 # A spike is at least this many failures, at this share, and this much worse than the day.
 _SPIKE_ERRORS, _SPIKE_RATE, _SPIKE_FACTOR = 5, 0.05, 2.0
 _LATE_S = 30.0
+_OF_LIMITS = ("rate_limited", "budget_exceeded")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Notice:
 def notices(actor: Actor, project_id: str) -> list[Notice]:
     """Everything that needs attention in a project; for admins, of the installation too."""
     found = [*_deployments(actor, project_id), *_jobs(actor, project_id)]
-    found += [*_error_spike(actor, project_id), *_machine()]
+    found += [*_error_spike(actor, project_id), *_machine(), *_limited(actor, project_id)]
     if actor.is_admin:
         found += [*_facts(actor), *_prices(actor, project_id)]
     order = ("error", "warning", "info")
@@ -84,6 +85,16 @@ def _error_spike(actor: Actor, project_id: str) -> list[Notice]:
         return []
     text = f"{formats.percent(now.error_rate)} of admitted requests failed in the last 15 minutes"
     return [Notice("error", text, "See which", "metrics", {"window": "15m", "outcome": "Failed"})]
+
+
+def _limited(actor: Actor, project_id: str) -> list[Notice]:
+    counts = metrics.errors(actor, project_id, Window.preset("24h"))
+    refused = sum(row.requests for row in counts if row.error_class in _OF_LIMITS)
+    if not refused:
+        return []
+    them = "1 request was" if refused == 1 else f"{refused:,} requests were"
+    query = {"view": "Errors", "within": "24h"}
+    return [Notice("info", f"{them} refused by a limit in 24 h.", "See which", "gateway", query)]
 
 
 def _machine() -> list[Notice]:

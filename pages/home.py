@@ -59,7 +59,8 @@ def _kpis(views: list[DeploymentView]) -> None:
                 formats.percent(found.error_rate),
                 "The share of the admitted requests that failed. Refused by the gateway: "
                 f"{found.refused:,}.",
-                note=f"{found.errors:,} failed",
+                note=f"{found.errors:,} failed"
+                + (f", {found.refused:,} refused" if found.refused else ""),
                 trend=[point.errors for point in points] or None,
             ),
             Kpi(
