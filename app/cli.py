@@ -83,6 +83,7 @@ def _add(group: typer.Typer, name: str) -> None:
 
 
 app.command()(up.up)
+app.command()(up.down)
 _add(models.group, "models")
 _add(providers.group, "providers")
 _add(catalogue.group, "catalogue")

@@ -94,7 +94,7 @@ def make(
             ("Gateway", f"{gateway_url}/v1"),
             ("Data", str(data_dir)),
             ("Logs", f"{data_dir / 'logs'}  (or: bud logs --follow)"),
-            ("Stop", "Ctrl-C"),
+            ("Stop", "Ctrl-C  (or: bud down)"),
         ),
     )
 

@@ -26,13 +26,14 @@ from app import logs, parts, ports, setup_mark
 from app.parts import Part, Started
 from app.plan import Plan
 from app.rolling import Place, Rolling
-from core.kernel.errors import Conflict, Unavailable
+from core.kernel.errors import Conflict, NotFound, Unavailable
 
 ROOT = Path(__file__).resolve().parents[1]
 
 _POLL_S = 0.1
 _STOP_WAIT_S = 15.0
 _LEFTOVER_WAIT_S = 10.0
+_DOWN_WAIT_S = 60.0
 _START_WAIT_S = 180.0
 _HEALTHY_RUN_S = 10.0
 _RESTART_DELAYS_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -92,6 +93,31 @@ def running(data_dir: Path) -> dict[str, object] | None:
     except FileNotFoundError:
         return None
     return None
+
+
+def stop(data_dir: Path) -> int:
+    """Stop the live supervisor of `data_dir` with all its parts; its process.
+
+    Raises:
+        NotFound: None lives.
+        Unavailable: It goes on: parts that do not stop are killed before that.
+    """
+    pid = (running(data_dir) or {}).get("pid")
+    if not isinstance(pid, int):
+        raise NotFound(
+            f"No Bud runs on {data_dir}.",
+            remedy="Name its folder: bud down --data-dir … or BUD_DATA_DIR.",
+        )
+    os.kill(pid, signal.SIGTERM)
+    deadline_s = time.monotonic() + _DOWN_WAIT_S
+    while running(data_dir) is not None:
+        if time.monotonic() > deadline_s:
+            raise Unavailable(
+                f"Process {pid} has not stopped within {_DOWN_WAIT_S:.0f} s.",
+                remedy=f"See what it does: bud logs — or end it: kill -9 {pid}",
+            )
+        time.sleep(_POLL_S)
+    return pid
 
 
 def _said_by(holder: str, run: Path) -> dict[str, object]:
@@ -178,8 +204,9 @@ class Supervisor:
         where = f", dashboard {state['app_url']}" if state.get("app_url") else ""
         return Conflict(
             f"Bud already runs on {self._plan.data_dir} (process {pid}{where}).",
-            remedy=f"Use that one, stop it with: kill {pid} — or start this one on another "
-            "folder and ports: bud up --data-dir … --port … --gateway-port …",
+            remedy=f"Use that one, stop it with: bud down --data-dir {self._plan.data_dir} — or "
+            "start this one on another folder and ports: bud up --data-dir … --port … "
+            "--gateway-port …",
         )
 
     def _end_leftovers(self) -> None:

@@ -1,4 +1,4 @@
-"""`bud up` and `bud logs`."""
+"""`bud up`, `bud down` and `bud logs`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands.output import Json, show_line
+from app.commands.output import Json, show, show_line
 from core.kernel.errors import NotFound
 
 if TYPE_CHECKING:
@@ -112,6 +112,20 @@ def _for_gateway(chosen: Settings) -> dict[str, str]:
     access_config(variables)
     tracing_config(variables)
     return variables
+
+
+def down(data_dir: _DataDir = None, as_json: Json = False) -> None:
+    """Stop the Bud that runs on this data folder, with every model server."""
+    from app import supervisor
+    from core.kernel.settings import settings
+
+    folder = data_dir.resolve() if data_dir else settings().data_dir
+    pid = supervisor.stop(folder)
+    show(
+        {"data_dir": str(folder), "pid": pid},
+        f"Bud on {folder} has stopped.",
+        as_json=as_json,
+    )
 
 
 def logs(

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app import ports
+from app import ports, supervisor
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = (sys.executable, "-m", "tests.doubles.tiny_supervisor")
@@ -130,6 +130,15 @@ def test_a_clean_stop_leaves_nothing(start: Callable[..., Bud], number: signal.S
     assert not any(is_alive(pid) for pid in pids)
     assert (bud.folder / "servers_stopped").exists()
     assert not (bud.folder / "run" / "supervisor.json").exists()
+
+
+def test_down_stops_it_from_another_terminal(start: Callable[..., Bud]) -> None:
+    bud = start()
+    bud.wait_until_ready()
+    pids = bud.living()
+    assert supervisor.stop(bud.folder) == bud.process.pid
+    assert bud.process.wait(timeout=5) == 0
+    assert not any(is_alive(pid) for pid in pids)
 
 
 def test_a_second_signal_ends_a_part_that_does_not_stop(start: Callable[..., Bud]) -> None:

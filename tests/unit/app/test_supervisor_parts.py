@@ -11,7 +11,7 @@ import pytest
 
 from app import logs, plan, ports, setup_mark, supervisor
 from core.demo import services as demo
-from core.kernel.errors import InvalidInput
+from core.kernel.errors import InvalidInput, NotFound
 
 
 def real_plan(folder: Path, **changes: object) -> plan.Plan:
@@ -65,6 +65,8 @@ def test_one_port_for_both_is_refused(tmp_path: Path) -> None:
 
 def test_nobody_runs_on_a_fresh_folder(tmp_path: Path) -> None:
     assert supervisor.running(tmp_path) is None
+    with pytest.raises(NotFound, match="No Bud runs on"):
+        supervisor.stop(tmp_path)
 
 
 def test_a_killed_predecessor_is_not_taken_for_the_one_that_runs(tmp_path: Path) -> None:
