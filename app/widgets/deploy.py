@@ -38,9 +38,9 @@ def engine_settings(
         # Not as the input's default, to which it would go back when it is emptied.
         st.session_state.setdefault(widget_key, value)
     columns = st.columns(3)
+    # Without bounds: a wrong number gets an answer in words.
     chosen_context = columns[0].number_input(
         "Context (tokens)",
-        min_value=1,
         value=None,
         step=256,
         placeholder="automatic",
@@ -50,16 +50,16 @@ def engine_settings(
     )
     chosen_slots = columns[1].number_input(
         "Slots (requests at once)",
-        min_value=1,
         value=None,
+        step=1,
         placeholder="automatic",
         key=keys[1],
         help="More slots answer more callers at once, and take more KV cache.",
     )
     chosen_threads = columns[2].number_input(
         "CPU threads",
-        min_value=1,
         value=None,
+        step=1,
         placeholder="automatic",
         key=keys[2],
         help="On busy cores more threads can be slower than fewer: measure.",

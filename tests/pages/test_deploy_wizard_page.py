@@ -59,9 +59,15 @@ def test_bad_numbers_get_an_answer_and_nothing_is_lost(
     _at(page, "Options")
     page.get_by_role("button", name="Choose", exact=True).first.click()
     _at(page, "Configuration")
-    _fill(page, "Context (tokens)", "999999999")
-    expect(page.get_by_role("alert")).to_contain_text("context must be between 256 and 8192")
-    expect(page.get_by_role("button", name="Next")).to_be_disabled()
+    for label, bad, why in (
+        ("Slots (requests at once)", "-1", "slots must be between 1 and 64. (got: -1)"),
+        ("Context (tokens)", "999999999", "context must be between 256 and 8192"),
+    ):
+        good = page.get_by_role("spinbutton", name=label).input_value()
+        _fill(page, label, bad)
+        expect(page.get_by_role("alert")).to_contain_text(why)
+        expect(page.get_by_role("button", name="Next")).to_be_disabled()
+        _fill(page, label, good)
     _fill(page, "Context (tokens)", "512")
     name = page.get_by_role("textbox", name="Name")
     for bad, why in (("Not A Name", "Write it as not-a-name"), ("", "small letters")):
