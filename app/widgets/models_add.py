@@ -11,6 +11,7 @@ from app.session import SessionContext
 from app.widgets.dialogs import dialog
 from app.widgets.layout import errors_shown, escape, open_page
 from app.widgets.models_providers import add_hosted_view
+from core.kernel.errors import InvalidInput
 from core.registry import catalogue
 from core.registry import services as registry
 
@@ -157,8 +158,18 @@ def _store(context: SessionContext, given: Prefilled) -> Start:
 
 
 def _given(path: str | None) -> str:
-    # An empty path is the folder that Bud was started in, which nobody means.
-    return (path or "").strip() or "(no path)"
+    """The path as given; an empty one is the folder that Bud was started in, which nobody means.
+
+    Raises:
+        InvalidInput: There is none.
+    """
+    given = (path or "").strip()
+    if not given:
+        raise InvalidInput(
+            "No path was given.",
+            remedy="Give the path of a model's file or folder on the machine that Bud runs on.",
+        )
+    return given
 
 
 _FORMS: dict[str, Callable[[SessionContext, Prefilled], Start]] = {

@@ -95,6 +95,8 @@ def test_a_path_that_is_not_there_is_refused_with_a_remedy(member_page: Page, bu
     page.get_by_role("button", name="Add model").click()
     dialog = page.get_by_test_id("stDialog")
     dialog.get_by_text("This machine").click()
+    dialog.get_by_role("button", name="Add", exact=True).click()
+    expect(dialog.get_by_text("No path was given.")).to_be_visible()
     dialog.get_by_role("textbox", name="Path").fill("/nowhere/model.gguf")
     dialog.get_by_role("button", name="Add", exact=True).click()
     expect(dialog.get_by_text("There is nothing at /nowhere/model.gguf")).to_be_visible()
