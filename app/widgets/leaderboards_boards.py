@@ -111,12 +111,20 @@ def _published(found: BoardTable) -> Any:
             "source": "Read from",
         }
     )
+    shown = shown.rename(columns=heads(found))
     if marked.any():
         shown.insert(1, "Marked", marked)
     shown["Model page"] = shown["Model page"].where(shown["Model page"] != "", None)
     urls = [source_url(source) or None for source in shown["Read from"]]
     shown.insert(shown.columns.get_loc("Model page"), "Source", urls)
     return shown
+
+
+def heads(found: BoardTable) -> dict[str, str]:
+    """Of costs and times, which nothing else tells the unit of, the names with their units."""
+    units = found.metrics.loc[found.metrics["kind"].isin(("cost", "speed")), "unit"]
+    # A name in brackets tells its own: `Total Cost ($)`.
+    return {name: f"{name} ({unit})" for name, unit in units.items() if unit and "(" not in name}
 
 
 _PUBLISHED: dict[str, Any] = {

