@@ -112,7 +112,8 @@ def _query(context: SessionContext, task: Task) -> Query:
         use="" if use in (None, _ANY) else str(use),
         words=words or "",
         open_weights=bool(is_open),
-        parameters_to=size_to * _BILLION if size_to else None,
+        # 0 is a size, too: one that no model has.
+        parameters_to=None if size_to is None else size_to * _BILLION,
         **more,
     )
 
@@ -144,7 +145,7 @@ def _more(context: SessionContext, task: Task) -> dict[str, Any]:
     )
     return {
         "parameters_from": size_from * _BILLION if size_from else None,
-        "usd_to": usd_to or None,
+        "usd_to": usd_to,
         "context_from": _CONTEXTS[str(context_from or _ANY)],
         "released_from": None if year in (None, _ANY) else date(int(str(year)), 1, 1),
         "organisations": tuple(makers),
@@ -195,11 +196,44 @@ def _found(context: SessionContext, task: Task, found: Ranking) -> None:
 
 
 def _nothing(found: Ranking) -> None:
-    empty_state(
-        "No model fits",
-        f"Allow a larger size, another licence or price. {_left_out(found)}",
-        icon="search_off",
+    said = f"{what_to_change(found.query)} {_left_out(found)}".strip()
+    empty_state("No model fits", said, icon="search_off")
+
+
+def what_to_change(query: Query) -> str:
+    """What of a query keeps models away, and so may be changed; names only what is set."""
+    asked = _asked(query)
+    if asked == [_searched(query)]:
+        return f"No model or maker of this task is called {asked[0]}. Search for another name."
+    if len(asked) == 1:
+        return f"No model of this task fits {asked[0]}. Change it, or take it away."
+    if asked:
+        return f"Asked for at once: {', '.join(asked)}. Change one of them, or take it away."
+    return "Give a board of this task a weight." if query.weights else ""
+
+
+def _searched(query: Query) -> str:
+    return f"“{query.words.strip()}”" if query.words.strip() else ""
+
+
+def _asked(query: Query) -> list[str]:
+    since_day, context = query.released_from, query.context_from
+    said = (
+        _searched(query),
+        f"the licence for “{query.use}”" if query.use else "",
+        _bound("at most", query.parameters_to, "B parameters", _BILLION),
+        _bound("at least", query.parameters_from, "B parameters", _BILLION),
+        "open weights" if query.open_weights else "",
+        _bound("at most", query.usd_to, " USD per million tokens"),
+        "" if context is None else f"a context of at least {context:,} tokens",
+        "" if since_day is None else f"released since {since_day.year}",
+        f"the makers {', '.join(query.organisations)}" if query.organisations else "",
     )
+    return [each for each in said if each]
+
+
+def _bound(side: str, value: float | None, unit: str, scale: float = 1.0) -> str:
+    return "" if value is None else f"{side} {value / scale:,.10g}{unit}"
 
 
 def _left_out(found: Ranking) -> str:
@@ -343,16 +377,26 @@ def _chart(found: Ranking) -> None:
         figure = own_charts.trade_off(found.table, "parameters", "parameters (billions)", _BILLION)
         _show_or_say(figure, "Quality against size", "Of no model here the size is known.")
     elif kind == "Trend":
-        charts.show(own_charts.trend(found.table), "Best score by release", key="lb-trend")
+        figure = own_charts.trend(found.table)
+        _show_or_say(figure, "Best score by release", _no_trend(found.table), key="lb-trend")
     else:
         charts.show(own_charts.bands(found.table), "Scores with their bands", key="lb-bands")
 
 
-def _show_or_say(figure: Any, title: str, otherwise: str) -> None:
+def _no_trend(table: pd.DataFrame) -> str:
+    if table["release_date"].isna().all():
+        return "Of no model here the release date is known. Choose another task, or fewer filters."
+    return (
+        "Of no model here both the release date and whether its weights are open are known. Choose "
+        "another task, or fewer filters."
+    )
+
+
+def _show_or_say(figure: Any, title: str, otherwise: str, *, key: str = "lb-trade-off") -> None:
     if figure is None:
         st.info(otherwise)
     else:
-        charts.show(figure, title, key="lb-trade-off")
+        charts.show(figure, title, key=key)
 
 
 def _boards(found: Ranking) -> None:

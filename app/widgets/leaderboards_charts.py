@@ -17,10 +17,16 @@ _OPEN, _CLOSED, _UNKNOWN = "open weights", "closed", "not known"
 _COLORS = {_OPEN: PALETTE[0], _CLOSED: PALETTE[1], _UNKNOWN: OTHER_COLOR}
 _MOST_BARS = 20
 _NAME_CHARACTERS = 34
-_BAR_PX = 25
+_LABEL_CHARACTERS = 18
+_BAR_PX = 34
+_LEGEND_PX = 62
+# More ticks than these lie on each other on a phone.
+_MOST_TICKS = 7
 # Labels closer than this, in points of score and as a share of the costs' decades, would collide.
-_LABEL_POINTS = 1.5
-_LABEL_SHARE = 0.45
+_LABEL_POINTS = 2.5
+_LABEL_SHARE = 0.6
+# Left and right of the points, as shares of their decades.
+_ROOM, _MARGIN = 0.45, 0.06
 
 
 def bands(table: pd.DataFrame) -> go.Figure:
@@ -50,8 +56,21 @@ def bands(table: pd.DataFrame) -> go.Figure:
         )
     _frame(figure, height=90 + _BAR_PX * len(shown))
     order = [f"{row.position}. {_short(row.name)}" for row in shown.itertuples()]
-    figure.update_yaxes(categoryorder="array", categoryarray=order, title=None, automargin=True)
+    # The names stand in the plot, each above its band: beside it they leave a phone no plot.
+    for name in order:
+        figure.add_annotation(
+            x=0, xref="paper", xanchor="left", y=name, yshift=13, text=name, showarrow=False
+        )
+    figure.update_yaxes(
+        categoryorder="array",
+        categoryarray=order,
+        title=None,
+        showticklabels=False,
+        range=[-0.6, len(order) - 0.2],
+    )
     figure.update_xaxes(title={"text": "score, with its 90% band", "standoff": 6})
+    figure.update_xaxes(nticks=_MOST_TICKS, tickangle=0)
+    figure.update_layout(legend={"y": -_LEGEND_PX / figure.layout.height})
     return figure
 
 
@@ -66,12 +85,14 @@ def trade_off(table: pd.DataFrame, cost: str, x_title: str, scale: float = 1.0) 
             (row[cost] / scale, row["score"], f"{row['name']}: {row['score']:.1f}")
             for _, row in known[kinds == kind].iterrows()
         ]
-        for kind in sorted(set(kinds), key=list(_COLORS).index)
+        # The rarest last, so on top: below a hundred others one dot would not be seen.
+        for kind in kinds.value_counts().index
     }
     front = ranking.pareto(known, cost)
     points = list(zip(front[cost] / scale, front["score"], strict=True))
     figure = trade_off_chart(curves, x_title=x_title, y_title="score", front=points, joined=False)
-    _label(figure, points, [_short(name) for name in front["name"]])
+    _label(figure, points, [_short(name, _LABEL_CHARACTERS) for name in front["name"]])
+    _thin(figure)
     for trace in figure.data:
         if trace.name in _COLORS:
             trace.marker.color = _COLORS[trace.name]
@@ -98,19 +119,31 @@ def _label(figure: go.Figure, points: Sequence[tuple[float, float]], names: Sequ
         text=[f"{name} " for _, _, name in kept],
         mode="text",
         textposition="top left",
-        textfont={"size": 11},
+        textfont={"size": 10},
         cliponaxis=False,
         hoverinfo="skip",
         showlegend=False,
     )
-    # Room for the name of the cheapest.
-    figure.update_xaxes(range=[min(costs) - apart, None])
+    # Room for the name of the cheapest. A range with one end only is passed over at times.
+    most = max(math.log10(x) for trace in figure.data for x in trace.x)
+    spread = most - min(costs) or 1
+    figure.update_xaxes(range=[min(costs) - _ROOM * spread, most + _MARGIN * spread])
 
 
-def trend(table: pd.DataFrame) -> go.Figure:
-    """The best score by release date, of open and closed models."""
+def _thin(figure: go.Figure) -> None:
+    """Leave every second tick, or every third, where there are many: on a phone they collide."""
+    axis = figure.layout.xaxis
+    step = -(-len(axis.tickvals) // _MOST_TICKS)
+    figure.update_xaxes(tickvals=axis.tickvals[::step], ticktext=axis.ticktext[::step], tickangle=0)
+
+
+def trend(table: pd.DataFrame) -> go.Figure | None:
+    """The best score by release date, of open and closed models; None when no model has both."""
+    found = {name: leaders for name, leaders in ranking.trend(table).items() if len(leaders)}
+    if not found:
+        return None
     figure = go.Figure()
-    for name, leaders in ranking.trend(table).items():
+    for name, leaders in found.items():
         kind = _OPEN if name == "open" else _CLOSED
         figure.add_scatter(
             x=leaders["release_date"],
@@ -136,6 +169,8 @@ def radar(by_task: pd.DataFrame, names: Mapping[str, str]) -> go.Figure:
     figure = go.Figure()
     for number, (key, name) in enumerate(names.items()):
         own = by_task[by_task["id"] == key].set_index("title")["score"].reindex(titles)
+        if own.isna().all():
+            continue
         figure.add_scatterpolar(
             r=[*own, *own.head(1)],
             theta=[*axes, *axes[:1]],
@@ -166,6 +201,9 @@ def parallel(on_boards: pd.DataFrame, names: Mapping[str, str]) -> go.Figure:
     labelled = on_boards.assign(axis=_axes(on_boards))
     for number, (key, name) in enumerate(names.items()):
         own = labelled[labelled["id"] == key].drop_duplicates("axis").set_index("axis")
+        if own["share"].isna().all():
+            # A legend names only what is drawn.
+            continue
         own = own.reindex(axes)
         figure.add_scatter(
             x=axes,
@@ -202,9 +240,9 @@ def _kind(open_weights: object) -> str:
     return _OPEN if open_weights else _CLOSED
 
 
-def _short(name: object) -> str:
+def _short(name: object, most: int = _NAME_CHARACTERS) -> str:
     text = str(name)
-    return text if len(text) <= _NAME_CHARACTERS else f"{text[: _NAME_CHARACTERS - 1]}…"
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _frame(figure: go.Figure, *, height: int) -> None:

@@ -74,20 +74,35 @@ def _ways_on(context: SessionContext, found: Ranking, model: pd.Series) -> None:
         if known is not None:
             open_page("what_if", model=known)
         st.toast(f"The simulator does not know the architecture of {name}.")
-    is_open = model["open_weights"]
-    is_closed = is_open is not None and not is_open and not isinstance(hub_id, str)
+    why_not = why_not_deployable(model["open_weights"], hub_id)
+    if why_not and _own_model(context, key) is not None:
+        why_not = ""
     if st.button(
         "Deploy",
         type="primary",
         icon=":material/rocket_launch:",
         key="lb-deploy",
-        disabled=is_closed,
-        help="Its weights are not published: it can only be used where it is hosted."
-        if is_closed
-        else None,
+        disabled=bool(why_not),
+        help=why_not or None,
     ):
         deploy(context, key, name, hub_id)
     model_links(key, found.query.use)
+
+
+def why_not_deployable(is_open: object, hub_id: object) -> str:
+    """Why nobody can be led to a model's files; empty when its weights or repository are known."""
+    if isinstance(hub_id, str) or (_known(is_open) and bool(is_open)):
+        return ""
+    if _known(is_open):
+        return "Its weights are not published: it can only be used where it is hosted."
+    return (
+        "Bud knows neither a repository nor published weights of it. If you have its files, add "
+        "them on the Models page with Add model."
+    )
+
+
+def _known(value: Any) -> bool:
+    return value is not None and not pd.isna(value)
 
 
 def _neighbour(table: pd.DataFrame, key: str) -> list[str]:
@@ -113,12 +128,19 @@ def simulated(context: SessionContext, key: str, hub_id: object) -> str | None:
 
 def deploy(context: SessionContext, key: str, name: str, hub_id: object) -> NoReturn:
     """To the wizard when the project has the model's files, else to where they are added."""
-    for model in registry.list_models(context.actor, context.project_id):
-        if model.state == "ready" and relatives.catalogue_id(model) == key:
-            begin(context.actor, context.project_id, model.id)
+    own = _own_model(context, key)
+    if own is not None:
+        begin(context.actor, context.project_id, own)
     if isinstance(hub_id, str):
         open_page("models", add=hub_id)
     open_page("models", add_named=name)
+
+
+def _own_model(context: SessionContext, key: str) -> str | None:
+    """The id of the project's own model with files of this catalogue entry; None without one."""
+    models = registry.list_models(context.actor, context.project_id)
+    ready = (model for model in models if model.state == "ready")
+    return next((model.id for model in ready if relatives.catalogue_id(model) == key), None)
 
 
 def licence_verdict(licence: object, use: str) -> None:

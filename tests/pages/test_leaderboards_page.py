@@ -95,6 +95,9 @@ def test_deploy_of_a_model_without_a_repository_asks_for_one(bud: Bud, member_pa
     page = member_page
     bud.open(page, "leaderboards?task=tools&find=gemini-2.5-pro")
     expect(page.get_by_role("button", name="Deploy", exact=True)).to_be_disabled()
+    # Nobody knows whether it is open, nor where its files are.
+    bud.open(page, "leaderboards?task=speech&find=scribe_v2")
+    expect(page.get_by_role("button", name="Deploy", exact=True)).to_be_disabled()
     model_id, name = _without_repository()
     bud.open(page, f"leaderboards?task=tools&find={model_id.rpartition('/')[2]}")
     card = page.locator(".st-key-leaderboard-model")
@@ -105,14 +108,24 @@ def test_deploy_of_a_model_without_a_repository_asks_for_one(bud: Bud, member_pa
 
 
 def _without_repository() -> tuple[str, str]:
-    """The id and name of a model of BFCL that may be open, but whose repository nobody knows."""
+    """The id and name of a model of BFCL that is open, but whose repository nobody knows."""
     known = catalogue.models()
     on_board = pd.read_parquet(scores.DATA / "scores.parquet").query("board == 'BFCL'")["model_id"]
-    may_be = known["hub_id"].isna() & known["open_weights"].fillna(True)
-    found = known[may_be & known["id"].isin(on_board)].sort_values("id")
+    is_open = known["hub_id"].isna() & known["open_weights"].fillna(False)
+    found = known[is_open & known["id"].isin(on_board)].sort_values("id")
     # The longest id: a search for it finds it alone.
     row = found.loc[found["id"].str.len().idxmax()]
     return str(row["id"]), str(row["name"])
+
+
+def test_a_view_without_models_names_what_is_asked(bud: Bud, member_page: Page) -> None:
+    page = member_page
+    bud.open(page, "leaderboards?task=code&find=zzzzqq")
+    expect(page.get_by_text("No model or maker of this task is called “zzzzqq”.")).to_be_visible()
+    bud.open(page, "leaderboards?task=code&max_b=0")
+    expect(page.get_by_text("No model of this task fits at most 0B parameters.")).to_be_visible()
+    bud.open(page, "leaderboards?task=speech&chart=Trend")
+    expect(page.get_by_text("Choose another task, or fewer filters.")).to_be_visible()
 
 
 def test_weights_and_reports(bud: Bud, member_page: Page) -> None:
