@@ -188,6 +188,10 @@ def model_row(model_id: str, entries: Sequence[Entry]) -> dict[str, Any]:
     disagreements: dict[str, list[Any]] = {}
     for column in _FACTS:
         facts = [entry.facts[column] for entry in entries if column in entry.facts]
+        if column == "parameters":
+            # Some sources read the size out of the name, which gives the active part.
+            active = parameters(active_in_name(identity))
+            facts = [fact for fact in facts if fact.value != active]
         best = _best(column, facts, entries, identity)
         if best:
             chosen[column] = best
@@ -217,6 +221,13 @@ def model_row(model_id: str, entries: Sequence[Entry]) -> dict[str, Any]:
     for column in ("modalities_in", "modalities_out"):
         row[column] = list(row[column]) if row[column] else []
     return row
+
+
+def active_in_name(identity: Identity) -> str:
+    """The active size that a mixture's name gives, as in `235B-A22B` and `17B-128E`; else empty."""
+    if identity.active:
+        return identity.active
+    return identity.size if identity.experts else ""
 
 
 def _best(
@@ -320,7 +331,9 @@ def agreed(facts: Sequence[Fact]) -> Fact:
 
 def _add_from_name(identity: Identity, chosen: dict[str, Fact]) -> None:
     """What only the name gives: rounded parameters, and the day of a dated snapshot."""
-    for column, text in (("parameters", identity.size), ("active_parameters", identity.active)):
+    active = active_in_name(identity)
+    size = identity.size if identity.size != active else ""
+    for column, text in (("parameters", size), ("active_parameters", active)):
         count = parameters(text)
         if column not in chosen and count:
             chosen[column] = Fact(count, 7, "the name, rounded")

@@ -100,6 +100,14 @@ def test_prices_are_of_models_and_of_no_subscription(models: pd.DataFrame) -> No
         ("mistralai/mistral-nemo-2407", {"licence": "apache-2.0"}),
         ("meta/llama-4-scout-17b-16e-instruct", {"licence": "llama-4-cla-2025"}),
         ("microsoft/phi-2", {"parameters": 2_700_000_000}),
+        (
+            "meta/llama-4-maverick-17b-128e-instruct",
+            {"parameters": 402_000_000_000, "active_parameters": 17_000_000_000},
+        ),
+        (
+            "meta/llama-4-scout-17b-16e-instruct",
+            {"parameters": 109_000_000_000, "active_parameters": 17_000_000_000},
+        ),
         ("qwen/qwen3-32b-fp8", {"base_model_id": "qwen/qwen3-32b", "parameters": 32_000_000_000}),
     ],
 )
@@ -211,6 +219,32 @@ def test_build_takes_each_fact_from_the_most_trusted_source(folder: Path) -> Non
     assert rows["qwen/qwen3-8b-fp8"]["base_model_id"] == "qwen/qwen3-8b"
     assert rows["moonshotai/kimi-k2-base"]["parameters"] == 10**12
     assert rows["openai/whisper-medium"]["parameters"] == 769 * 10**6
+
+
+def test_the_active_size_in_a_name_is_not_the_size_of_a_mixture(folder: Path) -> None:
+    scout = "meta-llama/Llama-4-Scout-17B-16E-Instruct"
+    for file, row in (
+        ("open_models.csv", {"model_id": scout, "params_b": "17"}),
+        ("helm_model_metadata.csv", {"name": scout, "num_parameters": "109000000000"}),
+        ("open_models.csv", {"model_id": "Qwen/Qwen1.5-MoE-A2.7B", "params_b": "2.7"}),
+        ("open_models.csv", {"model_id": "Qwen/Qwen3-30B-A3B", "params_b": "30"}),
+    ):
+        with (folder / file).open("a", encoding="utf-8", newline="") as lines:
+            header = HEADERS[file].split()
+            csv.DictWriter(lines, header, restval="").writerow(row | {"source": file})
+    rows = {row["id"]: row for row in catalogue_build.build(folder).catalogue}
+    sizes = {
+        model_id: (rows[model_id]["parameters"], rows[model_id]["active_parameters"])
+        for model_id in (
+            *("meta/llama-4-scout-17b-16e-instruct", "qwen/qwen1.5-moe-a2.7b"),
+            "qwen/qwen3-30b-a3b",
+        )
+    }
+    assert sizes == {
+        "meta/llama-4-scout-17b-16e-instruct": (109 * 10**9, 17 * 10**9),
+        "qwen/qwen1.5-moe-a2.7b": (None, 2_700_000_000),
+        "qwen/qwen3-30b-a3b": (30 * 10**9, 3 * 10**9),
+    }
 
 
 def test_build_leaves_out_what_is_no_model_and_what_is_no_price(folder: Path) -> None:
