@@ -121,6 +121,8 @@ def _is_limit(response: httpx.Response) -> bool:
 
 
 def _may_change(response: httpx.Response) -> bool:
+    if _is_limit(response) and "retry-after" not in response.headers:
+        return False  # a limit of 0, or a line that is larger than the whole limit
     return response.status_code in _TRANSIENT and _code(response) != "insufficient_quota"
 
 

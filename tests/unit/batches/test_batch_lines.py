@@ -82,6 +82,32 @@ async def test_what_always_breaks_off_is_not_asked_for_ever(
     assert asked == 5
 
 
+@pytest.mark.parametrize("passes", [True, False])
+async def test_a_limit_is_waited_for_only_where_waiting_helps(
+    monkeypatch: pytest.MonkeyPatch, *, passes: bool
+) -> None:
+    monkeypatch.setattr(gateway, "_FIRST_WAIT_S", 0.001)
+    body = b'{"error": {"code": "rate_limit_exceeded"}}'
+    after = b"Retry-After: 0\r\n" if passes else b""
+    asked = 0
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.read(65536)
+        status = b"200 OK" if asked > 2 else b"429 Too Many Requests"
+        writer.write(b"HTTP/1.1 %b\r\n%bConnection: close\r\n\r\n%b" % (status, after, body))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        asking = gateway.Gateway(f"http://127.0.0.1:{port}", Secret("s"))
+        answer = await asking.ask("/v1/embeddings", b"{}", "req_a", clock.unix_s() + 60)
+        await asking.close()
+    assert (answer.status, asked) == ((200, 3) if passes else (429, 1))
+
+
 @pytest.mark.parametrize(
     ("slots", "hosted", "live", "lines_at_once"),
     [(4, 0, 0, 3), (4, 0, 2, 1), (4, 0, 3, 0), (4, 0, 9, 0), (1, 0, 0, 1), (1, 0, 1, 0),
