@@ -39,6 +39,8 @@ def compare_view(context: SessionContext) -> None:
         on_change=_forget_when_cleared,
         bind="query-params",
         max_selections=_MOST,
+        # Else Enter takes all that matches what was typed.
+        select_all=False,
         placeholder="Type a name; two to six models",
     )
     if unknown:

@@ -48,6 +48,8 @@ def compare_view(context: SessionContext, query: WhatIf) -> None:
         key="models",
         bind="query-params",
         placeholder="Choose models",
+        # Else Enter takes all that matches what was typed.
+        select_all=False,
     )
     queries = [query, *(saved[name] for name in with_saved)]
     queries += [query.model_copy(update={"model": models[name]}) for name in with_models]

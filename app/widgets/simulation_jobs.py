@@ -60,6 +60,7 @@ def _search_request(context: SessionContext) -> SearchRequest:
         list(names),
         default=[query.hardware] if query.hardware in names else [],
         format_func=lambda each: names.get(each, each),
+        select_all=False,
         key="search-hardware",
     )
     # Without bounds: a browser keeps what is out of them to itself, and the search goes on without.

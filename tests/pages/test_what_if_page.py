@@ -193,6 +193,13 @@ def test_scenarios_and_models_stand_side_by_side(
     legend = page.locator(".js-plotly-plot .legendtext")
     expect(legend.filter(has_text="4. qwen3-32b")).to_be_visible()
     simulation.delete_scenario(bud.actor, made.id)
+    bud.open(page, "what-if?view=Compare")
+    models = page.get_by_role("combobox", name="The same with another model")
+    models.fill("qwen3-32b")
+    models.press("Enter")
+    # What was typed, and not all that looks like it.
+    expect(legend.filter(has_text="2. qwen3-32b")).to_be_visible()
+    expect(legend.filter(has_text=re.compile(r"^3\. "))).to_have_count(0)
     bud.open(
         page, "what-if?view=Compare&models=qwen3-8b&models=qwen3-32b&models=llama-2-7b&models=glm-5"
     )
