@@ -116,7 +116,7 @@ def _matmul_tflops(_thread: int) -> float:
 def _weight_products(cores: int) -> WeightProducts | None:
     try:
         library = ggml.load()
-    except AttributeError:
+    except (ImportError, OSError, AttributeError):  # not there, or built without these functions
         return None
 
     def tflops(stored_as: str, sequences: int) -> float:

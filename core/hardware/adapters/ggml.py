@@ -52,6 +52,7 @@ def load() -> ctypes.CDLL:
     """The model server's library.
 
     Raises:
+        ImportError, OSError: It is not there.
         AttributeError: This build of it does not export what is needed.
     """
     from xllamacpp import xllamacpp
