@@ -93,7 +93,7 @@ class Plan:
         checked: The marks of its shape that its records were last seen to have.
         counts: Reads from the table's words what counts now, with the first word behind the only
             limit: an itemgetter of a single item would give no tuple.
-        most: The limits as whole numbers: requests, tokens, nano-USD.
+        most: The limits as whole numbers: requests, tokens, nano-USD; -1 for those of 0.
         refs: The counters to give back when the worker dies, as bytes of a ledger's entry.
         shares: The limits once more, as hosts share them; empty when they do not.
     """
@@ -178,7 +178,8 @@ def place(plan: Plan, table: SharedTable, known: Known, *, shared: bool) -> None
     plan.checked = ()
     # It keeps the same tuple, so that ten thousand plans have one each.
     plan.counts = itemgetter(*plan.places) if len(places) > 1 else itemgetter(*plan.places, 0)
-    most = tuple(most_of(limit) for limit in plan.limits)
+    # A limit of 0 lets nothing through, not even what is taken to cost nothing.
+    most = tuple(most_of(limit) or -1 for limit in plan.limits)
     plan.most = known.most.setdefault(most, most)
     records = [table.index_of_window(at) for at in windows_at]
     records += [table.index_of_cell(at) for at in cells_at]

@@ -58,6 +58,21 @@ async def test_where_waiting_never_helps_no_time_to_come_back_is_given(
     assert "higher limit" in error.message
 
 
+async def test_a_budget_of_0_stops_what_costs_nothing_too(tmp_path: Path) -> None:
+    gate = LimitGate(tmp_path)
+    gate.use([Limit(project_id="prj_a", level="key", subject="key_a", metric="usd", window="day",
+                    amount=0.0)])  # fmt: skip
+    unpriced = Route(
+        model="tiny", project_id="prj_a", deployment_id="dep_a", upstream_model="tiny",
+        capabilities=["chat"], context_tokens=8192, state="ready",
+    )  # fmt: skip
+    try:
+        with pytest.raises(GatewayError, match="of 0 USD lets nothing through"):
+            await gate.admit(KEY, unpriced, Parsed(b"", "tiny", stream=False, stream_options=None))
+    finally:
+        await gate.close()
+
+
 def test_hosts_that_share_a_limit_tell_what_passes_with_time_and_what_does_not() -> None:
     shared = Limit(
         project_id="prj_a", level="key", subject="key_a", metric="tokens", window="minute",
