@@ -113,7 +113,7 @@ def test_how_it_looks(tab: Callable[..., Page], bud: Bud) -> None:
     for width in (1440, 390):
         page.set_viewport_size({"width": width, "height": 900})
         bud.open(page, "models?view=Catalogue&q=llama")
-        expect(page.get_by_text("Click a row to open it")).to_be_visible()
+        expect(page.get_by_text("Click a name to open it")).to_be_visible()
         looks(page, "models-catalogue")
         bud.open(page, "models?view=Refresh")
         expect(page.get_by_text("BUD_REFRESH_CATALOGUE_DAYS is 0")).to_be_visible()
