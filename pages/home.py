@@ -60,12 +60,14 @@ def _kpis(views: list[DeploymentView]) -> None:
                 "The share of the admitted requests that failed. Refused by the gateway: "
                 f"{found.refused:,}.",
                 note=f"{found.errors:,} failed"
-                + (f", {found.refused:,} refused" if found.refused else ""),
+                + (f" · {found.refused:,} refused" if found.refused else ""),
                 trend=[point.errors for point in points] or None,
             ),
             Kpi(
                 "Tokens out, 24 h",
                 formats.short_count(found.output_tokens),
+                "Output tokens. Below: how many a second one request gets while its answer is "
+                "generated.",
                 note=formats.tokens_per_s(found.generation_tokens_per_s),
                 trend=[point.output_tokens for point in points] or None,
             ),
