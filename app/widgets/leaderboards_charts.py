@@ -250,6 +250,8 @@ def _frame(figure: go.Figure, *, height: int) -> None:
         height=height,
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
         hovermode="closest",
+        # Also of one series alone, which else nothing names.
+        showlegend=True,
         legend={"orientation": "h", "y": -0.14, "x": 0, "yanchor": "top", "title": None},
     )
 

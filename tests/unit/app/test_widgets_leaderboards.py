@@ -98,7 +98,9 @@ def test_a_model_without_a_figure_is_not_in_the_legend() -> None:
     board = {"title": "BFCL", "metric": "Overall", "share": 0.5, "score": 50.0, "unit": "%"}
     shown = pd.DataFrame([{"id": "qwen/a", **board}, {"id": "qwen/b", **board, "share": None}])
     names = {"qwen/a": "A", "qwen/b": "B", "qwen/c": "C"}
-    assert [trace.name for trace in charts.parallel(shown, names).data] == ["A"]
+    figure = charts.parallel(shown, names)
+    assert [trace.name for trace in figure.data] == ["A"]
+    assert figure.layout.showlegend is True
     by_task = pd.DataFrame(
         [{"id": "qwen/a", "title": title, "score": 50.0} for title in ("Chat", "Code", "Tools")]
     )
