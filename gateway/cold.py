@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
@@ -104,6 +105,7 @@ class ColdConnection(web.RequestHandler):
         before = len(self._messages)
         super().data_received(data)
         if len(self._messages) > before:
+            self._fail_what_breaks_off(before)
             self._head_since_s, self._body = None, self._messages[-1][1]
             if self._body is EMPTY_PAYLOAD and data and not data.endswith(_END):
                 # Behind a request without a body the next one has begun.
@@ -112,6 +114,17 @@ class ColdConnection(web.RequestHandler):
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(head_too_large())
+
+    def _fail_what_breaks_off(self, before: int) -> None:
+        """End bodies behind which something came though they had not ended: they are broken.
+
+        aiohttp notes a body that is no HTTP as the next message, and where reading was paused it
+        tells nobody who waits for the body.
+        """
+        bodies = [self._body, *(body for _, body in islice(self._messages, before, None))]
+        for body in bodies[:-1]:
+            if not body.is_eof() and body.exception() is None:
+                body.set_exception(web.RequestPayloadError("the body is not HTTP/1.1"))
 
     @property
     def is_idle(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.cold import ColdConnection, ColdServer
@@ -243,6 +243,17 @@ def test_a_cut_at_every_byte(first: bytes) -> None:
     st.lists(st.tuples(st.integers(0, 5000), st.binary(max_size=3)), min_size=1, max_size=4),
     CUTS,
     st.booleans(),
+)
+# aiohttp tells nobody of the damage, because it had paused reading.
+@example(
+    [
+        b"POST / HTTP/1.1\r\nHost: gateway\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"1;e=1\r\nx\r\n" * 200
+        + b"0\r\n\r\n"
+    ],
+    [(487, b"")],
+    [62, 63, 488],
+    False,
 )
 def test_damaged_requests_break_nothing(
     asked: list[bytes], damage: list[tuple[int, bytes]], at: list[int], leaves: bool

@@ -119,7 +119,7 @@ def test_an_own_price_is_electricity_and_a_share_of_the_purchase(
     ("device", "figures", "message"),
     [
         ("graviton4", {}, "Give the watts"),
-        ("h100", {"usd_per_kwh": -1.0}, "usd_per_kwh"),
+        ("h100", {"usd_per_kwh": -1.0}, "Electricity"),
         ("h100", {"lifetime_hours": 0.0}, "lifetime"),
         ("h999", {}, "There is no hardware"),
     ],

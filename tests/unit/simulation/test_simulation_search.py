@@ -379,5 +379,5 @@ def test_unknown_models_are_refused_with_the_nearest(shipped: Predictor) -> None
 
 @pytest.mark.parametrize("target", [0, -5, float("nan"), float("inf")])
 def test_targets_must_be_positive(target: float) -> None:
-    with pytest.raises(InvalidInput, match="ttft_ms"):
+    with pytest.raises(InvalidInput, match="A target for TTFT"):
         Slo(ttft_ms=target)
