@@ -11,9 +11,9 @@ from core.captures.models import CaptureRow
 from core.captures.schemas import CapturedRequest, CaptureView
 from core.contracts.capture import Captured
 from core.contracts.route_table import Capture
-from core.kernel import audit, clock, database, events
+from core.kernel import audit, clock, database, events, ranges
 from core.kernel.actor import Actor
-from core.kernel.errors import InvalidInput, NotFound
+from core.kernel.errors import NotFound
 from core.projects import services as projects
 
 __all__ = [
@@ -59,17 +59,8 @@ def set_capture(
 
     The days hold for what was kept before, too; off, they are what it begins with again.
     """
-    figures = (
-        ("Days until they are deleted", keep_days, MOST_DAYS),
-        ("What they may take, in MB,", max_mb, MOST_MB),
-    )
-    for name, value, most in figures:
-        if not 1 <= value <= most:
-            raise InvalidInput(
-                f"{name} must be between 1 and {most:,}.",
-                value=value,
-                remedy="Choose a number between them.",
-            )
+    ranges.require_within("Days until they are deleted", keep_days, 1, MOST_DAYS)
+    ranges.require_within("What they may take, in MB", max_mb, 1, MOST_MB)
     return _set(actor, project_id, enabled=enabled, keep_days=keep_days, max_mb=max_mb)
 
 
