@@ -28,10 +28,8 @@ def test_prompts_are_kept_when_an_admin_says_so(admin_page: Page, bud: Bud) -> N
     days.fill("366")
     page.get_by_text("Keep prompts and answers").click()
     page.get_by_role("button", name="Save").click()
-    refused = page.get_by_role("alert").filter(
-        has_text="Days until they are deleted: -1 is out of range"
-    )
-    expect(refused).to_contain_text("366")
+    refused = page.get_by_role("alert").filter(has_text="Days until they are deleted:")
+    expect(refused).to_contain_text("366 is out of range")
     assert captures.get_capture(bud.actor, PROJECT) is None
     days.fill("3")
     page.get_by_role("button", name="Save").click()
@@ -42,7 +40,7 @@ def test_prompts_are_kept_when_an_admin_says_so(admin_page: Page, bud: Bud) -> N
     page.get_by_text("Keep prompts and answers").click()
     days.fill("-1")
     page.get_by_role("button", name="Save").click()
-    expect(refused).to_contain_text("-1")
+    expect(refused).to_contain_text("-1 is out of range")
     assert _kept_days(bud) is None
     days.fill("2")
     page.get_by_role("button", name="Save").click()
